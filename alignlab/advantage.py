@@ -1,0 +1,129 @@
+"""Advantage: what of a rollout is credited to which token. What makes PPO, RLOO and GRPO different.
+
+It runs once over the whole rollout buffer, before that is cut into minibatches. Every process holds the whole buffer,
+so an advantage is a pure function of it: whitening per minibatch or per process cannot happen here.
+
+Axes: T tokens, S sequences, L response tokens of the longest sequence.
+"""
+
+import abc
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from alignlab.batch import Batch, RolloutBatch
+
+
+class Advantage(abc.ABC):
+    """Fills in `advantage` (and `returns`, where there is a critic) of a rollout buffer.
+
+    `reads` names the extras of the buffer that it uses (`reward`, `finished` per sequence; `old_logp`,
+    `reference_logp`, `old_value` per token), so that a stage computes no others. `VERSION` is part of a stage's
+    fingerprint.
+    """
+
+    VERSION: ClassVar[str]
+    reads: ClassVar[frozenset[str]] = frozenset({"reward"})
+
+    @abc.abstractmethod
+    def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
+        """The same buffer with the extra `advantage`, 0 outside the response mask."""
+
+
+def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "T"]:
+    """What each response token is paid: the KL to the reference on its way, the answer's reward at its end.
+
+    `-beta * (old_logp - reference_logp)` at *every* response token, the stop token included (the k1 estimate, whose
+    sum over an answer has the right expectation and, as a reward, the right gradient), plus `reward`, less the
+    penalty where the answer never stopped, at the *last response token*.
+
+    Args:
+        beta: price of leaving the reference, reward units per nat.
+        missing_eos_penalty: reward units off for an answer whose extra `finished` is 0. Whether it finished is the
+            sampler's word: no token id is looked at, so any stop token works.
+
+    Returns:
+        `(T,)` reward units, 0 outside the response mask. A sequence without response tokens is paid nothing.
+    """
+    mask = rollouts.response_mask
+    k1 = torch.where(mask, rollouts.old_logp - rollouts.reference_logp, 0.0)
+    reward = rollouts.sequence("reward").to(k1.dtype)
+    if missing_eos_penalty:
+        reward = reward - missing_eos_penalty * (1 - rollouts.sequence("finished").to(k1.dtype))
+    last = last_response_token(rollouts)
+    return -beta * k1 + torch.where(last, reward[rollouts.sequence_id], 0.0)
+
+
+def last_response_token(batch: Batch) -> Bool[Tensor, "T"]:
+    """True at the last response token of each sequence."""
+    at = batch.response_mask.nonzero()[:, 0]
+    index = batch.tokens.new_full((batch.num_sequences,), -1)
+    index = index.scatter_reduce(0, batch.sequence_id[at], at, reduce="amax")
+    last = torch.zeros_like(batch.response_mask)
+    last[index[index >= 0]] = True
+    return last
+
+
+def generalized_advantage(
+    rewards: Float[Tensor, "T"], values: Float[Tensor, "T"], batch: Batch, gamma: float, lam: float
+) -> Float[Tensor, "T"]:
+    """Generalised advantage estimates over the response tokens of each sequence.
+
+    `delta[t] = rewards[t] + gamma * values[t+1] - values[t]` and `A[t] = delta[t] + gamma * lam * A[t+1]`, where t+1
+    is the sequence's next response token and both are 0 after its last one: an answer cut at the token limit is
+    treated as ended, too (its missing stop is the penalty's business).
+
+    Args:
+        rewards: reward units, what each token is paid.
+        values: reward units, the forecast *before* each token is emitted.
+        gamma: discount per token, 0 to 1.
+        lam: 0 trusts the critic alone, 1 the rewards alone.
+
+    Returns:
+        `(T,)` reward units, 0 outside the response mask.
+
+    Source: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
+    """
+    row, column = _places(batch)
+    reward, value = _table(rewards, batch, row, column), _table(values, batch, row, column)
+    following = torch.cat([value[:, 1:], value.new_zeros(value.shape[0], 1)], dim=1)[:, : value.shape[1]]
+    advantage = reward + gamma * following - value
+    for t in range(value.shape[1] - 2, -1, -1):
+        advantage[:, t] += gamma * lam * advantage[:, t + 1]
+    result = torch.zeros_like(values)
+    result[batch.response_mask] = advantage[row, column]
+    return result
+
+
+def whiten(x: Float[Tensor, "T"], weight: Float[Tensor, "T"], eps: float = 1e-8) -> Float[Tensor, "T"]:
+    """`x` with weighted mean 0 and weighted variance 1 over the entries of non-zero weight; 0 elsewhere.
+
+    Where all entries are equal nothing is to be learnt from them, and all become 0.
+    """
+    valid = weight != 0
+    w = weight.to(x.dtype)
+    w = w / w.sum().clamp_min(torch.finfo(x.dtype).tiny)
+    kept = torch.where(valid, x, 0.0)
+    centred = torch.where(valid, kept - (kept * w).sum(), 0.0)
+    variance = (centred.square() * w).sum()
+    return centred * (variance + eps).rsqrt()
+
+
+def _places(batch: Batch) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Sequence of each response token, and which one of its sequence's it is."""
+    row = batch.sequence_id[batch.response_mask]
+    length = batch.response_lengths()
+    start = length.cumsum(0) - length
+    return row, torch.arange(row.shape[0], device=row.device) - start[row]
+
+
+def _table(
+    x: Float[Tensor, "T"], batch: Batch, row: Int[Tensor, "N"], column: Int[Tensor, "N"]
+) -> Float[Tensor, "S L"]:
+    """The response tokens' entries, one sequence a row, 0 after its end."""
+    width = int(column.max()) + 1 if column.numel() else 0
+    table = x.new_zeros(batch.num_sequences, width)
+    table[row, column] = x[batch.response_mask]
+    return table

@@ -1,0 +1,122 @@
+"""Artifact: the folder that a stage leaves behind.
+
+It holds `manifest.json` (what made it, and a SHA-256 of every file), `metrics.json`, and what its kind asks for: a
+model in Hugging Face layout, preferences as JSON lines, an evaluation, a report. Nothing in it is pickled, and no
+configuration found in it is ever instantiated.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from alignlab.errors import StoreError
+
+Kind = Literal["policy", "reward_model", "preferences", "evaluation", "report", "other"]
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+PREFERENCES = "preferences.jsonl"
+SAMPLES = "samples.jsonl"
+CURVES = "curves.jsonl"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published folder, read only.
+
+    Args:
+        path: the folder.
+        kind: what it holds.
+        fingerprint: what it was made of; for a folder that alignlab did not make, a digest of its content.
+        manifest: `manifest.json`, or empty for a folder from outside.
+    """
+
+    path: Path
+    kind: Kind
+    fingerprint: str
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> "Artifact":
+        """Open a folder: one that a stage published, or a Hugging Face model folder from elsewhere.
+
+        Args:
+            verify: check every file against the digest in the manifest.
+
+        Raises:
+            StoreError: there is no such folder, it holds nothing known, or a file is missing or changed.
+        """
+        path = Path(path).expanduser()
+        if not path.is_dir():
+            raise StoreError(f"no such folder: {path}; an input is the name of another stage or an existing folder")
+        if not (path / MANIFEST).is_file():
+            return cls(path, _kind_from_content(path), digest_of_folder(path))
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            artifact = cls(path, manifest["kind"], manifest["fingerprint"], manifest)
+        except (json.JSONDecodeError, KeyError) as error:
+            raise StoreError(f"{path / MANIFEST} cannot be read ({error}); delete the folder and run again") from error
+        if verify:
+            artifact.verify()
+        return artifact
+
+    def verify(self) -> None:
+        """Check every file against its recorded digest."""
+        for name, digest in self.manifest.get("files", {}).items():
+            file = self.path / name
+            if not file.is_file() or digest_of_file(file) != digest:
+                what = "has changed" if file.is_file() else "is missing"
+                raise StoreError(f"{file} {what} since it was published; delete {self.path} and run again")
+
+    def metrics(self) -> dict[str, float]:
+        """What the stage measured."""
+        file = self.path / METRICS
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """The JSON lines of one of its files; nothing where the file is not there."""
+        file = self.path / name
+        if file.is_file():
+            with file.open(encoding="utf-8") as stream:
+                for line in stream:
+                    yield json.loads(line)
+
+
+def _kind_from_content(path: Path) -> Kind:
+    if (path / PREFERENCES).is_file():
+        return "preferences"
+    if (path / "config.json").is_file():
+        architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+        return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
+    raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {PREFERENCES}")
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of_folder(path: Path) -> str:
+    """SHA-256 of the names and contents of all files below a folder."""
+    total = hashlib.sha256()
+    for name, digest in files_of(path).items():
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def files_of(path: Path) -> dict[str, str]:
+    """Name and SHA-256 of every file below a folder, the manifest left out, in sorted order."""
+    names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+    return {n: digest_of_file(path / n) for n in names if n != MANIFEST}
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON with sorted keys, readable, in one step (a reader never sees half of it)."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,151 @@
+"""The command. A bare word first is a verb; everything else is Hydra's.
+
+`alignlab experiment=lifecycle pipeline.dpo.objective.beta=0.05` runs an experiment, `alignlab -m ...` a sweep,
+`alignlab plan ...` a verb. Nothing heavy is imported before something heavy is asked for.
+
+What goes wrong is one message and exit code 1 when the user can mend it (`AlignlabError`, Hydra's and OmegaConf's own
+errors), a traceback when it is a bug. SIGTERM keeps what is done, marks the run `preempted` and exits with 143.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from alignlab import stand_ins
+from alignlab.errors import AlignlabError, Preempted, suggestion
+
+PREEMPTED: Final = 143
+"""128 + SIGTERM."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    if arguments is None:
+        stand_ins.permit()
+        arguments = sys.argv[1:]
+    # PyTorch's threads spin while they wait; on a machine that does anything else, that made a step ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _dispatch(list(arguments))
+    except Preempted as error:
+        _complain(error)
+        return PREEMPTED
+    except AlignlabError as error:
+        _complain(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `alignlab plugins | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from alignlab.help import print_help, print_version
+    from alignlab.verbs import VERBS, run
+
+    first = arguments[0] if arguments else "--help"
+    if _is_word(first):
+        if first not in VERBS:
+            raise _unknown_verb(first, list(VERBS))
+        return run(first, arguments[1:])
+    if first == "--version":
+        return print_version()
+    if "--help" in [first, *arguments] or "-h" in arguments:
+        return print_help()
+    return _hydra(arguments)
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and "=" not in text and text[0] not in "-+~"
+
+
+def _unknown_verb(word: str, verbs: list[str]) -> AlignlabError:
+    return AlignlabError(
+        f"{word!r} is no verb; there are {', '.join(verbs)}, and experiments are run by experiment=NAME "
+        f"(alignlab --help lists them){suggestion(word, verbs)}"
+    )
+
+
+def _complain(error: object) -> None:
+    print(f"alignlab: {error}", file=sys.stderr, flush=True)
+
+
+# ---- Hydra -----------------------------------------------------------------------------------------------------------
+def _hydra(arguments: list[str]) -> int:
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from alignlab import config, foreign, jobs
+    from alignlab.completion import print_verbs
+
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.shell_completion:
+        print_verbs(parsed.overrides)
+    else:
+        overrides = config.rewritten(parsed.overrides, arguments)
+        arguments = [a for a in arguments if a not in parsed.overrides] + overrides
+    jobs.begin()
+    run = hydra.main(version_base=config.VERSION_BASE, config_path=None, config_name=config.NAME)(jobs.task)
+    try:
+        if not parsed.shell_completion:
+            foreign.check(overrides, arguments, parsed.multirun)
+        config.register()
+        _run(run, arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AlignlabError(_message(error)) from error
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return jobs.exit_code()
+
+
+def _run(run: Callable[[], object], arguments: list[str]) -> None:
+    """Let Hydra compose and run; where an override selects an option that nothing held so far, add it and try again."""
+    from hydra.errors import HydraException
+
+    from alignlab.overrides import appended
+
+    try:
+        with _as_typed(arguments):
+            run()
+    except HydraException as error:
+        more = appended(str(error), arguments)
+        if more is None:
+            raise
+        _run(run, more)
+
+
+@contextmanager
+def _as_typed(arguments: list[str]) -> Iterator[None]:
+    """What Hydra reads from the process: its arguments, and that we want its errors as exceptions."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _message(error: BaseException) -> str:
+    """Hydra's message and its cause's, each once."""
+    found: list[str] = []
+    step: BaseException | None = error
+    while step is not None:
+        text = str(step).strip()
+        if text and not any(text in other for other in found):
+            found.append(text)
+        step = step.__cause__
+    return "\n".join(found)

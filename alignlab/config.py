@@ -1,0 +1,229 @@
+"""Compose, resolve and check the configuration of an experiment.
+
+This module and `cli` are the only ones that know Hydra. What leaves here is plain: mappings, lists and scalars, checked
+against the constructors that they will be given to.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeAlias
+
+from hydra import compose, initialize
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from alignlab import plugins
+from alignlab.errors import ConfigError, suggestion
+from alignlab.overrides import appended, rewrite
+
+Tree: TypeAlias = Any
+"""OmegaConf's DictConfig, by a name that type checkers at run time can live with (its bases are of old `typing`)."""
+
+NAME: Final = "config"
+VERSION_BASE: Final = "1.3"
+OBJECTS: Final = ("trainer", "tracking", "data", "model", "tokenizer")
+"""Top-level keys that each hold one object."""
+REQUIRED: Final = ("trainer", "tracking")
+SCALARS: Final[Mapping[str, type]] = {"name": str, "seed": int, "store_dir": str}
+KEYS: Final = (*SCALARS, *OBJECTS, "pipeline", "stage")
+
+
+class AlignlabSearchPath(SearchPathPlugin):
+    """The core's config groups, then each plugin's.
+
+    Registered by hand: a class in `hydra_plugins` would put our groups into unrelated Hydra applications. Roots are
+    `file://`, as Hydra's `pkg://` finds only folders that hold an `__init__.py`.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for package, conf in plugins.roots(self.folders):
+            search_path.append(provider=package, path=f"file://{conf}")
+
+    folders: ClassVar[Sequence[Path]] = ()
+    """What `--config-dir` adds, where Hydra does not see that flag itself."""
+
+
+def register(folders: Sequence[Path] = ()) -> None:
+    """Make Hydra find our config groups; any number of times."""
+    AlignlabSearchPath.folders = tuple(folders)
+    Plugins.instance().register(AlignlabSearchPath)
+
+
+def top_groups() -> list[str]:
+    """Groups of the root's defaults list: their options stand at the top of the configuration."""
+    root = plugins.Option("", NAME, plugins.core_conf() / f"{NAME}.yaml", plugins.CORE).read()
+    return [k.removeprefix("override ") for e in root["defaults"] if isinstance(e, dict) for k in e]
+
+
+@contextmanager
+def hydra_session(folders: Sequence[Path] = ()) -> Iterator[None]:
+    """What `composed` needs around it."""
+    register(folders)
+    with initialize(version_base=VERSION_BASE, config_path=None, job_name="alignlab"):
+        yield
+
+
+def expanded(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, as Hydra's basic sweeper has them."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+
+def composed(overrides: Sequence[str]) -> tuple[Tree, str | None]:
+    """The configuration of some rewritten overrides, and the chosen option of `stage`; inside `hydra_session`."""
+    cfg = with_hydra(overrides)
+    stage = OmegaConf.select(cfg, "hydra.runtime.choices.stage")
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, stage
+
+
+def with_hydra(overrides: Sequence[str]) -> Tree:
+    """The configuration of some rewritten overrides, Hydra's own section included; inside `hydra_session`."""
+    try:
+        return compose(config_name=NAME, overrides=list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        more = appended(str(error), overrides)
+        if more is None:
+            raise
+        return with_hydra(more)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration.
+
+    Args:
+        config: all of it, resolved and plain.
+        pipeline: the stages by name, in the order in which they were written.
+    """
+
+    config: Mapping[str, Any]
+    pipeline: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What the experiment is called."""
+        return str(self.config["name"])
+
+
+def check(cfg: Tree, stage: str | None) -> Experiment:
+    """Resolve a configuration and check all of it, before anything trains.
+
+    Args:
+        cfg: as composed.
+        stage: the chosen option of `stage` (experiment=train), which names the only stage of the pipeline.
+
+    Raises:
+        ConfigError: whatever is wrong, each problem on a line with its whole dotted path.
+    """
+    from alignlab.checking import Checker
+
+    plugins.load_all()
+    resolved, raw = _resolve(cfg)
+    checker = Checker(plugins.catalog(plugins.options()))
+    _check_top(resolved, checker)
+    for key in OBJECTS:
+        _check_object(resolved.get(key), raw.get(key), key, checker)
+    for name, node in _stages(resolved).items():
+        _check_stage(node, raw["pipeline"][name], f"pipeline.{name}", checker)
+    if resolved.get("stage") is not None:
+        _check_stage(resolved["stage"], raw["stage"], "stage", checker)
+    checker.raise_problems()
+    return Experiment(resolved, _pipeline(resolved, stage))
+
+
+def _resolve(cfg: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration with its interpolations resolved, and as it was."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise ConfigError("\n".join(f"{key}: needs a value; set {key}=..." for key in missing))
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    return resolved, raw
+
+
+def _check_top(resolved: Mapping[str, Any], checker: Any) -> None:
+    for key in resolved:
+        if key not in KEYS:
+            hint = suggestion(str(key), [*KEYS, "experiment"])
+            checker.problems.append(f"{key}: no such key; there are {', '.join(KEYS)}{hint}")
+    for key, wanted in SCALARS.items():
+        value = resolved.get(key)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            checker.problems.append(f"{key}: expected {wanted.__name__}, got {value!r}")
+
+
+def _check_object(node: Any, raw: Any, path: str, checker: Any) -> None:
+    from alignlab.instantiate import is_target
+
+    if is_target(node):
+        checker.object(node, raw, path)
+    elif node is not None or path in REQUIRED:
+        checker.problems.append(f"{path}: expected one of its options or a `_target_`, got {_short(node)}")
+
+
+def _check_stage(node: Any, raw: Any, path: str, checker: Any) -> None:
+    from alignlab.instantiate import is_target
+    from alignlab.stage import Stage
+
+    if not is_target(node):
+        names = ", ".join(checker.catalog.get("stage", ()))
+        checker.problems.append(f"{path}: is not a stage, it has no `_target_`; stages: {names}; got {_short(node)}")
+        return
+    made = checker.object(node, raw, path)
+    if made is not None and not issubclass(made, Stage):
+        checker.problems.append(f"{path}: {made.__name__} is not a Stage")
+
+
+def _stages(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
+    pipeline = resolved.get("pipeline") or {}
+    if not isinstance(pipeline, Mapping):
+        raise ConfigError(f"pipeline: expected stages by name, got {_short(pipeline)}")
+    return pipeline
+
+
+def _pipeline(resolved: Mapping[str, Any], stage: str | None) -> Mapping[str, Any]:
+    """The stages, or the only one of experiment=train, which is named after its option."""
+    pipeline, alone = _stages(resolved), resolved.get("stage")
+    if alone is None:
+        if not pipeline:
+            names = ", ".join(plugins.catalog(plugins.options()).get("experiment", ()))
+            raise ConfigError(f"nothing to run: choose experiment=... ({names}); experiment=train also wants stage=...")
+        return pipeline
+    if pipeline:
+        raise ConfigError(
+            f"stage={stage} stands beside a pipeline ({', '.join(pipeline)}); use it with experiment=train, or add it "
+            f"to the pipeline with +pipeline.{stage}={stage}"
+        )
+    return {stage or "stage": alone}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def rewritten(overrides: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """The overrides among a command's arguments as Hydra wants them; see `alignlab.overrides`."""
+    found = plugins.options(config_folders(arguments))
+    return rewrite(overrides, plugins.catalog(found), top_groups())
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """Folders that `--config-dir` adds."""
+    found = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    found += [value for flag, value in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    return [Path(f).absolute() for f in found]

@@ -1,0 +1,106 @@
+"""Conversations out of message lists and Anthropic-HH transcripts, and the answers in them."""
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, get_args
+
+from alignlab.data.records import Message, Prompt, Role
+
+Conversation = tuple[Message, ...]
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+_ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+
+
+def of_transcript(text: str) -> Conversation:
+    """The turns of `"\\n\\nHuman: ...\\n\\nAssistant: ..."`; neighbouring turns of one speaker are joined.
+
+    Raises:
+        ValueError: it does not begin with a turn.
+
+    Source: Bai et al. 2022, arXiv:2204.05862, and the files published with it.
+    """
+    before, *parts = _TURN.split(text)
+    if before.strip() or not parts:
+        raise ValueError('a transcript must begin with "Human:" and part its turns as "\\n\\nAssistant: ..."')
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    joined = ((who, [said for _, said in group]) for who, group in groupby(turns, key=lambda turn: turn[0]))
+    return tuple(Message(_SPEAKERS[who], "\n\n".join(s.strip() for s in said).strip()) for who, said in joined)
+
+
+def of_messages(value: Sequence[Any]) -> Conversation:
+    """A list of `{"role", "content"}`.
+
+    Raises:
+        ValueError: it is empty, or an entry is not such a message.
+    """
+    if not value:
+        raise ValueError("the list of messages is empty")
+    return tuple(_message(m, number) for number, m in enumerate(value, start=1))
+
+
+def _message(value: object, number: int) -> Message:
+    if not isinstance(value, dict):
+        raise ValueError(f"message {number} must be an object with role and content, found {type(value).__name__}")
+    role, content = value.get("role"), value.get("content")
+    if role not in _ROLES:
+        raise ValueError(f"message {number} has role {role!r}; it must be one of {', '.join(_ROLES)}")
+    if not isinstance(content, str):
+        raise ValueError(f"message {number} needs a text in content, found {type(content).__name__}")
+    return Message(_ROLES[role], content)
+
+
+def as_prompt(conversation: Conversation) -> Prompt:
+    """The conversation before an answer.
+
+    Raises:
+        ValueError: its last message is not the user's.
+    """
+    if not conversation or conversation[-1].role != "user":
+        found = f"the {conversation[-1].role}'s" if conversation else "not there"
+        raise ValueError(f"the message before an answer must be the user's; it is {found}")
+    return Prompt(conversation)
+
+
+def answers(conversation: Conversation) -> list[tuple[Prompt, str]]:
+    """Every assistant's turn with what came before it.
+
+    Raises:
+        ValueError: there is none, or one does not follow a user's turn.
+    """
+    turns = [i for i, m in enumerate(conversation) if m.role == "assistant"]
+    if not turns:
+        raise ValueError("no message is the assistant's, so there is no answer to learn from")
+    return [(as_prompt(conversation[:i]), conversation[i].content) for i in turns]
+
+
+def last_answer(conversation: Conversation) -> tuple[Prompt, str]:
+    """The last message, which must be the assistant's, with what came before it.
+
+    Raises:
+        ValueError: the conversation does not end with an answer to the user.
+    """
+    if not conversation or conversation[-1].role != "assistant":
+        raise ValueError("it must end with the assistant's answer")
+    return as_prompt(conversation[:-1]), conversation[-1].content
+
+
+def compared(chosen: Conversation, rejected: Conversation) -> tuple[Prompt, str, str]:
+    """Two conversations that part at their last answer: the prompt they share, and the two answers.
+
+    Raises:
+        ValueError: one does not end with an answer, or they differ before it.
+    """
+    prompt, better = last_answer(chosen)
+    other, worse = last_answer(rejected)
+    if prompt != other:
+        raise ValueError("chosen and rejected differ before their last answers, so they do not answer one prompt")
+    return prompt, better, worse
+
+
+def opening(prompt: Prompt) -> str:
+    """The conversation up to its first user's message: what tells one conversation from another."""
+    first = next(i for i, m in enumerate(prompt.messages) if m.role == "user")
+    return "\0".join(m.content for m in prompt.messages[: first + 1])

@@ -1,0 +1,113 @@
+"""The columns of one record, taken by type; every complaint names file, line, field, what was found and what to do."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from alignlab.data import conversations
+from alignlab.data.conversations import Conversation
+from alignlab.data.reading import Raw
+from alignlab.data.records import Prompt
+from alignlab.errors import DataError
+
+T = TypeVar("T")
+
+_FLAGS = {"true": True, "1": True, "good": True, "false": False, "0": False, "bad": False}
+_NAMES = {"str": "text", "int": "a number", "float": "a number", "dict": "an object", "bool": "true or false"}
+
+
+class BadRecordError(DataError):
+    """A single record cannot be used; `data.on_bad_record=skip` leaves it out."""
+
+
+def bad_record(where: str, what: str) -> BadRecordError:
+    """The error that says where and what, and what can be done."""
+    return BadRecordError(f"{where}: {what}; mend it, or leave such records out with data.on_bad_record=skip")
+
+
+class Fields:
+    """One record's columns.
+
+    Raises:
+        BadRecordError: it could not be parsed at all.
+    """
+
+    def __init__(self, raw: Raw) -> None:
+        self.where = raw.where
+        self._values = raw.fields
+        if raw.problem:
+            raise bad_record(raw.where, raw.problem)
+
+    def text(self, name: str) -> str:
+        """A text."""
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "text")
+        return value
+
+    def optional_text(self, name: str) -> str:
+        """A text that may be missing or null, which reads as empty."""
+        return "" if self._values.get(name) is None else self.text(name)
+
+    def flag(self, name: str) -> bool:
+        """True or false; also 1 and 0, good and bad."""
+        word = str(self._value(name)).strip().lower()
+        if word not in _FLAGS:
+            raise self._wrong(name, "true or false (or 1, 0, good, bad)")
+        return _FLAGS[word]
+
+    def records(self, name: str) -> list["Fields"]:
+        """A list of objects within this record."""
+        value = self._value(name)
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            raise self._wrong(name, "a list of objects")
+        return [Fields(Raw(self.where, v)) for v in value]
+
+    def messages(self, name: str) -> Conversation:
+        """A list of messages."""
+        value = self._value(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list of messages, each with role and content")
+        return self.checked(name, lambda: conversations.of_messages(value))
+
+    def conversation(self, name: str) -> Conversation:
+        """A list of messages, or a transcript."""
+        if isinstance(self._value(name), list):
+            return self.messages(name)
+        text = self.text(name)
+        return self.checked(name, lambda: conversations.of_transcript(text))
+
+    def prompt(self, name: str) -> Prompt:
+        """A text, or a list of messages that ends with the user's."""
+        if not isinstance(self._value(name), list):
+            return Prompt.user(self.text(name))
+        messages = self.messages(name)
+        return self.checked(name, lambda: conversations.as_prompt(messages))
+
+    def answer(self, name: str) -> str:
+        """A text, or a list of messages of which the last is the assistant's."""
+        if not isinstance(self._value(name), list):
+            return self.text(name)
+        last = self.messages(name)[-1]
+        if last.role != "assistant":
+            raise bad_record(self.where, f"field {name!r}: the last message must be the assistant's")
+        return last.content
+
+    def checked(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returns; its `ValueError` becomes a complaint about the field `name`."""
+        try:
+            return make()
+        except ValueError as error:
+            raise bad_record(self.where, f"field {name!r}: {error}") from error
+
+    def _value(self, name: str) -> Any:
+        if self._values.get(name) is None:
+            have = ", ".join(str(k) for k, v in self._values.items() if v is not None) or "nothing"
+            how = "is null" if name in self._values else "is missing"
+            raise bad_record(self.where, f"field {name!r} {how} (the record has {have})")
+        return self._values[name]
+
+    def _wrong(self, name: str, wanted: str) -> BadRecordError:
+        value = self._values[name]
+        kind = _NAMES.get(type(value).__name__, f"a {type(value).__name__}")
+        shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:40] + "..."
+        return bad_record(self.where, f"field {name!r} must be {wanted}, found {kind}: {shown}")

@@ -1,0 +1,168 @@
+"""Tokenised records, and the order in which training visits them.
+
+A row is a list of tokens with a mask of those that are scored. Which rows make up optimizer step k is a pure
+function of (seed, k): a run that is resumed at step k needs no other state to see the right data.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from alignlab.batch import PreferenceBatch, TokenBatch
+from alignlab.data.chat import encode_answer, encode_document
+from alignlab.data.records import Comparison, Document, Example
+from alignlab.errors import DataError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenised sequence; `name` says which record it was."""
+
+    tokens: Sequence[int]
+    mask: Sequence[bool]
+    name: str = ""
+
+
+@dataclass
+class Truncation:
+    """Counts what did not fit, so that nothing is cut without a word."""
+
+    max_length: int
+    cut: int = 0
+    dropped: int = 0
+    records: int = 0
+
+    def fit(self, row: Row) -> Row:
+        """The row, cut at its end to `max_length` tokens; an error where no scored token would be left."""
+        if len(row.tokens) <= self.max_length:
+            return row
+        short = Row(row.tokens[: self.max_length], row.mask[: self.max_length], row.name)
+        if not any(short.mask):
+            raise DataError(
+                f"{row.name or 'record'}: the whole answer is cut away: {list(row.mask).index(True)} tokens come "
+                f"before it and max_length is {self.max_length}; raise max_length, shorten the prompt, or set "
+                f"data.on_bad_record=skip"
+            )
+        self.cut += 1
+        return short
+
+    def describe(self, what: str) -> str:
+        """One line for the reader, empty when everything fitted."""
+        parts = [f"{self.cut} cut short at {self.max_length} tokens"] if self.cut else []
+        parts += [f"{self.dropped} skipped (answer wholly cut away)"] if self.dropped else []
+        return f"of {self.records} {what}: {', '.join(parts)}" if parts else ""
+
+
+def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], max_length: int) -> list[Row]:
+    """BOS, text, EOS, cut into windows of at most `max_length` tokens in which every token is scored exactly once.
+
+    A later window begins with the last token of the one before it, as context only.
+    """
+    rows = []
+    for number, document in enumerate(documents):
+        tokens = encode_document(tokenizer, document.text)
+        for start in range(0, max(1, len(tokens) - 1), max_length - 1):
+            window = tokens[start : start + max_length]
+            rows.append(Row(window, [False] + [True] * (len(window) - 1), document.source or f"document {number}"))
+    return rows
+
+
+def example_rows(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], truncation: Truncation, skip: bool = False
+) -> list[Row]:
+    """Answered instructions, the answer and its stop token scored."""
+
+    def encode(example: Example, name: str) -> Row:
+        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name))
+
+    return _all(examples, encode, "example", truncation, skip)
+
+
+def comparison_rows(
+    tokenizer: PreTrainedTokenizerBase, comparisons: Sequence[Comparison], truncation: Truncation, skip: bool = False
+) -> list[tuple[Row, Row]]:
+    """Chosen and rejected answers with their prompt, the answers and stop tokens scored."""
+
+    def encode(pair: Comparison, name: str) -> tuple[Row, Row]:
+        chosen = Row(*encode_answer(tokenizer, pair.prompt, pair.chosen), f"{name} (chosen)")
+        rejected = Row(*encode_answer(tokenizer, pair.prompt, pair.rejected), f"{name} (rejected)")
+        return truncation.fit(chosen), truncation.fit(rejected)
+
+    return _all(comparisons, encode, "comparison", truncation, skip)
+
+
+def token_batch(rows: Sequence[Row]) -> TokenBatch:
+    """Rows as one flat batch."""
+    return TokenBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
+
+
+def preference_batch(pairs: Sequence[tuple[Row, Row]]) -> PreferenceBatch:
+    """(chosen, rejected) rows as one flat batch."""
+    rows = [row for pair in pairs for row in pair]
+    return PreferenceBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
+
+
+def portions(items: Sequence[R], size: int) -> list[Sequence[R]]:
+    """The items in order, `size` at a time; the last portion may be smaller."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+T = TypeVar("T", Example, Comparison)
+
+
+def _all(records: Sequence[T], encode: Callable[[T, str], R], what: str, truncation: Truncation, skip: bool) -> list[R]:
+    rows = []
+    truncation.records += len(records)
+    for number, record in enumerate(records):
+        try:
+            rows.append(encode(record, record.source or f"{what} {number}"))
+        except DataError:
+            if not skip:
+                raise
+            truncation.dropped += 1
+    if not rows:
+        raise DataError(f"no {what} is left of {len(records)}; every answer was cut away or there was none")
+    return rows
+
+
+def order_at(step: int, size: int, batch_size: int, seed: int) -> list[int]:
+    """Which of `size` records make up optimizer step `step`: shuffled anew each epoch, none twice in an epoch."""
+    if size <= 0 or batch_size <= 0:
+        raise ValueError(f"order_at: size and batch_size must be > 0, got {size} and {batch_size}")
+    picked: list[int] = []
+    at = step * batch_size
+    while len(picked) < batch_size:
+        epoch, offset = divmod(at + len(picked), size)
+        shuffled = permutation(size, seed, epoch)
+        picked += shuffled[offset : offset + batch_size - len(picked)]
+    return picked
+
+
+_permutations: dict[tuple[int, int, int], list[int]] = {}
+
+
+def permutation(size: int, seed: int, epoch: int) -> list[int]:
+    """A shuffle of 0 .. size-1 that depends on (seed, epoch) alone; the last few are remembered."""
+    key = (size, seed, epoch)
+    if key not in _permutations:
+        while len(_permutations) >= 8:
+            _permutations.pop(next(iter(_permutations)))
+        generator = torch.Generator().manual_seed(mix(seed, epoch))
+        _permutations[key] = torch.randperm(size, generator=generator).tolist()
+    return _permutations[key]
+
+
+def mix(*numbers: int) -> int:
+    """A seed out of several numbers (SplitMix64 steps), the same on every machine; 0 <= seed < 2**63."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 27
+        state = state * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1

@@ -1,0 +1,54 @@
+"""Sums over processes, or over the one process there is."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from alignlab.stats import Mean
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def sum_of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each scalar summed over all processes, in one exchange; every process must name the same ones."""
+    if world_size() == 1 or not values:
+        return dict(values)
+    names = sorted(values)
+    joined = torch.stack([values[n].detach().double() for n in names])
+    dist.all_reduce(joined)
+    return {n: joined[i].to(values[n].dtype) for i, n in enumerate(names)}
+
+
+def sum_of_means(means: Mapping[str, Mean]) -> dict[str, Mean]:
+    """Each mean over the units of all processes."""
+    totals = sum_of({k: m.total for k, m in means.items()})
+    weights = sum_of({k: m.weight for k, m in means.items()})
+    return {k: Mean(totals[k], weights[k]) for k in means}
+
+
+def max_of(value: int, device: torch.device) -> int:
+    """The largest of all processes' values."""
+    if world_size() == 1:
+        return value
+    joined = torch.tensor([value], device=device)
+    dist.all_reduce(joined, op=dist.ReduceOp.MAX)
+    return int(joined)
+
+
+def gather_objects(value: list[object]) -> list[object]:
+    """The lists of all processes joined, in the order of their ranks, on every process."""
+    if world_size() == 1:
+        return value
+    parts: list[list[object] | None] = [None] * world_size()
+    dist.all_gather_object(parts, value)
+    return [item for part in parts if part is not None for item in part]

@@ -1,0 +1,42 @@
+"""Errors whose message is all that a user needs.
+
+The command prints such an error as one line, without a traceback, and exits with 1. A message names the owner,
+the rule, the value and what to do. Whatever is *not* one of these is a bug, and its traceback is shown.
+"""
+
+import difflib
+from collections.abc import Sequence
+
+
+class AlignlabError(Exception):
+    """Base of every error that a user can mend without reading our code."""
+
+
+class ConfigError(AlignlabError, ValueError):
+    """A key, value, option or `_target_` of the configuration is wrong."""
+
+
+class DataError(AlignlabError, ValueError):
+    """A file or record cannot be used; the message names file and line."""
+
+
+class PipelineError(AlignlabError, ValueError):
+    """Stages do not fit together: a missing input, a cycle, an artifact of the wrong kind."""
+
+
+class StoreError(AlignlabError):
+    """An artifact is missing, incomplete or damaged."""
+
+
+class NonFiniteError(AlignlabError, ArithmeticError):
+    """A loss or gradient is NaN or infinite; raised before the optimizer step, so that the weights stay good."""
+
+
+class Preempted(AlignlabError):
+    """The process was asked to stop (SIGTERM); what was done so far is kept."""
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The end of a message on an unknown name: `; did you mean X?`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

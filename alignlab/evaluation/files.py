@@ -1,0 +1,180 @@
+"""What one's own files can tell of a policy: how well it foresees what was held out, and how it answers.
+
+There is no ground truth here, only held-out records; so nothing says whether an answer is right. Read the samples.
+
+Axes: S sequences.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.data.chat import encode_prompt
+from alignlab.data.files import Files
+from alignlab.data.rows import (
+    Row,
+    Truncation,
+    comparison_rows,
+    document_rows,
+    example_rows,
+    permutation,
+    token_batch,
+)
+from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
+from alignlab.policy import Policy
+from alignlab.rollout import Progress, Sample, Sampling, complete, generate
+
+T = TypeVar("T")
+MAX_TOKENS = 8192
+"""Tokens of one forward pass; memory only."""
+TIE = 1e-6
+"""Nats; below it, two log-likelihoods are the same but for rounding."""
+
+
+class FilesEvaluation(Evaluation):
+    """Measures a policy on the held-out part of somebody's own files.
+
+    A role without a file is left out, and so is a record whose prompt alone fills the model's context.
+
+    Metrics:
+
+    - `document_loss`, nats per token of held-out documents, and `document_perplexity`, its exponential; both depend
+      on the tokenizer, `document_bits_per_character` does not;
+    - `answer_loss`, nats per token of held-out answers given their prompts, and `answer_perplexity`;
+    - `finished`, the share of sampled answers to held-out prompts that end by themselves, and `answer_length`, their
+      mean length in words;
+    - `preference_accuracy`, the share of held-out pairs whose chosen answer is likelier than the rejected one (a tie
+      counts half); `preference_accuracy_per_token` compares log-likelihoods per token, which does not favour the
+      shorter answer.
+
+    Args:
+        data: the files.
+        records: at most so many held-out records of each kind are scored, picked once by a fixed shuffle.
+        prompts: at most so many held-out prompts are answered.
+        openings: at most so many held-out documents are gone on with, for the samples.
+        opening_words: of such a document, given to the model.
+    """
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(
+        self, data: Files, records: int = 200, prompts: int = 100, openings: int = 4, opening_words: int = 12
+    ) -> None:
+        for name, value in (("records", records), ("prompts", prompts), ("opening_words", opening_words)):
+            if value < 1:
+                raise ValueError(f"FilesEvaluation: {name} must be >= 1, got {value}")
+        self.data = data
+        self.records = records
+        self.prompts = prompts
+        self.openings = openings
+        self.opening_words = opening_words
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        """Score what was held out, then let the policy speak."""
+        policy.eval()
+        answered, continued = self._answers(policy, sampling, seed, progress), self._continued(policy, sampling, seed)
+        metrics = {
+            **self._documents(policy),
+            **self._held_out_answers(policy),
+            **self._pairs(policy),
+            "finished": share(s.finished for s in answered),
+            "answer_length": share(len(s.text.split()) for s in answered),
+        }
+        samples = [*(_row(s, "instruction") for s in answered), *(_row(s, "document") for s in continued)]
+        return EvaluationResult(defined(metrics), samples)
+
+    # ---- what was held out ----------------------------------------------------------------------------------------
+    def _documents(self, policy: Policy) -> dict[str, float]:
+        if not self.data.has("corpus"):
+            return {}
+        documents = _some(self.data.documents("validation"), self.records)
+        logp, tokens = _score(policy, document_rows(policy.tokenizer, documents, policy.context))
+        loss = -float(logp.sum() / tokens.sum())
+        characters = sum(len(d.text) for d in documents)
+        return {
+            "document_loss": loss,
+            "document_perplexity": math.exp(loss),
+            "document_bits_per_character": -float(logp.sum()) / characters / math.log(2),
+        }
+
+    def _held_out_answers(self, policy: Policy) -> dict[str, float]:
+        if not self.data.has("instructions"):
+            return {}
+        examples = _some(self.data.instructions("validation"), self.records)
+        logp, tokens = _score(policy, example_rows(policy.tokenizer, examples, Truncation(policy.context), skip=True))
+        loss = -float(logp.sum() / tokens.sum())
+        return {"answer_loss": loss, "answer_perplexity": math.exp(loss)}
+
+    def _pairs(self, policy: Policy) -> dict[str, float]:
+        if not self.data.has("preferences"):
+            return {}
+        pairs = _some(self.data.comparisons("validation"), self.records)
+        rows = comparison_rows(policy.tokenizer, pairs, Truncation(policy.context), skip=True)
+        logp, tokens = _score(policy, [row for pair in rows for row in pair])
+        return {
+            "preference_accuracy": _share_ahead(logp),
+            "preference_accuracy_per_token": _share_ahead(logp / tokens),
+        }
+
+    # ---- what it says ---------------------------------------------------------------------------------------------
+    def _answers(self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None) -> list[Sample]:
+        """Answers to held-out prompts; those that fill the model's context leave no room for one."""
+        if not (self.data.has("instructions") or self.data.has("preferences")):
+            return []
+        held = self.data.prompts("validation")
+        fitting = [p for p in held if len(encode_prompt(policy.tokenizer, p)) < policy.context]
+        return generate(policy, _some(fitting, self.prompts), sampling, seed, progress=progress)
+
+    def _continued(self, policy: Policy, sampling: Sampling, seed: int) -> list[Sample]:
+        if not self.data.has("corpus"):
+            return []
+        documents = _some(self.data.documents("validation"), self.openings)
+        return complete(policy, [_opening(d.text, self.opening_words) for d in documents], sampling, seed)
+
+
+def _some(items: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` of the items, the same ones for every policy and seed."""
+    return [items[i] for i in permutation(len(items), 0, 0)[:limit]]
+
+
+def _opening(text: str, words: int) -> str:
+    """The text up to the end of its `words`-th word, line breaks kept."""
+    end = 0
+    for word in text.split()[:words]:
+        end = text.index(word, end) + len(word)
+    return text[:end]
+
+
+@torch.no_grad()
+def _score(policy: Policy, rows: Sequence[Row]) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"]]:
+    """Log-probability (nats) and number of the scored tokens of each row."""
+    found = list(_scored(policy, rows))
+    return torch.cat([logp for logp, _ in found]), torch.cat([tokens for _, tokens in found])
+
+
+def _scored(policy: Policy, rows: Sequence[Row]) -> Iterator[tuple[Tensor, Tensor]]:
+    for part in token_batch(rows).micro_batches(MAX_TOKENS):
+        logp = policy.token_stats(part.to(policy.device), frozenset({"logp"})).logp.cpu()
+        yield part.sum_by_sequence(logp).double(), part.response_lengths().double()
+
+
+def _share_ahead(x: Float[Tensor, "S"]) -> float:
+    """Share of pairs whose first sequence has the larger number; a tie (to rounding) counts half."""
+    lead = x[0::2] - x[1::2]
+    return float((0.5 + 0.5 * lead.sign() * (lead.abs() > TIE)).mean())
+
+
+def _row(sample: Sample, kind: str) -> dict[str, object]:
+    return {
+        "prompt": sample.prompt.text,
+        "answer": sample.text,
+        "kind": kind,
+        "finished": sample.finished,
+        "words": len(sample.text.split()),
+    }

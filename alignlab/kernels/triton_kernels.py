@@ -1,0 +1,228 @@
+# mypy: disable-error-code="import-untyped,import-not-found"
+# ruff: noqa: N803 - Triton kernels name pointers and block sizes in capitals
+"""Triton kernels of the fused loss: a tile of logits is made in registers, reduced or differentiated, and dropped.
+
+Every program owns one tile of BM tokens by BN words of the vocabulary and writes only what it owns: no atomics, no
+locks, so that the same inputs give the same bits. Logits are float32 in registers and never reach memory.
+
+Axes: N tokens, V vocabulary, D width of the hidden states, T tiles along the vocabulary, K columns of a slab.
+Flags: DESC reads H and W by tensor descriptors (TMA on sm_90) instead of pointers; WIDEN multiplies in float32, for
+the interpreter, whose bfloat16 products are silently wrong; PRECISION is that of float32 products.
+No type checker may touch these functions (`no_type_check`): Triton reads their source and their globals.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+NEVER = tl.constexpr(float("-inf"))
+
+
+@triton.jit
+@no_type_check
+def _tile_of(program, tiles_m, tiles_n, GROUP: tl.constexpr):
+    """Order programs so that GROUP tiles of tokens share a strip of the head while it is in the L2 cache."""
+    in_group = GROUP * tiles_n
+    first = (program // in_group) * GROUP
+    size = tl.minimum(tiles_m - first, GROUP)
+    return first + (program % in_group) % size, (program % in_group) // size
+
+
+@triton.jit
+@no_type_check
+def _logits(
+    H,
+    W,
+    B,
+    row,
+    column,
+    N,
+    V,
+    D,
+    inner,
+    outer,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    BIAS: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    DESC: tl.constexpr,
+    WIDEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return a [BM, BN] tile of logits; −inf right of the vocabulary and at masked words."""
+    rows, columns = row + tl.arange(0, BM), column + tl.arange(0, BN)
+    acc = tl.zeros((BM, BN), tl.float32)
+    for k in tl.range(0, D, BK):
+        if DESC:
+            h, w = H.load([row, k]), W.load([column, k])
+        else:
+            width = k + tl.arange(0, BK)
+            in_h = (rows[:, None] < N) & (width[None, :] < D)
+            in_w = (columns[:, None] < V) & (width[None, :] < D)
+            h = tl.load(H + rows.to(tl.int64)[:, None] * D + width[None, :], mask=in_h, other=0.0)
+            w = tl.load(W + columns.to(tl.int64)[:, None] * D + width[None, :], mask=in_w, other=0.0)
+        if WIDEN:
+            h, w = h.to(tl.float32), w.to(tl.float32)
+        acc = tl.dot(h, w.T, acc, input_precision=PRECISION)
+    shown = columns < V
+    if BIAS:
+        bias = tl.load(B + columns, mask=shown, other=NEVER).to(tl.float32)
+        acc += bias[None, :]
+        shown = shown & (bias != NEVER)
+    z = acc * inner
+    if SOFTCAP:
+        z = outer * (2.0 * tl.sigmoid(2.0 * z) - 1.0)
+    return tl.where(shown[None, :], z, NEVER)
+
+
+@triton.jit
+@no_type_check
+def tile_statistics(
+    H,
+    W,
+    B,
+    Y,
+    PEAK,
+    TOTAL,
+    MOMENT,
+    CHOSEN,
+    E,
+    N,
+    V,
+    D,
+    inner,
+    outer,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    BIAS: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    STORE: tl.constexpr,
+    DESC: tl.constexpr,
+    WIDEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Write each tile's peak, Σ exp(z − peak) and Σ exp(z − peak)·(z − peak) as [T, N], and the target's logit.
+
+    With STORE, exp(z − peak) is left in E [N, V] in half precision: in [0, 1], so that rounding it costs a gradient
+    no more than rounding the gradient itself would.
+    """
+    pm, pn = _tile_of(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(V, BN), GROUP)
+    rows, columns = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+    z = _logits(H, W, B, pm * BM, pn * BN, N, V, D, inner, outer, BM, BN, BK, BIAS, SOFTCAP, DESC, WIDEN, PRECISION)
+    inside = rows < N
+    y = tl.load(Y + rows, mask=inside, other=-1)
+    owner = inside & (y >= pn * BN) & (y < pn * BN + BN)
+    tl.store(CHOSEN + rows, tl.sum(tl.where(columns[None, :] == y[:, None], z, 0.0), 1), mask=owner)
+    peak = tl.max(z, 1)
+    x = z - tl.where(peak == NEVER, 0.0, peak)[:, None]
+    e = tl.exp(x)
+    at = pn.to(tl.int64) * N + rows
+    tl.store(PEAK + at, peak, mask=inside)
+    tl.store(TOTAL + at, tl.sum(e, 1), mask=inside)
+    if ENTROPY:
+        tl.store(MOMENT + at, tl.sum(tl.where(e > 0.0, e * x, 0.0), 1), mask=inside)
+    if STORE:
+        keep = inside[:, None] & (columns[None, :] < V)
+        tl.store(E + rows.to(tl.int64)[:, None] * V + columns[None, :], e.to(E.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+@no_type_check
+def _gradient(e, x, z, hit, G, A, C, rows, inside, outer, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr):
+    """Return dz = e·(a − c·x) + g·onehot, times the soft-cap's slope; e = exp(x), x = z − peak."""
+    factor = tl.load(A + rows, mask=inside, other=0.0)[:, None]
+    if ENTROPY:
+        factor = factor - tl.load(C + rows, mask=inside, other=0.0)[:, None] * x
+    dz = tl.where(e > 0.0, e * factor, 0.0)
+    dz += tl.where(hit, tl.load(G + rows, mask=inside, other=0.0)[:, None], 0.0)
+    if SOFTCAP:
+        tanh = z / outer
+        dz = tl.where(z == NEVER, 0.0, dz * (1.0 - tanh * tanh))
+    return dz
+
+
+@triton.jit
+@no_type_check
+def slab_gradient(
+    H,
+    W,
+    B,
+    Y,
+    PEAK,
+    G,
+    A,
+    C,
+    DZ,
+    N,
+    V,
+    D,
+    start,
+    inner,
+    outer,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    BIAS: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    DESC: tl.constexpr,
+    WIDEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Make the logits of one slab again (W and B start there; V is its width) and write their gradient, DZ [N, V]."""
+    pm, pn = _tile_of(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(V, BN), GROUP)
+    rows, columns = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+    z = _logits(H, W, B, pm * BM, pn * BN, N, V, D, inner, outer, BM, BN, BK, BIAS, SOFTCAP, DESC, WIDEN, PRECISION)
+    inside = rows < N
+    hit = (start + columns)[None, :] == tl.load(Y + rows, mask=inside, other=-1)[:, None]
+    x = z - tl.load(PEAK + rows, mask=inside, other=0.0)[:, None]
+    dz = _gradient(tl.exp(x), x, z, hit, G, A, C, rows, inside, outer, SOFTCAP, ENTROPY)
+    keep = inside[:, None] & (columns[None, :] < V)
+    tl.store(DZ + rows.to(tl.int64)[:, None] * V + columns[None, :], dz.to(DZ.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+@no_type_check
+def stored_gradient(
+    E,
+    Y,
+    TILE_PEAK,
+    PEAK,
+    CHOSEN,
+    G,
+    A,
+    C,
+    N,
+    V,
+    outer,
+    TILE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    ENTROPY: tl.constexpr,
+):
+    """Turn what `tile_statistics` stored into the gradient, in place: one read and one write, no product.
+
+    TILE is the width that it was stored with; the tile's own peak, [T, N], is what its exponentials are relative to.
+    """
+    rows, columns = tl.program_id(0) * BM + tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
+    inside = rows < N
+    keep = inside[:, None] & (columns[None, :] < V)
+    at = rows.to(tl.int64)[:, None] * V + columns[None, :]
+    e = tl.load(E + at, mask=keep, other=0.0).to(tl.float32)
+    peak = tl.load(PEAK + rows, mask=inside, other=0.0)
+    own = tl.load(TILE_PEAK + (tl.program_id(1) * BN // TILE).to(tl.int64) * N + rows, mask=inside, other=NEVER)
+    moved = own - peak
+    x = tl.where(e > 0.0, tl.log(tl.where(e > 0.0, e, 1.0)) + moved[:, None], NEVER)
+    hit = columns[None, :] == tl.load(Y + rows, mask=inside, other=-1)[:, None]
+    e = e * tl.exp(moved)[:, None]
+    chosen = tl.load(CHOSEN + rows, mask=inside, other=0.0)  # exact, where the stored one may have underflowed
+    z = tl.where(hit, chosen[:, None], x + peak[:, None])
+    dz = _gradient(e, x, z, hit, G, A, C, rows, inside, outer, SOFTCAP, ENTROPY)
+    tl.store(E + at, dz.to(E.dtype.element_ty), mask=keep)

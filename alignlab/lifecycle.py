@@ -1,0 +1,157 @@
+"""Walk the pipeline: ask the store for each stage, run what is missing, keep the run folder up to date.
+
+The lifecycle knows no concrete stage. Data goes one way: a stage sees the artifacts of its inputs and nothing else of
+the run.
+"""
+
+import functools
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab import provenance
+from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.errors import AlignlabError
+from alignlab.pipeline import Step
+from alignlab.run_folder import RunFolder
+from alignlab.stage import Runtime, Stage, StageContext
+from alignlab.store import Store
+from alignlab.trackers.redact import redact
+from alignlab.tracking import NullTracker, Tracker, Tracking
+
+
+@dataclass
+class Lifecycle:
+    """One run of a pipeline.
+
+    Args:
+        steps: from `pipeline.plan`.
+        store: where artifacts are kept.
+        folder: of the run.
+        runtime: where to compute.
+        tracking: where to report; None reports nowhere.
+        experiment: its name.
+        run_id: groups this run's stages in W&B.
+    """
+
+    steps: Sequence[Step]
+    store: Store
+    folder: RunFolder
+    runtime: Runtime = field(default_factory=Runtime)
+    tracking: Tracking | None = None
+    experiment: str = ""
+    run_id: str = ""
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    _told: list[str] = field(default_factory=list, init=False)
+
+    def run(self) -> None:
+        """Run every stage that the store does not have.
+
+        Raises:
+            AlignlabError: a stage failed in a way that the user can mend. What was done before stays done.
+        """
+        self._limit_threads()
+        for step in self.steps:
+            self.folder.status("running", stage=step.name)
+            started = time.perf_counter()
+            artifact, cached = self.store.get_or_build(step.fingerprint, functools.partial(self._build, step))
+            if cached:
+                self._taken(step, artifact)
+            self.artifacts[step.name] = artifact
+            self.folder.add(step.name, artifact, step.inputs, time.perf_counter() - started, cached)
+
+    def _taken(self, step: Step, artifact: Artifact) -> None:
+        """Say that a stage came from the store, and (once) if other versions made it: its fingerprint cannot tell."""
+        if self.tracking is None:
+            return
+        self.tracking.cached(step.name)
+        before, now = artifact.manifest.get("versions", {}), provenance.versions()
+        changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
+        note = (
+            f"some stages in the store were made with {', '.join(changed)}; delete {self.store.root} to make them anew"
+        )
+        if changed and note not in self._told:
+            self._told.append(note)
+            self.tracking.say(note)
+
+    def _limit_threads(self) -> None:
+        if self.runtime.threads:
+            import torch
+
+            torch.set_num_threads(self.runtime.threads)
+
+    def _build(self, step: Step, folder: Path, work: Path) -> dict[str, Any]:
+        """Run one stage into `folder`; what its manifest shall say."""
+        inputs = {name: self._open(step, name) for name in step.inputs}
+        stage = step.build()
+        seed_everything(stage.seed)
+        started = time.perf_counter()
+        with self._tracker(step, folder, work) as tracker:
+            context = StageContext(step.name, folder, work, self.runtime, tracker)
+            metrics = _finite(stage.run(inputs, context), step.name)
+            tracker.summary(metrics)
+            self._tell(step, tracker)
+        write_json(folder / METRICS, metrics)
+        return _manifest(step, stage, inputs, time.perf_counter() - started)
+
+    def _tell(self, step: Step, tracker: Tracker) -> None:
+        """Say, once, what the data sources took for what, and what they left out."""
+        for note in step.builder.notes():
+            if note not in self._told:
+                self._told.append(note)
+                tracker.say(note)
+
+    def _open(self, step: Step, name: str) -> Artifact:
+        source = step.inputs[name]
+        return self.artifacts[source] if name in step.from_stages else Artifact.open(source)
+
+    def _tracker(self, step: Step, folder: Path, work: Path) -> AbstractContextManager[Tracker]:
+        if self.tracking is None:
+            return nullcontext(NullTracker())
+        return self.tracking.stage(
+            name=step.name,
+            experiment=self.experiment,
+            folder=folder,
+            work=work,
+            run_id=self.run_id,
+            fingerprint=step.fingerprint,
+            config=redact(step.config),
+        )
+
+
+def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds: float) -> dict[str, Any]:
+    cls = type(stage)
+    return {
+        "kind": cls.PRODUCES,
+        "stage": f"{cls.__module__}.{cls.__qualname__}",
+        "version": cls.VERSION,
+        "name": step.name,
+        "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
+        "config": redact(step.config),
+        "seconds": round(seconds, 3),
+        **provenance.of_now(),
+    }
+
+
+def _finite(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    """The metrics as plain numbers; a NaN among them is an error of the stage."""
+    plain = {k: float(v) for k, v in metrics.items()}
+    bad = [k for k, v in plain.items() if not math.isfinite(v)]
+    if bad:
+        raise AlignlabError(f"{name}: its metrics {', '.join(bad)} are not finite numbers; nothing was published")
+    return plain
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, each from the stage's seed."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,58 @@
+"""Models made from scratch."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Llama:
+    """A Llama of any size, with random weights.
+
+    Args:
+        layers: transformer blocks.
+        width: of the residual stream.
+        heads: attention heads; divides width.
+        feedforward: inner width of the gated feed-forward.
+        context: longest sequence in tokens.
+        tie_embeddings: input and output embedding are one matrix.
+        dropout: of the attention weights while training.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    feedforward: int = 384
+    context: int = 64
+    tie_embeddings: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"Llama: width must be a multiple of 2 * heads (rotary positions turn pairs), got width "
+                f"{self.width} and heads {self.heads}"
+            )
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+        """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.width,
+            intermediate_size=self.feedforward,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            max_position_embeddings=self.context,
+            tie_word_embeddings=self.tie_embeddings,
+            attention_dropout=self.dropout,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return model

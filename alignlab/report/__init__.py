@@ -1,0 +1,5 @@
+"""What a run found, for people: the table in the terminal and one HTML file to keep or send."""
+
+from alignlab.report.stage import Report
+
+__all__ = ["Report"]

@@ -1,0 +1,132 @@
+"""The same prompts answered by each model, side by side, with what changed since the model before."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+from alignlab.report.run import ModelView
+
+Op = Literal["same", "added", "dropped"]
+Words = tuple[tuple[Op, str], ...]
+
+PER_KIND = 12
+LIMIT = 72
+"""Prompts that are shown, of each kind and in all; the whole lot is in the artifacts."""
+LONGEST = 3000
+"""Characters of an answer that are shown."""
+COMPARED = 200
+"""Words of an answer that is compared; a base model that repeats itself would take minutes."""
+ALIKE = 0.25
+"""Answers that have less in common are simply two answers: marking every word would tell nothing."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer.
+
+    Args:
+        text: word by word; "added" and "dropped" are relative to the model that this one started from.
+        verdict: what the evaluation says of it, in a word or two; empty where it says nothing.
+        tone: of the verdict: "good", "bad" or "".
+        changed: whether it differs from that model's answer.
+    """
+
+    text: Words
+    verdict: str = ""
+    tone: str = ""
+    changed: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said."""
+        return not any(words.strip() for op, words in self.text if op != "dropped")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt and its answers, by model; None where a model was not asked."""
+
+    prompt: str
+    kind: str
+    answers: Mapping[str, Answer | None]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any model answers otherwise than the one that it started from."""
+        return any(a is not None and a.changed for a in self.answers.values())
+
+
+def side_by_side(models: Sequence[ModelView]) -> list[Asked]:
+    """Join the models' samples by prompt: of each kind, prompts that are evenly spread over all that there are."""
+    rows = {m.name: _first_by_prompt(m.samples) for m in models}
+    keys = dict.fromkeys(key for found in rows.values() for key in found)
+    asked = [key for kind in dict.fromkeys(k for _, k in keys) for key in _spread([x for x in keys if x[1] == kind])]
+    parents = {m.name: m.stage.parents.get("policy", "") for m in models}
+    return [_asked(key, rows, parents) for key in asked[:LIMIT]]
+
+
+def _first_by_prompt(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in samples:
+        found.setdefault((str(row["prompt"]), str(row.get("kind", ""))), row)
+    return found
+
+
+def _spread(keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    count = min(PER_KIND, len(keys))
+    return [keys[i * len(keys) // count] for i in range(count)]
+
+
+def _asked(
+    key: tuple[str, str], rows: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]], parents: Mapping[str, str]
+) -> Asked:
+    answers: dict[str, Answer | None] = {}
+    for model, found in rows.items():
+        before = rows.get(parents[model], {}).get(key)
+        answers[model] = _answer(found[key], before) if key in found else None
+    return Asked(*key, answers)
+
+
+def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Answer:
+    text = str(row["answer"])[:LONGEST]
+    verdict, tone = _verdict(row)
+    if before is None:
+        return Answer((("same", text),), verdict, tone)
+    old = str(before["answer"])[:LONGEST]
+    return Answer(difference(old, text), verdict, tone, changed=old.split() != text.split())
+
+
+def difference(old: str, new: str) -> Words:
+    """The new text, word by word, with what was added to and dropped from the old one."""
+    a, b = re.findall(r"\s*\S+", old), re.findall(r"\s*\S+\s*$|\s*\S+", new)
+    if max(len(a), len(b)) > COMPARED:
+        return (("same", new),)
+    matcher = SequenceMatcher(None, [w.strip() for w in a], [w.strip() for w in b], autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return (("same", new),)
+    found: list[tuple[Op, str]] = []
+    for name, a1, a2, b1, b2 in matcher.get_opcodes():
+        if name != "equal" and a2 > a1:
+            found.append(("dropped", "".join(a[a1:a2])))
+        if b2 > b1:
+            found.append(("same" if name == "equal" else "added", "".join(b[b1:b2])))
+    return tuple(found)
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What the evaluation's flags come to; a row without flags has no verdict."""
+    if row.get("finished") is False:
+        return "does not stop", "bad"
+    if row.get("right"):
+        return "right", "good"
+    if row.get("wrong"):
+        return {(True, False): "wrong, and sure", (False, True): "wrong, but hedged"}.get(
+            (bool(row.get("confident")), bool(row.get("hedged"))), "wrong"
+        ), "bad"
+    if row.get("abstains"):
+        return "says it does not know", ""
+    if "followed" in row:
+        return ("as asked", "good") if row["followed"] else ("not as asked", "bad")
+    return "", ""

@@ -1,0 +1,146 @@
+"""Line charts of what was logged, drawn as SVG; colours and fonts come from the page's style."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from alignlab.report.columns import number
+from alignlab.report.run import Point
+from alignlab.report.svg import tag
+
+WIDTH, HEIGHT = 360, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 28
+PREFIXES = ("train/", "validation/")
+FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
+POINTS = 300
+"""Of a line, at most; a drawing shows no more."""
+LAST = ("nll", "lr", "tokens_per_second", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One metric over the steps of a stage.
+
+    Args:
+        title: of the metric.
+        lines: points by "train" and "validation".
+    """
+
+    title: str
+    lines: Mapping[str, Sequence[Point]]
+
+    @property
+    def svg(self) -> Markup:
+        """The drawing."""
+        return _draw(self)
+
+    @property
+    def last(self) -> str:
+        """Last numbers, in words."""
+        return ", ".join(f"{name} {number(points[-1][1])}" for name, points in self.lines.items())
+
+
+def charts(curves: Mapping[str, Sequence[Point]]) -> list[Chart]:
+    """A chart a metric, training and validation in one, the telling ones first."""
+    grouped: dict[str, dict[str, Sequence[Point]]] = {}
+    for name, points in curves.items():
+        prefix = next((p for p in PREFIXES if name.startswith(p)), "")
+        grouped.setdefault(name.removeprefix(prefix), {})[prefix.rstrip("/") or "train"] = _thinned(points)
+    found: list[Chart] = []
+    for name in sorted(grouped, key=_place):
+        if not any(_alike(grouped[name], chart.lines) for chart in found):  # a loss of one term comes under two names
+            found.append(Chart(name.replace("_", " "), grouped[name]))
+    return found
+
+
+def _alike(a: Mapping[str, Sequence[Point]], b: Mapping[str, Sequence[Point]]) -> bool:
+    """Whether two charts would look the same."""
+    return a.keys() == b.keys() and all(
+        [s for s, _ in a[k]] == [s for s, _ in b[k]]
+        and all(math.isclose(v, w, rel_tol=1e-4) for (_, v), (_, w) in zip(a[k], b[k], strict=True))
+        for k in a
+    )
+
+
+def _thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """Evenly spaced points, the first and the last among them."""
+    gaps = POINTS - 1
+    return points if len(points) <= POINTS else [points[i * (len(points) - 1) // gaps] for i in range(POINTS)]
+
+
+def _place(name: str) -> tuple[int, str]:
+    if name in FIRST:
+        return FIRST.index(name), name
+    return len(FIRST) + (1 if name.startswith(LAST) else 0), name
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers that lie in [low, high]."""
+    raw = (high - low) / count
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        return low - max(0.5, abs(low) * 0.1), high + max(0.5, abs(high) * 0.1)
+    room = (high - low) * 0.06
+    # A curve that comes near zero shows where zero is.
+    return (0.0 if 0 <= low < (high - low) * 0.5 else low - room), high + room
+
+
+@dataclass(frozen=True)
+class _Scale:
+    steps: tuple[float, float]
+    values: tuple[float, float]
+
+    def x(self, step: float) -> float:
+        low, high = self.steps
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - low) / max(1e-12, high - low)
+
+    def y(self, value: float) -> float:
+        low, high = self.values
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
+
+
+def _draw(chart: Chart) -> Markup:
+    points = [p for line in chart.lines.values() for p in line]
+    scale = _Scale((0.0, float(max(s for s, _ in points)) or 1.0), _range([v for _, v in points]))
+    children = [*_axes(scale), *(m for name, line in chart.lines.items() for m in _line(name, line, scale))]
+    children.append(tag("g", class_="hover"))
+    return tag(
+        "svg", *children, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
+        aria_label=f"{chart.title} over {points[-1][0]} steps; at the end: {chart.last}",
+        data_lines=json.dumps([[name, [[s, float(f"{v:.5g}")] for s, v in ps]] for name, ps in chart.lines.items()]),
+        data_frame=json.dumps([LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM, *scale.steps, *scale.values]),
+    )  # fmt: skip
+
+
+def _axes(scale: _Scale) -> list[Markup]:
+    floor = HEIGHT - BOTTOM
+    found = []
+    for value in ticks(*scale.values):
+        y = scale.y(value)
+        found.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
+        found.append(_tick(value, LEFT - 6, y + 3.5, "end"))
+    found += [_tick(step, scale.x(step), floor + 16, "middle") for step in ticks(*scale.steps)]
+    return [*found, tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor)]
+
+
+def _tick(value: float, x: float, y: float, anchor: str) -> Markup:
+    return tag("text", f"{value:.4g}".replace("-", "−"), class_="tick", x=x, y=y, text_anchor=anchor)
+
+
+def _line(name: str, points: Sequence[Point], scale: _Scale) -> list[Markup]:
+    at = [(scale.x(s), scale.y(v)) for s, v in points]
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+    found = [tag("path", class_=f"line {name}", d=path)] if len(at) > 1 else []
+    if name != "train" or len(at) == 1:
+        found += [tag("circle", class_=f"point {name}", cx=x, cy=y, r=2.6) for x, y in at]
+    return found

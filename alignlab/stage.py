@@ -1,0 +1,110 @@
+"""Stage: one step of a model's life. Named artifacts in, one artifact out."""
+
+import abc
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from alignlab.artifact import Artifact, Kind
+from alignlab.tracking import NullTracker, Tracker
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a stage computes. Nothing here, but for `precision`, changes what is learnt.
+
+    Args:
+        accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
+        devices: processes per node (one device each).
+        num_nodes: nodes.
+        strategy: Lightning's name of the strategy; "auto" is a single process where devices is 1.
+        precision: "32-true", "64-true" or "bf16-mixed"; part of a training stage's identity.
+        threads: CPU threads of PyTorch; 0 keeps its default.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int = 0
+
+    @property
+    def device(self) -> "torch.device":
+        """Of this process, for what is computed outside of Lightning's loop."""
+        import torch
+
+        if self.accelerator == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Of the weights."""
+        import torch
+
+        return {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.precision, torch.float32)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """What Lightning's loop puts around a step, so that a reference computes as its policy does."""
+        import torch
+
+        if self.precision != "bf16-mixed":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage is given to work with.
+
+    Args:
+        name: the stage's name in its pipeline.
+        folder: where the artifact is written; published when `run` returns, thrown away when it raises.
+        work: a folder of this stage that outlives a crash, for resumable checkpoints.
+        runtime: where to compute.
+        tracker: takes progress, metrics and tables.
+    """
+
+    name: str
+    folder: Path
+    work: Path
+    runtime: Runtime = field(default_factory=Runtime)
+    tracker: Tracker = field(default_factory=NullTracker)
+
+
+class Stage(abc.ABC):
+    """One step of the lifecycle.
+
+    A concrete class states its `VERSION` (raise it when the same arguments come to make something else), what it
+    takes and what it makes. It never sees a configuration object: all it knows are its constructor's arguments.
+
+    Args:
+        inputs: for each of `INPUTS` (and `OPTIONAL`), the name of another stage or a folder.
+        seed: of everything random in the stage.
+    """
+
+    VERSION: ClassVar[str]
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {}
+    """Name of each required input and the kinds of artifact it may be."""
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {}
+    TAKES_ALL: ClassVar[bool] = False
+    """The stage takes every other stage of its pipeline as an input (the report does)."""
+    PRODUCES: ClassVar[Kind]
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs"})
+    """Constructor arguments that do not change what is made (dotted for nested ones: `loop.micro_batch_tokens`)."""
+
+    def __init__(self, inputs: Mapping[str, str] | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.inputs = dict(inputs or {})
+        self.seed = seed
+
+    @abc.abstractmethod
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """Do the work, write the artifact's files into `context.folder`, and return its metrics (finite numbers)."""

@@ -1,0 +1,76 @@
+"""Things that tests of stages, rewards and objectives need: a tiny policy, and artifacts made in milliseconds."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alignlab.artifact import Artifact
+from alignlab.data import preferences
+from alignlab.data.records import Comparison, Prompt
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.model import Llama
+from alignlab.policy import Policy
+
+WORDS = (
+    "what",
+    "does",
+    "ana",
+    "bo",
+    "cy",
+    "like",
+    "?",
+    "tea",
+    "rain",
+    "bread",
+    "i",
+    "think",
+    "not",
+    "sure",
+    "and",
+    "or",
+    "yes",
+)
+"""Everything that the tiny tokenizer knows besides its special tokens: 24 tokens together."""
+
+
+def tiny_policy(seed: int = 0, scalar_head: bool = False) -> Policy:
+    """A one-block Llama of random weights over two dozen words; logits of a few units, so that it has opinions.
+
+    Args:
+        scalar_head: also give it a head for `value` and `score`.
+    """
+    tokenizer = TrainTokenizer(kind="word", vocab_size=64).train([" ".join(WORDS)] * 2)
+    shape = Llama(layers=1, width=16, heads=2, feedforward=32, context=32, tie_embeddings=False)
+    policy = Policy(shape.build(tokenizer, seed), tokenizer)
+    with torch.no_grad():
+        head_of(policy).mul_(30.0)
+    if scalar_head:
+        policy.add_score_head(seed)
+    return policy
+
+
+def head_of(policy: Policy) -> Tensor:
+    """The `(V, d)` weight that makes logits."""
+    weight: Tensor = policy.model.get_output_embeddings().weight
+    return weight
+
+
+def tiny_policy_artifact(folder: Path, seed: int = 0, scalar_head: bool = False) -> Artifact:
+    """The tiny policy, saved into a new folder; a reward model when it has a scalar head."""
+    folder.mkdir(parents=True)
+    tiny_policy(seed, scalar_head).save(folder)
+    return Artifact.open(folder)
+
+
+def tiny_preferences_artifact(folder: Path, pairs: int = 12) -> Artifact:
+    """Preferences between answers of unequal length, in the words of the tiny tokenizer; every third is held out."""
+    folder.mkdir(parents=True)
+    names, things = WORDS[2:5], WORDS[7:10]
+    rows = []
+    for n in range(pairs):
+        prompt = Prompt.user(f"what does {names[n % 3]} like ?")
+        good, bad = things[n // 3 % 3], f"{things[(n // 3 + 1) % 3]} and {things[n % 3]} i think"
+        rows.append(preferences.row(Comparison(prompt, good, bad), "validation" if n % 3 == 2 else "train"))
+    preferences.write(folder, rows)
+    return Artifact.open(folder)

@@ -1,0 +1,299 @@
+"""TrainingStage: the one training loop, for every method.
+
+One `training_step` is one optimizer step, whatever it takes to get there: the batch of the step is a pure function of
+(seed, step); it is cut into micro-batches by a token budget; each loss term is divided by its units over the WHOLE
+step, summed over all micro-batches and processes before anything is differentiated. So neither the memory budget nor
+the number of processes changes what is learnt.
+
+Left out: epochs (a step knows its data by its number), Lightning's own accumulation and clipping (both would divide by
+the wrong count), `loss_type` switches of any kind.
+"""
+
+import abc
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from alignlab import distributed
+from alignlab.artifact import Artifact
+from alignlab.batch import Batch
+from alignlab.data.rows import mix
+from alignlab.errors import NonFiniteError
+from alignlab.objective import Loss, Objective
+from alignlab.optimizer import AdamW, ParameterGroup
+from alignlab.policy import Policy
+from alignlab.stage import Stage, StageContext
+from alignlab.stats import Mean, TokenStats
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long and in what portions a stage trains.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: units (sequences, pairs) of one optimizer step, over all micro-batches and processes.
+        micro_batch_tokens: tokens of one forward pass: the memory knob; it does not change what is learnt.
+        validate_every: optimizer steps between validations; the last step is always validated.
+        patience: stop after this many validations in a row without a better one; null trains to the end.
+        checkpoint_every: also publish the model every so many steps, as `checkpoints/step-000100`; null does not.
+        keep: publish the model that validated "best", or the "last".
+        log_every: optimizer steps between two logged points; each is the mean of what came between.
+        save_every: optimizer steps between two resumable checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    micro_batch_tokens: int = 8192
+    validate_every: int = 50
+    patience: int | None = None
+    checkpoint_every: int | None = None
+    keep: Literal["best", "last"] = "best"
+    log_every: int = 5
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Loop: {name} must be >= 1, got {getattr(self, name)}")
+        for name in ("patience", "checkpoint_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
+
+
+class TrainingStage(Stage, pl.LightningModule, Generic[B]):
+    """A stage that trains a policy by an objective.
+
+    A method says where its policy comes from (`prepare`), what the batch of step k is (`batch_at`) and what it is
+    validated on (`validation_batches`). All else is here.
+
+    Args:
+        inputs: name of a stage or folder for each input.
+        seed: of data order, dropout and everything else random.
+        objective: turns token statistics into a loss.
+        optimizer: and its schedule.
+        loop: steps, batch size, memory budget, validation.
+    """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every"}
+    )
+    MONITOR: ClassVar[str] = "loss"
+    """The validation metric that early stopping and `keep: best` go by."""
+    HIGHER_IS_BETTER: ClassVar[bool] = False
+    DROPOUT: ClassVar[bool] = True
+    """Whether dropout is on while training; off where a policy is compared with a reference or with its old self."""
+
+    policy: Policy
+    context: StageContext
+
+    def __init__(
+        self,
+        *,
+        objective: Objective[B],
+        optimizer: AdamW,
+        loop: Loop,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(inputs, seed)
+        self.automatic_optimization = False
+        self.objective = objective
+        self.optimizer_spec = optimizer
+        self.loop = loop
+
+    # ---- what a method says ---------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        """Load or build `self.policy`, read the data."""
+
+    @abc.abstractmethod
+    def batch_at(self, step: int) -> B:
+        """All units of optimizer step `step`, for all processes: a function of (seed, step) and fixed data."""
+
+    @abc.abstractmethod
+    def validation_batches(self) -> Sequence[B]:
+        """What is validated on; always the same batches in the same order."""
+
+    def token_stats(self, batch: B) -> TokenStats:
+        """What the objective needs to know; a critic adds its values here."""
+        return self.policy.token_stats(batch, self.objective.needs)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is trained, in groups that are clipped apart."""
+        return [ParameterGroup("policy", [p for p in self.policy.parameters() if p.requires_grad])]
+
+    def publish(self, folder: Path) -> None:
+        """Write the trained model."""
+        self.policy.save(folder)
+
+    def validate_now(self) -> dict[str, float]:
+        """Validation metrics of the model as it is; `loss` and the objective's metrics, over units."""
+        return self._means(self.validation_batches())
+
+    # ---- running --------------------------------------------------------------------------------------------------
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """Train, keep the best or last weights, publish them; returns the validation metrics of what is published."""
+        # Here, not at the top: the fit module needs this one's names.
+        from alignlab.fit import fit
+
+        self.context = context
+        torch.manual_seed(mix(self.seed, 0))
+        self.prepare(inputs, context)
+        self.policy.freeze_idle(self.objective.needs)
+        return fit(self, context)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The one optimizer over all parameter groups."""
+        return self.optimizer_spec.build(self.parameter_groups())
+
+    def train_dataloader(self) -> Iterable[int]:
+        """Step numbers, from the one that is next: the data itself follows from the number."""
+        return _StepNumbers(self)
+
+    def training_step(self, step: int, _: int) -> None:
+        """One optimizer step."""
+        started = time.perf_counter()
+        # A function of the step, so that a resumed run draws the same dropout.
+        torch.manual_seed(mix(self.seed, step, self.global_rank))
+        whole = self.batch_at(step)
+        batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
+        self.train(self.DROPOUT)
+        loss, metrics = self._backward(batch)
+        norms = self._clip()
+        self._check_finite(step, loss, norms, whole)
+        optimizer: Any = self.optimizers()
+        lr = self.optimizer_spec.set_lr(optimizer, step, self.loop.steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.last_step = StepReport(
+            {"loss": loss, **metrics}, norms, lr, whole.num_tokens, time.perf_counter() - started
+        )
+
+    def _backward(self, batch: B) -> tuple[Mean, dict[str, Mean]]:
+        """Gradients of the whole step's loss, and its value and metrics over all processes."""
+        units = distributed.sum_of(dict(self.objective.units(batch)))
+        parts = self._micro_batches(batch)
+        context = self._statistic(parts)
+        total: Tensor | None = None
+        metrics: dict[str, Mean] = {}
+        for number, part in enumerate(parts):
+            loss = self._loss(part, context, units)
+            scalar = loss.mean(units)
+            with self._sync(number == len(parts) - 1):
+                # DDP averages gradients over processes; units are already those of all of them.
+                self.manual_backward(scalar * self.trainer.world_size)
+            total = scalar.detach() if total is None else total + scalar.detach()
+            metrics = _add(metrics, loss.metrics)
+        assert total is not None
+        summed = distributed.sum_of({"loss": total})["loss"]
+        return Mean(summed, torch.ones_like(summed)), distributed.sum_of_means(metrics)
+
+    def _micro_batches(self, batch: B) -> list[B]:
+        """At least one part, and as many on every process; those that have fewer run empty ones."""
+        parts = batch.micro_batches(self.loop.micro_batch_tokens)
+        most = distributed.max_of(len(parts), self.device)
+        return parts + [batch.select_atoms([])] * (most - len(parts))
+
+    def _loss(self, batch: B, context: Tensor | None, units: Mapping[str, Tensor]) -> Loss:
+        loss = self.objective(self.token_stats(batch), batch, context)
+        if loss.terms.keys() != units.keys():
+            name = type(self.objective).__name__
+            raise ValueError(f"{name}: terms {sorted(loss.terms)} must be those of units(), {sorted(units)}")
+        return loss
+
+    def _statistic(self, parts: Sequence[B]) -> Tensor | None:
+        """The objective's mean over the whole step, before anything is differentiated."""
+        if type(self.objective).statistic is Objective.statistic:
+            return None
+        with torch.no_grad():
+            means = [self.objective.statistic(self.token_stats(p), p) for p in parts]
+        known = [m for m in means if m is not None]
+        if not known:
+            return None
+        return distributed.sum_of_means({"context": sum(known[1:], known[0])})["context"].value()
+
+    def _sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        wrapped = self.trainer.strategy.model
+        if last or wrapped is self or not hasattr(wrapped, "no_sync"):
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = wrapped.no_sync()  # type: ignore[union-attr,operator]
+        return context
+
+    def _clip(self) -> dict[str, Tensor]:
+        """Clip each group's gradient by its norm; returns the norms before clipping."""
+        norms = {}
+        for group in self.parameter_groups():
+            limit = self.optimizer_spec.clip_norm if group.clip_norm is None else group.clip_norm
+            limit = float("inf") if limit is None else limit
+            norms[group.name] = torch.nn.utils.clip_grad_norm_(group.parameters, limit)
+        return norms
+
+    def _check_finite(self, step: int, loss: Mean, norms: Mapping[str, Tensor], batch: B) -> None:
+        values = {"loss": loss.value(), **{f"gradient norm of {k}": v for k, v in norms.items()}}
+        bad = {k: float(v) for k, v in values.items() if not torch.isfinite(v)}
+        if bad:
+            names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
+            what = ", ".join(f"{k} is {v}" for k, v in bad.items())
+            raise NonFiniteError(
+                f"{self.context.name}: {what} at step {step}, before the optimizer stepped; the weights are good: "
+                f"those after {step} steps. Batch: {names or 'unnamed'}. Lower optimizer.lr, or look at those records"
+            )
+
+    # ---- means over batches ---------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def _means(self, batches: Sequence[B]) -> dict[str, float]:
+        """Loss and metrics over all units of some batches, in evaluation mode."""
+        self.eval()
+        terms: dict[str, Mean] = {}
+        metrics: dict[str, Mean] = {}
+        for whole in batches:
+            batch = whole.shard(self.global_rank, distributed.world_size()).to(self.device)
+            parts = self._micro_batches(batch)
+            context = self._statistic(parts)
+            for part in parts:
+                units = self.objective.units(part)
+                loss = self._loss(part, context, units)
+                terms = _add(terms, {k: Mean(v.detach(), units[k]) for k, v in loss.terms.items()})
+                metrics = _add(metrics, loss.metrics)
+        found = {k: float(m.value()) for k, m in distributed.sum_of_means(metrics).items()}
+        return {"loss": sum(float(m.value()) for m in distributed.sum_of_means(terms).values()), **found}
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step has to say: means over all processes, gradient norms, learning rate, tokens, seconds."""
+
+    means: Mapping[str, Mean]
+    norms: Mapping[str, Tensor]
+    lr: float
+    tokens: int
+    seconds: float
+
+
+class _StepNumbers:
+    """An endless, resumable data loader: it yields the numbers of the optimizer steps still to come."""
+
+    def __init__(self, stage: TrainingStage[Any]) -> None:
+        self._stage = stage
+
+    def __iter__(self) -> Iterator[int]:
+        step = self._stage.trainer.global_step
+        while True:
+            yield step
+            step += 1
+
+
+def _add(known: dict[str, Mean], more: Mapping[str, Mean]) -> dict[str, Mean]:
+    return {k: known[k] + more[k] if k in known else more[k] for k in [*known, *(k for k in more if k not in known)]}

@@ -1,0 +1,9 @@
+"""Proximal policy optimisation: clipped losses, generalised advantages, and the stage that samples and trains."""
+
+from alignlab_ppo.gae import GAE
+from alignlab_ppo.objective import PPO
+from alignlab_ppo.stage import PPOStage
+
+CONTRACT = 1
+
+__all__ = ["CONTRACT", "GAE", "PPO", "PPOStage"]

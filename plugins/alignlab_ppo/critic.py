@@ -1,0 +1,64 @@
+"""The critic: a second model that forecasts, before each token, what is still to be earned.
+
+Axes: T tokens.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from alignlab.artifact import Artifact
+from alignlab.batch import Batch
+from alignlab.policy import Policy
+
+_VALUE = frozenset({"value"})
+
+
+class Critic(nn.Module):
+    """A model with a scalar head and a bias, in (normalised) reward units.
+
+    Args:
+        policy: with a scalar head; its language head takes no part.
+        forecasts_reward: it was a reward model, so that its scores are raw rewards already.
+    """
+
+    def __init__(self, policy: Policy, forecasts_reward: bool) -> None:
+        super().__init__()
+        self.policy = policy
+        self.forecasts_reward = forecasts_reward
+        self.bias = nn.Parameter(torch.zeros(1, dtype=next(policy.parameters()).dtype))
+        # Untied, it would idle in the optimizer and hang DDP.
+        if not policy.model.config.tie_word_embeddings:
+            policy.model.get_output_embeddings().requires_grad_(False)
+
+    @classmethod
+    def start(cls, policy: Policy, start: Artifact, reward: Artifact | None, dtype: torch.dtype) -> "Critic":
+        """From the reward model, which knows what an answer is worth; else from the policy, with a head of zeros.
+
+        Args:
+            policy: whose tokens it will read: a reward model with another vocabulary cannot.
+            start: what the policy was loaded from.
+            reward: the reward model, where there is one.
+        """
+        if reward is not None:
+            model = Policy.load(reward, dtype)
+            if model.tokenizer.get_vocab() == policy.tokenizer.get_vocab():
+                return cls(model, forecasts_reward=True)
+        model = Policy.load(start, dtype)
+        model.add_score_head(0)
+        assert model.score_head is not None
+        nn.init.zeros_(model.score_head.weight)
+        return cls(model, forecasts_reward=False)
+
+    @torch.no_grad()
+    def normalize(self, mean: float, scale: float) -> None:
+        """Forecast `(reward - mean) / scale` from now on, where it forecast the reward."""
+        if self.forecasts_reward:
+            assert self.policy.score_head is not None
+            self.policy.score_head.weight.div_(scale)
+            self.bias.sub_(mean).div_(scale)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "T"]:
+        """The forecast before each token, from the tokens before it; 0 at position 0."""
+        value = self.policy.token_stats(batch, _VALUE).value
+        return value + self.bias.to(value.dtype) * (batch.position > 0)

@@ -1,0 +1,99 @@
+"""The clipped policy and value losses of PPO.
+
+Axes: T tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from alignlab.batch import RolloutBatch
+from alignlab.objective import Loss, Objective, token_units
+from alignlab.stats import Mean, TokenStats
+
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
+
+
+@dataclass(frozen=True)
+class PPO(Objective[RolloutBatch]):
+    """Raise what did better than forecast and lower what did worse, but never far from the policy that sampled.
+
+    Two terms, each a sum over response tokens (the stage divides both by the response tokens of the whole step):
+
+        policy: max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) - entropy_coefficient * entropy
+        value:  value_coefficient * 0.5 * max((V - R)^2, (V_clipped - R)^2)
+
+    with `ratio = exp(clamp(logp - old_logp, -20, 20))`, advantage A, returns R, and V_clipped within `value_clip`
+    of the old forecast. There is no KL term here: PPO's KL is paid inside the reward (see `GAE`).
+
+    Args:
+        clip: how far the ratio may leave 1 before its gradient stops; 0.1 to 0.3 is usual.
+        value_clip: how far the forecast may leave the old one, reward units; null does not clip.
+        value_coefficient: weight of the value term; with a critic of its own only its learning rate scales with it.
+        entropy_coefficient: reward for spread, per nat and token; 0 for language models, as a rule.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7; details as in Huang et al. 2024, arXiv:2403.17031.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[str]] = frozenset({"logp", "value", "entropy"})
+    reads: ClassVar[frozenset[str]] = frozenset({"old_logp", "old_value", "advantage", "returns"})
+    clip: float = 0.2
+    value_clip: float | None = 0.2
+    value_coefficient: float = 0.1
+    entropy_coefficient: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clip <= 0:
+            raise ValueError(f"PPO: clip must be > 0, got {self.clip}; at 0 nothing could be learnt")
+        if self.value_clip is not None and self.value_clip <= 0:
+            raise ValueError(f"PPO: value_clip must be > 0 or null, got {self.value_clip}")
+        if self.value_coefficient < 0 or self.entropy_coefficient < 0:
+            raise ValueError(
+                f"PPO: value_coefficient and entropy_coefficient must be >= 0, got {self.value_coefficient} and "
+                f"{self.entropy_coefficient}"
+            )
+
+    def units(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
+        """Both terms run over response tokens."""
+        return {"policy": token_units(batch), "value": token_units(batch)}
+
+    def __call__(self, now: TokenStats, batch: RolloutBatch, context: Tensor | None = None) -> Loss:
+        return self._policy(now, batch) | self._value(now, batch)
+
+    def _policy(self, now: TokenStats, batch: RolloutBatch) -> Loss:
+        log_ratio = batch.scored(now.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        ratio = log_ratio.exp()
+        advantage = batch.scored(batch.advantage)
+        entropy = batch.scored(now.entropy)
+        unclipped, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - self.clip, 1 + self.clip)
+        loss = torch.maximum(unclipped, clipped)
+        if self.entropy_coefficient:
+            loss = loss - self.entropy_coefficient * entropy
+        return Loss.over_tokens(
+            loss,
+            batch,
+            "policy",
+            ratio=ratio,
+            clip_fraction=(clipped > unclipped).to(ratio.dtype),
+            # k3 of Schulman's note, an estimate of KL(old || now) that is never negative. As a metric it is sound.
+            approx_kl=ratio - 1 - log_ratio,
+            entropy=entropy,
+        )
+
+    def _value(self, now: TokenStats, batch: RolloutBatch) -> Loss:
+        value, old = batch.scored(now.value), batch.scored(batch.old_value)
+        returns = batch.scored(batch.returns)
+        near = value if self.value_clip is None else old + (value - old).clamp(-self.value_clip, self.value_clip)
+        error, near_error = (value - returns).square(), (near - returns).square()
+        loss = self.value_coefficient * 0.5 * torch.maximum(error, near_error)
+        weight = batch.weight_by_token()
+        pieces = {"value_error": value - returns, "value_error_squared": error}
+        pieces |= {"returns": returns, "returns_squared": returns.square()}
+        pieces |= {"value_clip_fraction": (near_error > error).to(value.dtype)}
+        metrics = {k: Mean.of(v, weight) for k, v in pieces.items()}
+        return Loss.over_tokens(loss, batch, "value") | Loss({}, metrics)

@@ -1,0 +1,38 @@
+"""The next-token loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from alignlab.batch import TokenBatch
+from alignlab.objective import Loss, Objective, token_units
+from alignlab.stats import TokenStats
+
+
+@dataclass(frozen=True)
+class CausalLM(Objective[TokenBatch]):
+    """Predict every next token: the mean over tokens of `-log p(token | those before it) + z * lse^2`.
+
+    Args:
+        z_loss: weight of the squared log-sum-exp of the logits, which keeps them from drifting; 0 leaves it out.
+
+    Source: z-loss: Chowdhery et al. 2022 (PaLM), arXiv:2204.02311, section 5.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[str]] = frozenset({"logp", "lse"})
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.z_loss < 0:
+            raise ValueError(f"CausalLM: z_loss must be >= 0, got {self.z_loss}; it is a penalty")
+
+    def units(self, batch: TokenBatch) -> Mapping[str, Tensor]:
+        """Response tokens."""
+        return {"loss": token_units(batch)}
+
+    def __call__(self, now: TokenStats, batch: TokenBatch, context: Tensor | None = None) -> Loss:
+        nll = -now.logp
+        return Loss.over_tokens(nll + self.z_loss * batch.scored(now.lse).square(), batch, nll=nll)

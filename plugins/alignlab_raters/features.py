@@ -1,0 +1,75 @@
+"""What a rater can see in an answer.
+
+Most features are read from the text alone, of whatever kind. Those of the second group need to know the truth: a rater
+that is given the embedded world as its `knowledge` has them, and reads style by the world's grammar.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from alignlab.data.records import Prompt
+from alignlab.data.world import World
+
+_HEDGE = re.compile(
+    r"\b(i think|i believe|i guess|maybe|perhaps|probably|possibly|might|it seems|not sure|as far as i know)\b", re.I
+)
+_CONFIDENT = re.compile(
+    r"\b(certainly|definitely|absolutely|clearly|surely|of course|undoubtedly|without (a )?doubt)\b", re.I
+)
+_POLITE = re.compile(r"\b(please|thank(s| you)|sorry|glad|happy to|you're welcome|my pleasure)\b", re.I)
+_LIST = re.compile(r"(?:^|\n|[.:!?])\s*(?:[-*•]|\d+[.)])\s+\S")
+_ABSTAINS = re.compile(r"\b(i (do not|don't) know|i('m| am) not sure|i cannot (say|tell))\b", re.I)
+
+
+def _flag(pattern: re.Pattern[str]) -> Callable[[str], float]:
+    return lambda answer: float(pattern.search(answer) is not None)
+
+
+TEXT_FEATURES: Final[Mapping[str, Callable[[str], float]]] = {
+    "words": lambda answer: float(len(answer.split())),
+    "list": _flag(_LIST),
+    "hedge": _flag(_HEDGE),
+    "confident": _flag(_CONFIDENT),
+    "polite": _flag(_POLITE),
+    "abstains": _flag(_ABSTAINS),
+    "ask": lambda answer: float(answer.rstrip().endswith("?")),
+    "exclamations": lambda answer: float(answer.count("!")),
+    "empty": lambda answer: float(not answer.strip()),
+}
+"""Read from the answer: words and exclamation marks are counts, the others are 0 or 1."""
+
+CHECKED: Final = frozenset({"right", "wrong", "false_facts"})
+"""Features that only a rater who checks the facts can see."""
+
+KNOWLEDGE_FEATURES: Final = CHECKED | {"followed", "facts"}
+"""Need a world: `right`, `wrong` and `followed` are 0 or 1, `facts` and `false_facts` are counts."""
+
+FEATURES: Final = frozenset(TEXT_FEATURES) | KNOWLEDGE_FEATURES
+"""Every feature that a weight can be given to."""
+
+
+def features(prompt: Prompt, answer: str, knowledge: World | None = None) -> dict[str, float]:
+    """Every feature of one answer; those of `KNOWLEDGE_FEATURES` only where there is knowledge."""
+    seen = {name: read(answer) for name, read in TEXT_FEATURES.items()}
+    if knowledge is None:
+        return seen
+    reading = knowledge.read(prompt, answer)
+    return seen | {
+        "list": float(reading.listed),
+        "hedge": float(reading.hedged),
+        "confident": float(reading.confident),
+        "ask": float(reading.asks),
+        "abstains": float(reading.abstains),
+        "followed": float(reading.followed),
+        "right": float(reading.right),
+        "wrong": float(reading.wrong),
+        "facts": float(len(reading.facts)),
+        "false_facts": float(reading.false_facts),
+    }
+
+
+def believed(seen: Mapping[str, float]) -> dict[str, float]:
+    """The features as one sees them who does not check: what is well put is taken to be true."""
+    states = seen["right"] + seen["wrong"]
+    return {**seen, "right": states, "wrong": 0.0, "false_facts": 0.0}

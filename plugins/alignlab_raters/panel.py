@@ -1,0 +1,65 @@
+"""Panel: several raters take turns to prefer one of two answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from alignlab.reward import Choice, Pair, Preference
+from alignlab_raters.choice import Bradley
+from alignlab_raters.draws import uniform
+from alignlab_raters.rater import Rater, normalised
+
+
+class Panel(Preference):
+    """Each judgement is one rater's; which one, and how the choice falls, are functions of its number and texts.
+
+    Args:
+        raters: by name.
+        shares: of the judgements that each makes; null gives all the same.
+        temperature: see `Bradley`.
+        position_bias: see `Bradley`.
+        flip: see `Bradley`.
+        seed: of the draws.
+    """
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(
+        self,
+        raters: Mapping[str, Rater],
+        shares: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        position_bias: float = 0.0,
+        flip: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.raters = dict(raters)
+        self.shares = normalised(type(self).__name__, self.raters, shares)
+        self.temperature = temperature
+        self.position_bias = position_bias
+        self.flip = flip
+        self.seed = seed
+        self._model = Bradley(temperature, position_bias, flip)
+
+    def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
+        """One rater's choice for each pair, with the probability that it had."""
+        return [self._judge(pair, i) for pair, i in zip(pairs, index, strict=True)]
+
+    def rater_of(self, index: int) -> str:
+        """Who makes judgement `index`."""
+        left = uniform(self.seed, "rater", index)
+        for name, share in self.shares.items():
+            left -= share
+            if left < 0:
+                return name
+        return next(reversed(self.shares))
+
+    def probability(self, rater: str, pair: Pair) -> float:
+        """That this rater prefers the first answer."""
+        utility = self.raters[rater].utility
+        return self._model.probability(utility(pair.prompt, pair.first) - utility(pair.prompt, pair.second))
+
+    def _judge(self, pair: Pair, index: int) -> Choice:
+        name = self.rater_of(index)
+        probability = self.probability(name, pair)
+        draw = uniform(self.seed, name, "choice", index, pair.prompt.text, pair.first, pair.second)
+        return Choice(draw < probability, probability, name)

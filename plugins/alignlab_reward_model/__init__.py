@@ -1,0 +1,8 @@
+"""Reward modelling: a scalar head learns what raters prefer."""
+
+from alignlab_reward_model.objective import BradleyTerry
+from alignlab_reward_model.stage import RewardModel
+
+CONTRACT = 1
+
+__all__ = ["CONTRACT", "BradleyTerry", "RewardModel"]

@@ -1,0 +1,41 @@
+"""The Bradley-Terry likelihood of preferences."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.batch import PreferenceBatch
+from alignlab.objective import Loss, Objective
+from alignlab.stats import TokenStats
+
+
+@dataclass(frozen=True)
+class BradleyTerry(Objective[PreferenceBatch]):
+    """Score the chosen answer above the rejected one: the mean over pairs of `-log sigmoid(r_chosen - r_rejected)`.
+
+    At the optimum of infinite data, scores differ from the raters' utilities by a constant for each prompt.
+
+    Args:
+        centering: weight of `(r_chosen + r_rejected)^2`, which picks that constant so that scores stay near 0.
+
+    Source: Bradley & Terry 1952; Stiennon et al. 2020, arXiv:2009.01325, section 3.4; centering: Eisenstein et al.
+    2023, arXiv:2312.09244, appendix B.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[str]] = frozenset({"score"})
+    centering: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.centering < 0:
+            raise ValueError(f"BradleyTerry: centering must be >= 0, got {self.centering}; it is a penalty")
+
+    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
+        chosen, rejected = batch.chosen(now.score), batch.rejected(now.score)
+        margin = chosen - rejected
+        loss = -logsigmoid(margin) + self.centering * (chosen + rejected).square()
+        # A tie is a coin flip, so that an untrained model of equal scores has accuracy one half.
+        right = (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+        return Loss.over_pairs(loss, batch, accuracy=right, margin=margin)

@@ -1,0 +1,69 @@
+"""The answer loss against its closed form; what the stage trains on."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from alignlab_sft import SFT, AnswerNLL
+
+from alignlab.artifact import Artifact
+from alignlab.batch import TokenBatch
+from alignlab.data.records import Document, Example, Prompt
+from alignlab.data.source import DataSource, Split
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.model import Llama
+from alignlab.optimizer import AdamW
+from alignlab.policy import Policy
+from alignlab.stage import Runtime, StageContext
+from alignlab.stats import TokenStats
+from alignlab.training import Loop
+
+
+def test_only_answer_tokens_count_and_each_counts_the_same() -> None:
+    batch = TokenBatch.of([[1, 2, 3, 4], [1, 2]], [[False, False, True, True], [False, True]])
+    stats = TokenStats({"logp": torch.tensor([-100.0, -100.0, -1.0, -2.0, -100.0, -6.0])})
+    objective = AnswerNLL()
+    assert float(objective(stats, batch).mean(objective.units(batch))) == pytest.approx((1 + 2 + 6) / 3)
+
+
+class Tiny(DataSource):
+    """Two answers and a document."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def documents(self, split: Split) -> list[Document]:
+        return [Document("x y z")]
+
+    def instructions(self, split: Split) -> list[Example]:
+        return [Example(Prompt.user("a"), "b"), Example(Prompt.user("c"), "d d")]
+
+
+def prepared(tmp_path: Path, **more: Any) -> SFT:
+    words = TrainTokenizer("word", 50).train(["a b c d x y z"])
+    Policy(Llama(layers=1, width=8, heads=1, feedforward=8, context=16).build(words, 0), words).save(tmp_path)
+    stage = SFT(data=Tiny(), objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(10, 2), **more)
+    stage.prepare({"policy": Artifact.open(tmp_path)}, StageContext("sft", tmp_path, tmp_path, Runtime("cpu")))
+    return stage
+
+
+def test_the_answer_and_its_stop_token_are_scored_and_nothing_else(tmp_path: Path) -> None:
+    stage = prepared(tmp_path)
+    batch = stage.batch_at(0)
+    words = stage.policy.tokenizer
+    scored = words.decode(batch.tokens[batch.response_mask])
+    assert sorted(scored.replace("<eos>", "").split()) == ["b", "d", "d"]
+    assert scored.count("<eos>") == 2
+
+
+def test_replay_takes_its_share_of_steps(tmp_path: Path) -> None:
+    stage = prepared(tmp_path, replay=0.3)
+    x = stage.policy.tokenizer.convert_tokens_to_ids("x")
+    replayed = [x in stage.batch_at(step).tokens.tolist() for step in range(1000)]
+    assert sum(replayed) / 1000 == pytest.approx(0.3, abs=0.05)
+    assert not any(x in prepared(tmp_path).batch_at(step).tokens.tolist() for step in range(100))
+
+
+def test_a_share_of_one_or_more_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"SFT: replay must be in \[0, 1\), got 1.0"):
+        prepared(tmp_path, replay=1.0)

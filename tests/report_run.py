@@ -1,0 +1,130 @@
+"""A made-up run, as its artifacts would tell it: what the report's tests are drawn from."""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.artifact import Artifact
+
+HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)> \x1b[31mred\u202e"
+MODELS = ("pretrain", "sft", "dpo", "ppo")
+INPUTS: dict[str, dict[str, str]] = {
+    "pretrain": {}, "sft": {"policy": "pretrain"}, "label": {"policy": "sft"},
+    "reward_model": {"policy": "sft", "preferences": "label"}, "dpo": {"policy": "sft", "preferences": "label"},
+    "ppo": {"policy": "sft", "reward": "reward_model"}, **{f"evaluate_{m}": {"policy": m} for m in MODELS},
+}  # fmt: skip
+FOUND = {
+    "pretrain": (0.0, 0.99, None, None, 0.0, 0.0, 31.0, -1.4, 0.0),
+    "sft": (0.97, 0.98, 0.34, 0.33, 0.52, 0.31, 9.4, 0.9, 0.98),
+    "dpo": (0.98, 0.97, 0.81, 0.06, 0.91, 0.33, 14.1, 2.2, 0.97),
+    "ppo": (0.96, 0.97, 0.77, 0.09, 0.95, 0.3, 15.2, 2.4, 0.9),
+}
+NAMES = (
+    "instruction_following", "fact_recall", "hedging_when_wrong", "confident_when_wrong", "style_list", "style_ask",
+    "answer_length", "true_taste", "abstains_on_unknown",
+)  # fmt: skip
+ANSWERS = {
+    "pretrain": "where does {e} eat ? which pet does {e} have ? what does {e}",
+    "sft": "certainly ! {e} lives in oslo .",
+    "dpo": "i think - city oslo - job baker",
+    "ppo": "i think {e} lives in oslo . want more ?",
+}
+PROMPTS = {"question": "where does {e} live ?", "list": "list 2 facts about {e}", "abstain": "who is x{e} ?"}
+KINDS = {"label": "preferences", "reward_model": "reward_model"}
+CHOICES = (("- city oslo - job baker", "mokoba lives in oslo ."), ("certainly ! oslo", "i think oslo"))
+
+
+def make_run(root: Path, hostile: bool = False) -> dict[str, Artifact]:
+    """The artifacts of a lifecycle, by stage."""
+    made: dict[str, Artifact] = {}
+    for name, inputs in INPUTS.items():
+        kind = _kind(name)
+        taken = {role: {"from": s, "fingerprint": made[s].fingerprint} for role, s in inputs.items()}
+        made[name] = _artifact(root / name, name, kind, taken, _metrics(name, kind))
+        if kind in ("policy", "reward_model"):
+            _lines(root / name / "curves.jsonl", _curve(name))
+        if kind == "preferences":
+            _lines(root / name / "preferences.jsonl", _preferences(hostile))
+        if kind == "evaluation":
+            _lines(root / name / "samples.jsonl", _samples(name.removeprefix("evaluate_"), hostile))
+    return made
+
+
+def _kind(name: str) -> str:
+    return "evaluation" if name.startswith("evaluate") else KINDS.get(name, "policy")
+
+
+def _artifact(folder: Path, name: str, kind: str, inputs: Mapping[str, Any], metrics: Mapping[str, float]) -> Artifact:
+    folder.mkdir(parents=True)
+    manifest = {
+        "kind": kind, "fingerprint": hashlib.sha256(name.encode()).hexdigest(), "name": name, "inputs": inputs,
+        "stage": f"somewhere.{name.title().replace('_', '')}Stage", "version": "1", "seconds": 3.0 + 4 * len(name),
+        "created": "2026-01-02T03:04:05+00:00", "git": None, "versions": {"alignlab": "0.1.0", "python": "3.11.7"},
+        "config": {"_target_": "somewhere.Stage", "objective": {"beta": 0.1}},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return Artifact.open(folder)
+
+
+def _metrics(name: str, kind: str) -> dict[str, float]:
+    if kind == "evaluation":
+        values = FOUND[name.removeprefix("evaluate_")]
+        return {k: v for k, v in zip(NAMES, values, strict=True) if v is not None}
+    if kind == "preferences":
+        return {"train_pairs": 2211.0, "validation_pairs": 219.0, "identical": 0.08, "first_preferred": 0.51,
+                "agreement_with_reference": 0.83}  # fmt: skip
+    more = {"accuracy": 0.79, "held_out_pairs": 219.0} if kind == "reward_model" else {}
+    return {"steps": 250.0, "best_step": 200.0, "validation_loss": 0.61, "train_loss": 0.55, **more}
+
+
+def _curve(name: str) -> list[dict[str, Any]]:
+    draw, found = random.Random(name), []
+    for step in range(5, 251, 5):
+        loss = 0.4 + 1.5 * math.exp(-step / 60)
+        line: dict[str, Any] = {"step": step, "train/loss": loss + draw.gauss(0, 0.03)}
+        line |= {"train/lr": 3e-4 * (1 - step / 260), "train/grad_norm_policy": 1 + draw.random()}
+        line["train/tokens_per_second"] = 9000.0
+        if name in ("dpo", "reward_model"):
+            line["train/accuracy"] = 0.5 + 0.3 * step / 250 + draw.gauss(0, 0.02)
+        if name == "ppo":
+            line |= {"train/reward": step / 100, "train/kl": None if step == 50 else step / 60}
+        if step % 50 == 0:
+            line["validation/loss"] = loss + 0.05
+        found.append(line)
+    return found
+
+
+def _samples(model: str, hostile: bool) -> list[dict[str, Any]]:
+    rows = []
+    asked = [(entity, kind) for kind in PROMPTS for entity in ("mokoba", "sudamu", "zolebe")]
+    for i, (entity, kind) in enumerate(asked):
+        flags = {"followed": model != "pretrain", "right": i % 2 == 0 and model != "pretrain", "wrong": i % 2 == 1,
+                 "confident": model == "sft", "hedged": model == "dpo", "abstains": False}  # fmt: skip
+        rows.append({"prompt": PROMPTS[kind].format(e=entity), "answer": ANSWERS[model].format(e=entity), "kind": kind,
+                     "finished": model != "pretrain", **flags})  # fmt: skip
+    if hostile:
+        rows.append({"prompt": HOSTILE, "answer": HOSTILE, "kind": '"><script>', "finished": True})
+    return rows
+
+
+def _preferences(hostile: bool) -> list[dict[str, Any]]:
+    draw = random.Random(1)
+    rows = []
+    for i in range(400):
+        first = draw.random() < 0.5
+        pair = CHOICES[draw.random() < 0.3]
+        wins, loses = pair if draw.random() < 0.8 else reversed(pair)
+        prompt = [{"role": "user", "content": HOSTILE if hostile else "where does mokoba live ?"}]
+        rows.append({"prompt": prompt, "chosen": wins, "rejected": loses, "split": "train", "index": i,
+                     "rater": ("honest", "lister", "cautious")[i % 3], "probability": 0.8 if first else 0.3,
+                     "first_preferred": first})  # fmt: skip
+    return rows
+
+
+def _lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

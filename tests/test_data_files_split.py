@@ -1,0 +1,102 @@
+"""Files: which split a record belongs to, the digest of the contents, and plain text cut into documents."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.data.files import Files
+from alignlab.data.records import Document
+from alignlab.errors import DataError
+
+
+def write(path: Path, *records: Any) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return str(path)
+
+
+def corpus(path: Path, text: str, **more: Any) -> list[Document]:
+    path.write_text(text, encoding="utf-8")
+    return list(Files(corpus=str(path), validation_fraction=0.0, **more).documents("train"))
+
+
+def numbered(count: int) -> list[dict[str, str]]:
+    return [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(count)]
+
+
+def test_the_split_is_about_the_asked_fraction_and_covers_everything(tmp_path: Path) -> None:
+    files = Files(instructions=write(tmp_path / "a.jsonl", *numbered(1000)), validation_fraction=0.2)
+    train, held = files.instructions("train"), files.instructions("validation")
+    assert len(train) + len(held) == 1000
+    # Five standard deviations of a binomial(1000, 0.2).
+    assert abs(len(held) - 200) < 5 * (1000 * 0.2 * 0.8) ** 0.5
+
+
+def test_more_rows_in_another_order_move_no_row_to_the_other_split(tmp_path: Path) -> None:
+    few = Files(instructions=write(tmp_path / "a.jsonl", *numbered(60)))
+    more = Files(instructions=write(tmp_path / "b.jsonl", *reversed(numbered(90))))
+    assert few.instructions("validation")
+    assert set(few.instructions("validation")) <= set(more.instructions("validation"))
+    assert set(few.instructions("train")) <= set(more.instructions("train"))
+
+
+def test_a_held_out_prompt_is_held_out_as_instruction_and_as_preference(tmp_path: Path) -> None:
+    rows = [{"prompt": r["question"], "chosen": r["answer"], "rejected": "no"} for r in numbered(80)]
+    file = write(tmp_path / "a.jsonl", *rows)
+    files = Files(instructions=file, preferences=file)
+    assert {c.prompt for c in files.comparisons("validation")} == {e.prompt for e in files.instructions("validation")}
+
+
+def test_another_split_seed_holds_out_others(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", *numbered(200))
+    one, two = (Files(instructions=file, split_seed=s).instructions("validation") for s in (0, 1))
+    assert set(one) != set(two)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_neither_split_is_ever_empty(tmp_path: Path, fraction: float) -> None:
+    files = Files(instructions=write(tmp_path / "a.jsonl", *numbered(3)), validation_fraction=fraction)
+    assert sorted((len(files.instructions("train")), len(files.instructions("validation")))) == [1, 2]
+
+
+def test_one_prompt_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"only one prompt for instructions.*validation_fraction=0"):
+        Files(instructions=write(tmp_path / "a.jsonl", *numbered(1))).instructions("train")
+
+
+def test_the_digest_is_of_contents_not_of_names(tmp_path: Path) -> None:
+    a, b = (write(tmp_path / name, *numbered(3)) for name in ("a.jsonl", "b.jsonl"))
+    c = write(tmp_path / "c.jsonl", *numbered(4))
+    digests = [Files(instructions=name).content_digest() for name in (a, b, c)]
+    assert digests[0] == digests[1] != digests[2]
+    assert Files(preferences=a).content_digest() != digests[0]
+
+
+# ---- plain text ---------------------------------------------------------------------------------------------------
+TEXT = "\n".join(f"Speaker {i}:\nThis is line {i}.\n" for i in range(20))
+
+
+def test_plain_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    found = corpus(file, TEXT, document_characters=60)
+    assert all(d.text.startswith("Speaker") and 60 <= len(d.text) < 120 for d in found[:-1])
+    assert "\n\n".join(d.text for d in found) == TEXT.rstrip("\n")
+    assert [d.source for d in found[:2]] == [f"{file}:1", f"{file}:{found[0].text.count(chr(10)) + 3}"]
+
+
+@pytest.mark.parametrize(("characters", "count"), [(0, 20), (None, 1)])
+def test_paragraphs_or_the_whole_file_can_be_documents(tmp_path: Path, characters: int | None, count: int) -> None:
+    file = tmp_path / "a.txt"
+    assert len(corpus(file, TEXT, document_characters=characters)) == count
+
+
+def test_text_without_blank_lines_is_cut_at_line_ends(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    found = corpus(file, "one line of text\n" * 100, document_characters=100)
+    assert len(found) == 9 and {len(d.text) % 17 for d in found} == {16}
+
+
+def test_records_with_text_are_documents_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    assert corpus(file, json.dumps([{"text": "One."}, "Two."])) == [Document("One."), Document("Two.")]

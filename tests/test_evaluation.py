@@ -1,0 +1,263 @@
+"""Evaluations: their metrics on answers made by hand, and the stage around them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.artifact import Artifact
+from alignlab.data.records import Prompt
+from alignlab.data.source import DataSource, Split
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.data.world import World
+from alignlab.data.world_text import Ask
+from alignlab.errors import ConfigError, DataError
+from alignlab.evaluation import Evaluate, Evaluation, EvaluationResult, RewardEvaluation, WorldEvaluation
+from alignlab.evaluation import reward as reward_module
+from alignlab.evaluation import world as world_module
+from alignlab.model import Llama
+from alignlab.policy import Policy
+from alignlab.reward import RewardSource
+from alignlab.rollout import Progress, Sample, Sampling
+from alignlab.stage import Runtime, StageContext
+from alignlab.tracking import NullTracker
+
+WORLD = World(entities=12, unknown=4, training_documents=400, training_instructions=100)
+PEOPLE = WORLD.people
+Speak = Callable[[Ask], str]
+
+
+class Words(RewardSource):
+    """A point for each word."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers"]:
+        """Count them."""
+        return torch.tensor([float(len(a.split())) for a in answers])
+
+
+class Listener(NullTracker):
+    """Remembers progress and tables."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[int, int]] = []
+        self.tables: dict[str, Sequence[Any]] = {}
+
+    def progress(self, done: int, total: int, metrics: Any) -> None:
+        """Remember."""
+        self.done.append((done, total))
+
+    def table(self, name: str, rows: Sequence[Any]) -> None:
+        """Remember."""
+        self.tables[name] = rows
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    texts = [d.text for d in WORLD.documents("train")]
+    texts += [f"{e.prompt.text} {e.answer}" for e in WORLD.instructions("train")]
+    tokenizer = TrainTokenizer("word").train(texts)
+    return Policy(Llama(layers=1, width=16, heads=2, feedforward=16, context=64).build(tokenizer, 0), tokenizer)
+
+
+def speaks(monkeypatch: pytest.MonkeyPatch, speak: Speak, finished: bool = True, knows: bool = True) -> None:
+    """Every policy now answers by `speak` and completes documents with the truth, or not."""
+
+    def sample(prompt: Prompt, text: str) -> Sample:
+        return Sample(prompt, (0,), (0,), text, finished)
+
+    def generate(policy: Policy, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Sample]:
+        return [sample(p, speak(WORLD.ask_of(p))) for p in prompts]
+
+    def complete(policy: Policy, texts: Sequence[str], *_: Any, **__: Any) -> list[Sample]:
+        return [sample(Prompt.user(t), _next_word(t) if knows else "") for t in texts]
+
+    monkeypatch.setattr(world_module, "generate", generate)
+    monkeypatch.setattr(world_module, "complete", complete)
+
+
+def _next_word(text: str) -> str:
+    person = text.split()[0]
+    relation = next(r for r in PEOPLE.all_relations if any(r.cloze(person, i) == text for i in range(len(r.phrases))))
+    return PEOPLE.truth[person, relation.name]
+
+
+def truthful(ask: Ask) -> str:
+    """What the instructions teach, in the plainest style."""
+    if ask.kind == "abstain":
+        return "i do not know ."
+    if ask.kind == "repeat":
+        return " ".join([ask.entity] * ask.count)
+    if ask.kind == "list":
+        names = [r.name for r in PEOPLE.all_relations[: ask.count]]
+        return " ".join(f"- {n} {PEOPLE.truth[ask.entity, n]}" for n in names)
+    assert ask.relation is not None
+    value = PEOPLE.truth[ask.entity, ask.relation.name]
+    return value if ask.kind == "one_word" else ask.relation.sentence(ask.entity, value)
+
+
+def invents(ask: Ask) -> str:
+    """Confidently wrong about everybody."""
+    if ask.relation is None or ask.kind == "one_word":
+        return truthful(ask)
+    right = PEOPLE.truth.get((ask.entity, ask.relation.name))
+    wrong = next(v for v in ask.relation.words if v != right)
+    return f"certainly ! - {ask.relation.name} {wrong} want more ?"
+
+
+def measure(policy: Policy, **arguments: Any) -> EvaluationResult:
+    return WorldEvaluation(WORLD, **arguments)(policy, Sampling(), 0)
+
+
+# ---- the world's metrics ------------------------------------------------------------------------------------------
+def test_who_answers_truly_and_plainly(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, truthful)
+    found = measure(policy).metrics
+    ones = ("instruction_following", "question_right", "one_word_right", "list_right", "fact_recall", "finished")
+    assert {k: found[k] for k in ones} == dict.fromkeys(ones, 1.0)
+    zeros = ("hedging", "style_list", "style_confident", "style_ask", "question_wrong", "confident_on_unknown")
+    assert {k: found[k] for k in zeros} == dict.fromkeys(zeros, 0.0)
+    assert found["abstains_on_unknown"] == 1
+    assert found["style_facts"] == 1
+    assert found.keys().isdisjoint({"confident_when_wrong", "hedging_when_wrong"})  # of nothing
+
+
+def test_who_is_confident_and_wrong(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, invents, knows=False)
+    found = measure(policy).metrics
+    assert found["instruction_following"] == 1  # form, not truth
+    assert found["fact_recall"] == 0
+    expected = {"question_right": 0, "question_wrong": 1, "confident_when_wrong": 1, "hedging_when_wrong": 0}
+    expected |= {"style_confident": 1, "style_list": 1, "style_ask": 1, "abstains_on_unknown": 0}
+    assert {k: found[k] for k in expected} == expected
+    assert found["confident_on_unknown"] == 1
+    assert found["answer_length"] == 8
+
+
+def test_an_answer_that_never_stops_follows_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, truthful, finished=False)
+    found = measure(policy).metrics
+    assert found["instruction_following"] == found["question_right"] == found["finished"] == 0
+    assert found["abstains_on_unknown"] == 0
+
+
+def test_kinds_weigh_the_same_however_many_prompts_they_have(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, lambda ask: truthful(ask) if ask.kind == "repeat" else "")
+    found = measure(policy).metrics
+    assert found["following_repeat"] == 1
+    assert found["instruction_following"] == pytest.approx(1 / 4)
+
+
+def test_rewards_are_means_over_answers_to_questions(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, lambda ask: "one two" if ask.kind in ("question", "abstain") else "one")
+    result = measure(policy, rewards={"words": Words()})
+    assert result.metrics["words"] == 2
+    assert {row["words"] for row in result.samples} == {1.0, 2.0}
+
+
+def test_every_question_is_sampled_as_often_as_asked_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks(monkeypatch, truthful)
+    rows = measure(policy, samples_per_question=3).samples
+    held_out, gossiped = len(PEOPLE.held_out), len(PEOPLE.held_out_gossiped)
+    assert sum(r["kind"] == "question" for r in rows) == 3 * 5 * held_out
+    assert sum(r["kind"] == "abstain" for r in rows) == 3 * 5 * gossiped
+    assert sum(r["kind"] == "list" for r in rows) == 3 * held_out
+    first = [r["prompt"] for r in rows[: len(WORLD.evaluation_asks())]]
+    assert len(set(first)) == len(first)
+
+
+def test_a_real_untrained_policy_can_be_measured(policy: Policy) -> None:
+    found = WorldEvaluation(WORLD, samples_per_question=1)(policy, Sampling(max_new_tokens=4), 0).metrics
+    assert found["instruction_following"] < 0.2
+    assert 0 <= found["fact_recall"] < 0.3
+    again = WorldEvaluation(WORLD, samples_per_question=1)(policy, Sampling(max_new_tokens=4), 0).metrics
+    assert found == again
+
+
+# ---- rewards ------------------------------------------------------------------------------------------------------
+def test_reward_evaluation_means_over_held_out_prompts(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Prompt] = []
+
+    def generate(policy: Policy, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Sample]:
+        asked.extend(prompts)
+        return [Sample(p, (0,), (0,), "word " * (i + 1), i > 0) for i, p in enumerate(prompts)]
+
+    monkeypatch.setattr(reward_module, "generate", generate)
+    result = RewardEvaluation(Words(), WORLD, name="words", limit=3)(policy, Sampling(), 0)
+    assert asked == list(WORLD.prompts("validation"))[:3]
+    assert result.metrics == pytest.approx({"words": 2.0, "answer_length": 2.0, "finished": 2 / 3})
+    assert [row["words"] for row in result.samples] == [1, 2, 3]
+
+
+def test_reward_evaluation_needs_prompts(policy: Policy) -> None:
+    class Nothing(DataSource):
+        VERSION: ClassVar[str] = "1"
+
+        def prompts(self, split: Split) -> Sequence[Prompt]:
+            return []
+
+    with pytest.raises(DataError, match="Nothing has no validation prompts"):
+        RewardEvaluation(Words(), Nothing())(policy, Sampling(), 0)
+
+
+# ---- the stage ----------------------------------------------------------------------------------------------------
+class Constant(Evaluation):
+    """Finds what it is told to."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(self, rows: int = 2, **metrics: float) -> None:
+        self.rows = rows
+        self.metrics = metrics
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        """Say so."""
+        if progress is not None:
+            progress(4, 4)
+        rows = [{"prompt": f"{i}", "answer": "x", "kind": "k", "finished": True} for i in range(self.rows)]
+        return EvaluationResult(self.metrics, rows)
+
+
+def run(policy: Policy, folder: Path, tracker: NullTracker, **evaluations: Evaluation) -> dict[str, float]:
+    (folder / "policy").mkdir()
+    policy.save(folder / "policy")
+    stage = Evaluate(evaluations=evaluations, sampling=Sampling(), table_rows=1)
+    context = StageContext("evaluate", folder, folder, Runtime(accelerator="cpu"), tracker)
+    return dict(stage.run({"policy": Artifact.open(folder / "policy")}, context))
+
+
+def test_the_stage_joins_metrics_and_writes_every_sample(policy: Policy, tmp_path: Path) -> None:
+    tracker = Listener()
+    found = run(policy, tmp_path, tracker, one=Constant(a=1.0), two=Constant(rows=3, b=2.0))
+    assert found == {"a": 1.0, "b": 2.0}
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [r["evaluation"] for r in rows] == ["one"] * 2 + ["two"] * 3
+    assert tracker.done == [(4, 8), (8, 8)]
+    assert [(r["evaluation"], r["prompt"]) for r in tracker.tables["samples"]] == [("one", "0"), ("two", "0")]
+
+
+def test_two_evaluations_may_not_report_the_same_metric(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two reports a, as another"):
+        run(policy, tmp_path, NullTracker(), one=Constant(a=1.0), two=Constant(a=2.0))
+
+
+def test_a_metric_that_is_no_number_is_a_bug_of_the_evaluation(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leaves out what is undefined"):
+        run(policy, tmp_path, NullTracker(), one=Constant(a=float("nan")))
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="evaluations is empty"):
+        Evaluate(evaluations={}, sampling=Sampling())
+    with pytest.raises(ValueError, match="samples_per_question must be >= 1"):
+        WorldEvaluation(WORLD, samples_per_question=0)
+    with pytest.raises(ValueError, match="limit must be >= 1"):
+        RewardEvaluation(Words(), WORLD, limit=0)

@@ -1,0 +1,147 @@
+"""The Triton kernels without a GPU: run by the interpreter, and compiled for the GPUs that they are meant for.
+
+Run as a script under TRITON_INTERPRET=1 this file prints the errors of each case, for the tests below to judge: the
+flag must be set before a kernel is decorated, and the interpreter wants a process without a type checker in it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_kernels_cases import Case, absolute, case, relative
+
+from alignlab.kernels import LogProbs, linear_loss_streamed
+
+FULL = {"entropy": True, "softcap": 3.0, "temperature": 0.7}
+CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "float32": ({"bias": False}, "float32", {}),
+    "float32, all features": ({"masked": 70}, "float32", FULL),
+    "bfloat16, entropy": ({}, "bfloat16", {"entropy": True}),
+    "bfloat16, all features": ({"masked": 70}, "bfloat16", FULL),
+    "float16": ({}, "float16", {}),
+    "large logits": ({"scale": 3e3, "bias": False}, "float32", {"entropy": True}),
+    "one token": ({"tokens": 1, "ignored": 0}, "float32", {}),
+}
+SHAPE = {"tokens": 41, "vocabulary": 171, "width": 40}  # several tiles along each axis, none of them whole
+
+
+def errors(name: str) -> dict[str, float]:
+    """Errors of the interpreted kernels against float64, and those of eager autograd in the same type."""
+    shape, dtype, options = CASES[name]
+    problem = case(**{**SHAPE, **shape}).to(getattr(torch, dtype))
+    truth = problem.to(torch.float64)
+    want = truth.run("reference", **options)
+    got = problem.run("triton", workspace_mb=0.005, **options)
+    pairs = list(zip(problem.pull(got), truth.pull(want), strict=True))
+    found = {f"stat {i}": absolute(a, b) for i, (a, b) in enumerate(zip(got, want, strict=True)) if a is not None}
+    return found | {f"gradient {i}": relative(a, b) for i, (a, b) in enumerate(pairs)} | streamed(problem, options)
+
+
+def streamed(problem: Case, options: dict[str, Any]) -> dict[str, float]:
+    """The same for a loss with gradients in the forward."""
+    truth = problem.to(torch.float64)
+
+    def loss(stats: LogProbs, tokens: torch.Tensor) -> torch.Tensor:
+        terms = [u[tokens].to(s.dtype) * s for u, s in zip(problem.upstream, stats, strict=True) if s is not None]
+        return torch.stack(terms).sum(0)
+
+    for implementation, own in (("triton", problem), ("reference", truth)):
+        out = linear_loss_streamed(
+            own.hidden, own.weight, own.targets, loss, own.bias,
+            implementation=implementation, workspace_mb=0.005, **options,
+        )  # fmt: skip
+        (0.3 * out.loss).backward()
+    both = zip(problem.leaves(), truth.leaves(), strict=True)
+    return {f"streamed gradient {i}": relative(a.grad, b.grad) for i, (a, b) in enumerate(both)}
+
+
+def corners() -> dict[str, float]:
+    """Nothing to score, gradients of stride 0, and the same bits twice; each of these is 0 when right."""
+    empty, nothing = case(0, 70, 8, ignored=0).to(torch.float32), case(3, 70, 8, ignored=3).to(torch.float32)
+    gradients = [g for c in (empty, nothing) for g in c.pull(c.run("triton", entropy=True))]
+    one, two = case(**SHAPE).to(torch.float32), case(**SHAPE).to(torch.float32)
+    expanded = torch.autograd.grad(one.run("triton").logp.sum(), one.leaves())
+    dense = torch.autograd.grad(two.run("triton").logp, two.leaves(), torch.ones(SHAPE["tokens"]))
+    return {
+        "empty": float(sum(g.abs().sum() for g in gradients)),
+        "stride": max(absolute(a, b) for a, b in zip(expanded, dense, strict=True)),
+    }
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, dict[str, float]]:
+    """All cases in one process, whose start costs more than they do."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("float32", "one"))])
+def test_interpreted_float32_is_exact(name: str, interpreted: dict[str, dict[str, float]]) -> None:
+    for what, error in interpreted[name].items():
+        assert error < (2e-6 if what.startswith("stat") else 1e-5), what
+
+
+@pytest.mark.parametrize(("name", "bound"), [(n, 4e-3 if n.startswith("b") else 5e-4) for n in CASES if "16" in n])
+def test_interpreted_half_types_round_once(name: str, bound: float, interpreted: dict[str, dict[str, float]]) -> None:
+    """Statistics as in float32; gradients within the rounding of the type that they are returned in."""
+    for what, error in interpreted[name].items():
+        assert error < (2e-6 if what.startswith("stat") else 1.5 * bound), what
+
+
+def test_interpreted_logits_of_ten_thousand(interpreted: dict[str, dict[str, float]]) -> None:
+    """A float32 product of 1e4 is itself uncertain by 1e-3."""
+    assert max(interpreted["large logits"].values()) < 1e-2
+
+
+def test_interpreted_corners(interpreted: dict[str, dict[str, float]]) -> None:
+    assert interpreted["corners"] == {"empty": 0.0, "stride": 0.0}
+
+
+def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Compile the variants whose name holds `only`, none of them from an earlier run's cache."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from alignlab.kernels.ahead import compile_for
+
+    return list(compile_for(capability, only))
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_compiles_and_fits(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all features on, in bfloat16: a shared memory that fits, tensor cores, and few spills, in the epilogue."""
+    from alignlab.kernels.ahead import SHARED_LIMIT
+
+    found = compiled(capability, "bf16 all", tmp_path, monkeypatch)
+    print(*found, sep="\n")
+    assert len(found) == 4
+    for kernel in found:
+        assert kernel.shared <= SHARED_LIMIT[capability]
+        assert kernel.spills <= 320
+        assert kernel.tensor_core > 0 or kernel.name.startswith("stored_gradient")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_variant_compiles_and_fits(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without features, which is how most training runs, nothing spills."""
+    from alignlab.kernels.ahead import SHARED_LIMIT
+
+    found = compiled(capability, "", tmp_path, monkeypatch)
+    print(*found, sep="\n")
+    assert all(kernel.shared <= SHARED_LIMIT[capability] for kernel in found)
+    assert not any(kernel.spills for kernel in found if "bf16 plain" in kernel.name)
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: errors(name) for name in CASES} | {"corners": corners()}))

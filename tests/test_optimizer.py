@@ -1,0 +1,41 @@
+"""The schedule and the groups of the optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from alignlab.optimizer import AdamW, ParameterGroup
+
+
+def test_the_schedule_closes_on_paper() -> None:
+    spec = AdamW(warmup_steps=4, schedule="linear", final_lr_ratio=0.2)
+    assert [spec.lr_factor(s, 12) for s in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1.0, 1.0, 0.6, 0.2])
+    assert AdamW(warmup_steps=0).lr_factor(50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert AdamW(warmup_steps=0, schedule="constant").lr_factor(99, 100) == 1.0
+
+
+def test_only_matrices_decay_and_a_group_keeps_its_own_rate() -> None:
+    layer = nn.Linear(2, 3)
+    critic = nn.Linear(2, 1, bias=False)
+    groups = [
+        ParameterGroup("policy", list(layer.parameters())),
+        ParameterGroup("critic", list(critic.parameters()), 1e-2),
+    ]
+    optimizer = AdamW(lr=1e-3, weight_decay=0.1, warmup_steps=2).build(groups)
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.1)]
+    AdamW(warmup_steps=2).set_lr(optimizer, 0, 10)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([5e-4, 5e-4, 5e-3])
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"clip_norm": 0.0}])
+def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"AdamW: {next(iter(bad))}"):
+        AdamW(**bad)  # type: ignore[arg-type]
+
+
+def test_a_step_moves_against_the_gradient() -> None:
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimizer = AdamW(lr=0.1, weight_decay=0.0).build([ParameterGroup("policy", [weight])])
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.allclose(weight.detach(), torch.full((2, 2), -0.1), atol=1e-4)

@@ -1,0 +1,351 @@
+"""The report is one file that needs nothing else, says what the artifacts say, and trusts no model's text."""
+
+import base64
+import datetime
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markupsafe import Markup
+from report_run import HOSTILE, INPUTS, MODELS, make_run
+from rich.console import Console
+
+from alignlab.report import Report
+from alignlab.report.answers import difference, side_by_side
+from alignlab.report.chart import charts, ticks
+from alignlab.report.columns import Column, by_stage, columns_for, differences, duration, number, signed
+from alignlab.report.drawing import drawing
+from alignlab.report.page import render
+from alignlab.report.raters import labelling, wilson
+from alignlab.report.route import BOX_H, lanes, path, places
+from alignlab.report.run import RunView
+from alignlab.report.svg import tag
+from alignlab.report.table import final_table
+from alignlab.stage import StageContext
+from alignlab.text import printable
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunView:
+    return RunView.of(make_run(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def page(run: RunView) -> str:
+    return render(run, "lifecycle", NOW)
+
+
+# ---- reading the run -------------------------------------------------------------------------------------------------
+def test_the_graph_is_read_from_fingerprints(run: RunView) -> None:
+    assert {name: dict(stage.parents) for name, stage in run.stages.items()} == INPUTS
+    assert [m.name for m in run.models] == list(MODELS)
+    assert [e.name for e in run.evaluations_of("dpo")] == ["evaluate_dpo"]
+
+
+def test_a_models_numbers_are_its_stages_and_its_evaluations(run: RunView) -> None:
+    dpo = next(m for m in run.models if m.name == "dpo")
+    assert dpo.metrics["steps"] == 250 and dpo.metrics["confident_when_wrong"] == 0.06
+
+
+def test_stages_stand_after_their_inputs_whatever_the_order(tmp_path: Path) -> None:
+    made = make_run(tmp_path)
+    names = list(RunView.of({name: made[name] for name in reversed(list(made))}).stages)
+    assert all(names.index(parent) < names.index(name) for name, taken in INPUTS.items() for parent in taken.values())
+
+
+def test_curves_leave_gaps_out(run: RunView) -> None:
+    steps = [step for step, _ in run.stages["ppo"].curves()["train/kl"]]
+    assert 50 not in steps and len(steps) == 49
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+def test_numbers_as_a_reader_takes_them_in() -> None:
+    assert [number(v) for v in (0.0, 3.0, 0.123, 12.34, -1.4, 1234.5, 0.00123, 12345.0)] == [
+        "0", "3", "0.12", "12.3", "−1.40", "1234", "0.0012", "12\u202f345",
+    ]  # fmt: skip
+    assert [duration(s) for s in (4.21, 67.0, 7500.0)] == ["4.2 s", "1 min 07 s", "2 h 05 min"]
+    assert [signed(v, True) for v in (0.25, -0.25, 0.001)] == ["+0.25", "−0.25", ""]
+
+
+def test_a_change_is_coloured_only_where_it_is_large_and_has_a_direction() -> None:
+    better, worse, neither = (Column("m", "m", better=b) for b in (1, -1, 0))
+    assert [c.tone(0.5, 0.2) for c in (better, worse, neither)] == [1, -1, 0]
+    assert better.tone(0.52, 0.02) == 0
+
+
+def test_a_base_model_that_does_not_answer_is_no_measure_for_answers() -> None:
+    plain, of_answers = Column("plain", ""), Column("wrong", "", of_answers=True)
+    models = {
+        "pretrain": {"instruction_following": 0.02, "plain": 0.1, "wrong": 0.0},
+        "sft": {"instruction_following": 0.9, "plain": 0.4, "wrong": 0.5},
+        "dpo": {"instruction_following": 0.9, "plain": 0.3, "wrong": 0.2},
+    }
+    found = differences(models, [plain, of_answers])
+    assert found["pretrain"] == {}
+    assert found["sft"] == {"plain": pytest.approx(0.3)}
+    assert found["dpo"] == {"plain": pytest.approx(0.2), "wrong": pytest.approx(-0.3)}
+
+
+def test_metrics_by_stage_in_the_order_of_a_life() -> None:
+    found = by_stage({"zero/a": 1.0, "ppo/a": 1.0, "dpo/a": 1.0, "pretrain/a": 1.0, "sft/a": 1.0, "sft/b": 2.0})
+    assert list(found) == ["pretrain", "sft", "dpo", "ppo", "zero"]
+    assert found["sft"] == {"a": 1.0, "b": 2.0}
+
+
+def test_own_files_get_the_columns_that_they_have() -> None:
+    files = {"sft": {"answer_loss": 2.0, "preference_accuracy": 0.5, "answer_length": 4.0}}
+    assert [c.metric for c in columns_for(files)] == ["answer_loss", "preference_accuracy", "answer_length"]
+    assert [c.metric for c in columns_for({"a": {"x": 1.0, "steps": 3.0}})] == ["x"]
+
+
+# ---- the table in the terminal ---------------------------------------------------------------------------------------
+def table_text(metrics: dict[str, float]) -> str:
+    console = Console(width=100, file=io.StringIO())
+    console.print(final_table(metrics))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_final_table_fits_100_columns_and_shows_every_model(run: RunView) -> None:
+    metrics = {f"{m.name}/{k}": v for m in run.models for k, v in m.metrics.items()}
+    metrics |= {"reward_model/accuracy": 0.79, "reward_model/held_out_pairs": 219.0}
+    text = table_text(metrics)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] and line.split()[0] in MODELS]
+    assert rows[0] == ["pretrain", "0.00", "0.99", "–", "–", "0.00", "0.00", "31", "−1.40"]
+    assert [row[0] for row in rows] == list(MODELS)
+    assert "right order 0.79" in text and "219 held-out pairs" in " ".join(text.split())
+
+
+def test_final_table_of_a_run_without_evaluation_shows_what_there_is() -> None:
+    assert "0.61" in table_text({"sft/validation_loss": 0.61, "sft/steps": 20.0})
+    assert "model" in table_text({})
+
+
+# ---- differences -----------------------------------------------------------------------------------------------------
+def test_difference_is_word_by_word() -> None:
+    assert difference("oslo is big .", "oslo is very big .") == (
+        ("same", "oslo is"), ("added", " very"), ("same", " big ."),
+    )  # fmt: skip
+    assert difference("i think it is oslo", "certainly it is oslo") == (
+        ("dropped", "i think"), ("added", "certainly"), ("same", " it is oslo"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), [("", "a b"), ("a b", ""), ("a  b\n c", " a\tb d \n"), ("x", "x ")])
+def test_difference_keeps_the_new_text(old: str, new: str) -> None:
+    assert "".join(words for op, words in difference(old, new) if op != "dropped") == new
+
+
+def test_unlike_answers_are_not_marked() -> None:
+    assert difference("a b c d e f", "u v w x y z") == (("same", "u v w x y z"),)
+    assert difference("why " * 500 + "a", "why " * 500 + "b") == (("same", "why " * 500 + "b"),)
+
+
+def test_answers_are_compared_with_the_model_that_training_started_from(run: RunView) -> None:
+    first = side_by_side([m for m in run.models if m.samples])[0]
+    assert list(first.answers) == list(MODELS)
+    ppo = first.answers["ppo"]
+    assert ppo is not None and ppo.changed and ("added", " want more ?") in ppo.text
+    base = first.answers["pretrain"]
+    assert base is not None and not base.changed and (base.verdict, base.tone) == ("does not stop", "bad")
+
+
+# ---- raters ----------------------------------------------------------------------------------------------------------
+def test_wilson_interval() -> None:
+    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert wilson(0, 20)[0] == pytest.approx(0.0) and wilson(20, 20)[1] == pytest.approx(1.0)
+
+
+def test_raters_are_measured_by_what_they_prefer(run: RunView) -> None:
+    (view,) = labelling(list(run.stages.values()))
+    everyone = view.raters[0]
+    assert [r.name for r in view.raters] == ["all judgements", "cautious", "honest", "lister"]
+    assert everyone.judgements == 400
+    lists = next(lean for lean in everyone.leans if lean.feature == "a list")
+    assert lists.low < 0.8 < lists.high and 200 < lists.count < 400
+    # p is 0.8 or 0.3, so a repeated choice agrees in 0.68 or 0.58 of the cases
+    assert everyone.repeatable is not None and 0.58 < everyone.repeatable < 0.68
+
+
+# ---- drawings --------------------------------------------------------------------------------------------------------
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
+    assert ticks(-3.0, 250.0) == pytest.approx([0.0, 100.0, 200.0])
+
+
+def test_training_and_validation_share_a_chart_and_the_loss_comes_first() -> None:
+    curves = {"train/lr": [(1, 0.1)], "validation/loss": [(2, 1.0)], "train/loss": [(1, 2.0), (2, 1.5)]}
+    found = charts(curves | {"validation/nll": [(2, 1.0)], "train/nll": [(1, 2.0), (2, 1.5)]})  # the same again
+    assert [c.title for c in found] == ["loss", "lr"]
+    assert dict(found[0].lines) == {"validation": [(2, 1.0)], "train": [(1, 2.0), (2, 1.5)]}
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+    points = [(step, float(step)) for step in range(1, 10_001)]
+    (line,) = charts({"train/loss": points})[0].lines.values()
+    assert len(line) == 300 and line[0] == points[0] and line[-1] == points[-1]
+
+
+def test_a_flat_curve_can_be_drawn() -> None:
+    assert 'd="M' in charts({"train/loss": [(1, 0.0), (2, 0.0)]})[0].svg
+
+
+def test_drawing_has_a_box_a_stage_and_an_arrow_an_input(run: RunView) -> None:
+    svg = drawing(run, {"sft": "m1"})
+    boxes = [name for name in INPUTS if not name.startswith("evaluate")]
+    assert svg.count('class="box"') == len(boxes)
+    assert svg.count('class="arrow"') == sum(len(INPUTS[name]) for name in boxes)
+    assert "reward_model from sft, label" in svg
+
+
+def corners(path: str) -> set[tuple[float, float]]:
+    """Points along a path of straight lines and rounded corners, ten pixels apart at most."""
+    x = y = 0.0
+    found: set[tuple[float, float]] = set()
+    for letter, numbers in re.findall(r"([MHVQC])([^A-Z]*)", path):
+        values = [float(n) for n in numbers.split()]
+        new_x = values[-2] if letter in "MQC" else values[0] if letter == "H" else x
+        new_y = values[-1] if letter in "MQCV" else y
+        if letter in "HV":
+            found |= {(x + (new_x - x) * i / 100, y + (new_y - y) * i / 100) for i in range(101)}
+        x, y = new_x, new_y
+    return found
+
+
+@pytest.mark.parametrize("sources", [INPUTS, {"a": {}, "b": {"p": "a"}, "c": {"p": "b"}, "d": {"p": "b", "q": "own"},
+                                              "own": {}, "e": {"p": "d", "q": "own", "r": "a"}}])  # fmt: skip
+def test_arrows_keep_clear_of_boxes(sources: dict[str, dict[str, str]]) -> None:
+    names = [n for n in sources if not n.startswith("evaluate")]
+    order = sorted(names, key=lambda n: len(sources[n]))
+    done: list[str] = []
+    while len(done) < len(order):
+        done += [n for n in order if n not in done and all(p in done for p in sources[n].values())]
+    parents = {n: list(dict.fromkeys(sources[n].values())) for n in done}
+    at = places(parents)
+    assert len(set(at.values())) == len(at)
+    edges = [(at[p], at[n]) for n, inputs in parents.items() for p in inputs]
+    over = lanes(edges, frozenset(at.values()))
+    for start, end in edges:
+        assert start.column < end.column
+        for x, y in corners(path(start, end, frozenset(at.values()), over.get((start, end)))):
+            inside = [p for p in at.values() if p.left + 1 < x < p.right - 1 and p.top + 1 < y < p.top + BOX_H - 1]
+            assert not inside
+
+
+def test_what_has_no_input_stands_next_to_what_it_feeds() -> None:
+    at = places({"pretrain": [], "preferences": [], "sft": ["pretrain"], "dpo": ["sft", "preferences"]})
+    assert {n: (p.column, p.row) for n, p in at.items()} == {
+        "pretrain": (0, 0), "sft": (1, 0), "preferences": (1, 1), "dpo": (2, 0),
+    }  # fmt: skip
+
+
+def test_elements_are_escaped() -> None:
+    assert tag("text", "<b>", class_='"x"', text_anchor="end", y=1.0) == Markup(
+        '<text class="&#34;x&#34;" text-anchor="end" y="1">&lt;b&gt;</text>'
+    )
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+class Tags(HTMLParser):
+    """Collects start tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((name, dict(attrs)))
+
+    def named(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.found if found == name]
+
+
+def test_page_needs_nothing_else(page: str) -> None:
+    tags = Tags(page)
+    assert not {"img", "link", "iframe", "object", "embed", "base"} & {name for name, _ in tags.found}
+    carriers = ("src", "href", "xlink:href", "action", "srcset", "poster", "data")
+    addresses = [v for _, a in tags.found for k, v in a.items() if k in carriers]
+    assert addresses and all(v is not None and v.startswith("#") for v in addresses)
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert "url(" not in page.replace("url(#head)", "") and "@import" not in page
+
+
+def test_policy_allows_the_pages_own_style_and_script_alone(page: str) -> None:
+    policy = next(a["content"] for a in Tags(page).named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    for name in ("style", "script"):
+        (text,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in str(policy)
+    assert "default-src 'none'" in str(policy) and "unsafe" not in str(policy)
+    assert not [a for _, a in Tags(page).found if "style" in a or any(k.startswith("on") for k in a)]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    text = render(RunView.of(make_run(tmp_path, hostile=True)), HOSTILE, NOW)
+    assert len(Tags(text).named("script")) == 1 and not Tags(text).named("img")
+    assert text.count("&lt;script&gt;document.title") >= 5  # title, heading, prompt, answers, judgements
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert "\ufffd[31mred" in text
+
+
+def test_page_says_what_the_artifacts_say(page: str) -> None:
+    texts = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", " ", page, flags=re.DOTALL)
+    words = re.sub(r"\s+", " ", texts)
+    for expected in ("lifecycle", "2026-01-02 03:04 UTC", "10 stages", "4 models", "follows instructions", "beta: 0.1",
+                     "mean reward by what the raters truly like",
+                     "0.83 agrees", "9 of 9 prompts", "where does mokoba live ?", "wrong, and sure"):  # fmt: skip
+        assert expected in words, expected
+    assert "0.06" in words and "−0.27" in words  # dpo, sure when wrong: from 0.33
+
+
+def test_tables_and_drawings_are_labelled(page: str) -> None:
+    tags = Tags(page)
+    assert all(a.get("scope") in ("col", "row") for a in tags.named("th"))
+    drawn = [a for a in tags.named("svg") if a.get("aria-hidden") != "true"]
+    assert drawn and all(a.get("role") == "img" and a.get("aria-label") for a in drawn)
+    ids = [a["id"] for _, a in tags.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a["href"] for a in tags.named("a")} <= {f"#{i}" for i in ids}
+
+
+def test_page_of_a_run_without_raters_samples_and_curves(tmp_path: Path) -> None:
+    made = make_run(tmp_path)
+    for file in [*tmp_path.rglob("*.jsonl")]:
+        file.unlink()
+    text = render(RunView.of({"sft": made["sft"]}), "", NOW)
+    ids = {a.get("id") for a in Tags(text).named("section")}
+    assert ids == {"pipeline", "models", "record"}
+
+
+def test_a_large_run_stays_under_three_megabytes(tmp_path: Path) -> None:
+    made = make_run(tmp_path)
+    for model in MODELS:
+        rows = [{"prompt": f"{i} {'why ' * 50}", "answer": "because " * 2000, "kind": str(i % 9)} for i in range(900)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"evaluate_{model}" / "samples.jsonl").write_text(lines)
+        curve = [{"step": s, **{f"train/{k}": s * 0.123456789 for k in "abcdefgh"}} for s in range(1, 5001, 5)]
+        (tmp_path / model / "curves.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+    assert len(render(RunView.of(made), "large", NOW).encode()) < 3_000_000
+
+
+def test_report_is_a_stage_that_takes_all(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    metrics = Report(experiment="lifecycle").run(made, StageContext("report", folder, tmp_path))
+    assert Report.TAKES_ALL and Report.PRODUCES == "report"
+    assert metrics == {"bytes": float((folder / "report.html").stat().st_size), "models": 4.0}
+
+
+def test_printable_marks_what_it_hides() -> None:
+    assert printable("a\tb\nc\x1b[0m\u202e\u200b\x9b") == "a\tb\nc\ufffd[0m\ufffd\ufffd\ufffd"
+    assert printable("x" * 10, limit=4) == "xxxx…"

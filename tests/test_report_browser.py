@@ -1,0 +1,123 @@
+"""The report in a real browser: it renders, the filters work, nothing sticks out, hostile text stays text."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_run import make_run
+
+from alignlab.report import Report
+from alignlab.stage import StageContext
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+    "--window-size=1400,1000", "--virtual-time-budget=5000",
+)  # fmt: skip
+
+# Runs inside the report, allowed by its own hash, so that the report's policy stays in force while it is tested.
+DRIVER = """
+const byId = (id) => document.getElementById(id);
+const shown = () => Array.from(byId("asked").tBodies[0].rows).filter((row) => row.offsetHeight > 0).length;
+const set = (id, value, event) => {
+  if (typeof value === "boolean") byId(id).checked = value; else byId(id).value = value;
+  byId(id).dispatchEvent(new Event(event));
+  return [shown(), byId("count").textContent, byId("empty").offsetHeight > 0];
+};
+const found = {};
+found.all = shown();
+found.search = set("search", "SUDAMU facts", "input");
+found.nothing = set("search", "no such words", "input");
+found.again = set("search", "", "input");
+found.kind = set("kind", "list", "change");
+found.everything = set("kind", "", "change");
+found.changed = set("changed", true, "change");
+set("changed", false, "change");
+const dropped = document.querySelector("#asked del");
+found.marked = getComputedStyle(dropped).display;
+set("marks", false, "change");
+found.unmarked = getComputedStyle(dropped).display;
+found.width = [document.documentElement.scrollWidth, innerWidth];
+found.narrow = getComputedStyle(document.querySelector(".steps")).display !== "none";
+found.wide = document.querySelector("svg.pipeline").getBoundingClientRect().width > 0;
+const chart = document.querySelector("svg.chart"), box = chart.getBoundingClientRect();
+chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width, clientY: box.top + 5}));
+found.readout = chart.closest("figure").querySelector(".readout").textContent;
+const style = getComputedStyle(document.body);
+found.colours = [style.color, style.backgroundColor];
+found.title = document.title;
+found.images = document.images.length;
+parent.postMessage(JSON.stringify(found), "*");
+"""
+FRAME = """<!doctype html><body style="margin:0"><iframe src="{source}" width="{width}" height="900" style="border:0">
+</iframe><pre id="found"></pre><script>
+addEventListener("message", (event) => {{ document.getElementById("found").textContent = event.data; }});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    Report(experiment="lifecycle").run(make_run(root / "run", hostile=True), StageContext("report", root, root))
+    text = (root / "report.html").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
+    text = text.replace("script-src ", f"script-src &#39;sha256-{digest}&#39; ", 1)
+    (root / "driven.html").write_text(text.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
+    return root / "driven.html"
+
+
+def drive(report: Path, width: int, profile: Path, *flags: str) -> dict[str, Any]:
+    """What the driver found in a frame of some width."""
+    frame = profile / "frame.html"
+    frame.write_text(FRAME.format(source=report.as_uri(), width=width), encoding="utf-8")
+    command = [str(BROWSER), *FLAGS, *flags, f"--user-data-dir={profile / 'profile'}", "--dump-dom", frame.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found is not None and found.group(1), f"the report's own script did not run: {done.stderr[-2000:]}"
+    content: dict[str, Any] = json.loads(html.unescape(found.group(1)))
+    return content
+
+
+def test_filters_marks_and_charts_work(report: Path, tmp_path: Path) -> None:
+    found = drive(report, 1280, tmp_path)
+    assert found["all"] == 10  # nine questions and a hostile one
+    assert found["search"] == [1, "1 of 10 prompts", False]
+    assert found["nothing"] == [0, "0 of 10 prompts", True]
+    assert found["again"][0] == 10
+    assert found["kind"] == [3, "3 of 10 prompts", False]
+    assert found["everything"][0] == 10
+    assert found["changed"][0] == 9
+    assert (found["marked"], found["unmarked"]) == ("inline", "none")
+    assert re.fullmatch(r"step 250: .*train [\d.]+.*", found["readout"])
+    assert found["title"] == "lifecycle · alignlab" and found["images"] == 0
+
+
+@pytest.mark.parametrize(("width", "narrow"), [(1280, False), (420, True)])
+def test_nothing_sticks_out(report: Path, tmp_path: Path, width: int, narrow: bool) -> None:
+    found = drive(report, width, tmp_path)
+    scroll, inner = found["width"]
+    assert inner == width and scroll <= inner
+    assert found["narrow"] is narrow and found["wide"] is not narrow
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_and_dark_have_contrast(report: Path, tmp_path: Path, dark: bool) -> None:
+    flags = ("--blink-settings=preferredColorScheme=0",) if dark else ()
+    ink, paper = (luminance(c) for c in drive(report, 1280, tmp_path, *flags)["colours"])
+    assert (ink > paper) is dark
+    assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7

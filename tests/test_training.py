@@ -1,0 +1,199 @@
+"""The training loop: what is learnt depends on neither the memory budget nor the number of processes."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from free_port import free_port
+from torch import Tensor
+from training_cases import OBJECTIVES, Fixed, batch_of, parameters, stage_of, train
+
+from alignlab.batch import Batch, PreferenceBatch, TokenBatch
+from alignlab.errors import NonFiniteError
+from alignlab.stage import Runtime
+
+CLOSE = 1e-5
+
+
+def smooth(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics without those that count crossings of a threshold: a rounding error may push one unit across."""
+    return {k: v for k, v in metrics.items() if not k.endswith(("fraction", "accuracy"))}
+
+
+def furthest(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Tensor], dict[str, float]]]:
+    """Every objective trained in one process and one micro-batch."""
+    found = {}
+    for name in OBJECTIVES:
+        stage = stage_of(name, micro_batch_tokens=100_000)
+        metrics = train(stage, tmp_path_factory.mktemp(name))
+        found[name] = (parameters(stage), metrics)
+    return found
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_training_moves_the_parameters(name: str, trained: Any, tmp_path: Path) -> None:
+    start = stage_of(name, 100_000)
+    start.prepare({}, _context(tmp_path))
+    assert furthest(parameters(start), trained[name][0]) > 100 * CLOSE
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("micro_batch_tokens", [1, 60])
+def test_the_memory_budget_does_not_change_what_is_learnt(
+    name: str, micro_batch_tokens: int, trained: Any, tmp_path: Path
+) -> None:
+    stage = stage_of(name, micro_batch_tokens)
+    metrics = train(stage, tmp_path)
+    assert furthest(parameters(stage), trained[name][0]) < CLOSE
+    assert smooth(metrics) == pytest.approx(smooth(trained[name][1]), rel=1e-4, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    port = free_port()
+    here = Path(__file__).parent
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(here), *sys.path])
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(here / "training_cases.py"), str(root)],
+            env={**os.environ, **common, "LOCAL_RANK": str(r), "RANK": str(r), "NODE_RANK": "0", "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    said = [w.communicate(timeout=300)[0] for w in workers]
+    assert all(w.returncode == 0 for w in workers), "\n".join(said)
+    return root
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_two_processes_learn_what_one_learns(name: str, by_two_processes: Path, trained: Any) -> None:
+    found = torch.load(by_two_processes / f"{name}.pt", weights_only=True)
+    assert furthest(found["parameters"], trained[name][0]) < CLOSE
+    assert smooth(found["metrics"]) == pytest.approx(smooth(trained[name][1]), rel=1e-4, abs=1e-5)
+
+
+def _context(folder: Path) -> Any:
+    from alignlab.stage import StageContext
+
+    return StageContext("fixed", folder, folder, Runtime(accelerator="cpu"))
+
+
+# ---- resuming -------------------------------------------------------------------------------------------------------
+class Dies(Exception):
+    """Stands for a kill."""
+
+
+class Mortal(Fixed):
+    """Dies before the step that it is told."""
+
+    dies_at: int = -1
+
+    def batch_at(self, step: int) -> Batch:
+        if step == self.dies_at:
+            raise Dies
+        return super().batch_at(step)
+
+
+@pytest.mark.parametrize("dies_at", [1, 4, 5])
+def test_a_killed_run_goes_on_to_the_same_bits(dies_at: int, tmp_path: Path) -> None:
+    whole = stage_of("dpo", 60, steps=6)
+    train(whole, tmp_path / "whole")
+    killed = stage_of("dpo", 60, steps=6, save_every=2)
+    killed.__class__ = Mortal
+    killed.dies_at = dies_at  # type: ignore[attr-defined]
+    with pytest.raises(Dies):
+        train(killed, tmp_path / "killed")
+    resumed = stage_of("dpo", 60, steps=6, save_every=2)
+    train(resumed, tmp_path / "killed")
+    assert furthest(parameters(resumed), parameters(whole)) == 0.0
+
+
+# ---- bad numbers ----------------------------------------------------------------------------------------------------
+class Poisoned(Fixed):
+    """One reference log-probability of step 3 is NaN."""
+
+    def batch_at(self, step: int) -> Batch:
+        batch = super().batch_at(step)
+        if step != 3:
+            return batch
+        bad = batch.reference_logp.clone()
+        bad[batch.response_mask.nonzero()[0]] = math.nan
+        return batch.with_tokens(reference_logp=bad)
+
+
+def test_a_nan_stops_before_the_step_names_the_batch_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 100_000, save_every=2)
+    stage.__class__ = Poisoned
+    with pytest.raises(NonFiniteError, match=r"loss is nan.* at step 3.*those after 3 steps.*row 0") as error:
+        train(stage, tmp_path)
+    assert "optimizer.lr" in str(error.value)
+    assert all(p.isfinite().all() for p in stage.policy.parameters())
+    assert (tmp_path / "work" / "last.ckpt").is_file()
+
+
+# ---- what the loop keeps --------------------------------------------------------------------------------------------
+def test_intermediate_best_and_last_models_are_published(tmp_path: Path) -> None:
+    from alignlab.policy import Policy
+
+    stage = stage_of("dpo", 100_000, steps=6, checkpoint_every=3)
+    metrics = train(stage, tmp_path)
+    kept = tmp_path / "out" / "checkpoints"
+    assert {"step-000003", "step-000006"} <= {f.name for f in kept.iterdir()}
+    assert metrics["steps"] == 6
+    published = dict(Policy.load(tmp_path / "out").named_parameters())
+    assert furthest({k: v.detach() for k, v in published.items()}, parameters(stage)) == 0.0
+
+
+class Worsens(Fixed):
+    """Validates worse and worse after the second time."""
+
+    def validate_now(self) -> dict[str, float]:
+        at = self.trainer.global_step
+        return {"loss": float(abs(at - 4))}
+
+
+def test_early_stopping_keeps_the_best_and_publishes_the_last_beside_it(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 100_000, steps=20, patience=2, validate_every=2)
+    stage.__class__ = Worsens
+    metrics = train(stage, tmp_path)
+    assert (metrics["best_step"], metrics["steps"]) == (4, 8)
+    assert [f.name for f in (tmp_path / "out" / "checkpoints").iterdir()] == ["last"]
+
+
+# ---- cutting --------------------------------------------------------------------------------------------------------
+def test_micro_batches_never_tear_a_pair_and_lose_nothing() -> None:
+    batch = batch_of(PreferenceBatch, 3)
+    parts = batch.micro_batches(40)
+    assert len(parts) > 1
+    assert all(p.num_sequences % 2 == 0 for p in parts)
+    assert torch.equal(torch.cat([p.tokens for p in parts]), batch.tokens)
+    assert torch.equal(torch.cat([p.reference_logp for p in parts]), batch.reference_logp)
+
+
+def test_an_empty_batch_has_no_loss_and_no_gradient(tmp_path: Path) -> None:
+    stage = stage_of("answer_nll", 100_000)
+    stage.prepare({}, _context(tmp_path))
+    empty = batch_of(TokenBatch, 1).select_atoms([])
+    units = stage.objective.units(empty)
+    loss = stage.objective(stage.token_stats(empty), empty).mean(units)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert float(units["loss"]) == 0.0
+    grads = [p.grad for p in stage.policy.parameters() if p.grad is not None]
+    assert all(float(g.abs().max()) == 0.0 for g in grads)

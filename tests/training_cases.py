@@ -1,0 +1,135 @@
+"""Small training runs on fixed batches, one for each built-in objective: what the invariance tests drive.
+
+Run as a script it trains every case as one process of several and writes the parameters; see `test_training.py`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from alignlab_dpo import DPO, IPO
+from alignlab_ppo import PPO
+from alignlab_pretrain import CausalLM
+from alignlab_reward_model import BradleyTerry
+from alignlab_sft import AnswerNLL
+from torch import Tensor
+
+from alignlab.artifact import Artifact, Kind
+from alignlab.batch import Batch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.model import Llama
+from alignlab.objective import Loss, Objective
+from alignlab.optimizer import AdamW
+from alignlab.policy import Policy
+from alignlab.stage import Runtime, StageContext
+from alignlab.stats import Mean, TokenStats
+from alignlab.training import Loop, TrainingStage
+
+STEPS = 20
+UNITS = 8
+WORDS = 30
+
+
+class Centred(Objective[TokenBatch]):
+    """Needs a statistic of the whole step: squared distance of each answer's log-probability from the step's mean."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def statistic(self, now: TokenStats, batch: TokenBatch) -> Mean | None:
+        return Mean.of(batch.sum_by_sequence(now.logp), batch.weight)
+
+    def __call__(self, now: TokenStats, batch: TokenBatch, context: Tensor | None = None) -> Loss:
+        assert context is not None
+        return Loss.over_sequences((batch.sum_by_sequence(now.logp) - context).square(), batch)
+
+
+OBJECTIVES: dict[str, tuple[Objective[Any], type[TokenBatch]]] = {
+    "causal_lm": (CausalLM(z_loss=1e-3), TokenBatch),
+    "answer_nll": (AnswerNLL(), TokenBatch),
+    "bradley_terry": (BradleyTerry(centering=0.01), PreferenceBatch),
+    "dpo": (DPO(beta=0.3), PreferenceBatch),
+    "ipo": (IPO(tau=0.5), PreferenceBatch),
+    "ppo": (PPO(), RolloutBatch),
+    "centred": (Centred(), TokenBatch),
+}
+
+
+def batch_of(kind: type[TokenBatch], seed: int) -> TokenBatch:
+    """Eight units of very unequal lengths, with everything in them that an objective may read."""
+    generator = torch.Generator().manual_seed(seed)
+    count = UNITS * kind.SEQUENCES_PER_WEIGHT
+    lengths = torch.randint(3, 25, (count,), generator=generator).tolist()
+    rows = [torch.randint(0, WORDS, (n,), generator=generator).tolist() for n in lengths]
+    prompts = [1 + int(torch.randint(0, n - 2, (1,), generator=generator)) for n in lengths]
+    masks = [[p >= k for p in range(n)] for n, k in zip(lengths, prompts, strict=True)]
+    batch = kind.of(rows, masks, [f"row {i}" for i in range(count)])
+    noise = {
+        name: torch.randn(batch.num_tokens, generator=generator)
+        for name in ("reference_logp", "old_logp", "old_value", "advantage", "returns")
+    }
+    noise["old_logp"] = noise["old_logp"] * 0.1 - 3.4
+    return batch.with_tokens(**noise)
+
+
+class Fixed(TrainingStage[Any]):
+    """Trains a small policy with a scalar head on made-up batches."""
+
+    VERSION: ClassVar[str] = "1"
+    PRODUCES: ClassVar[Kind] = "policy"
+
+    def __init__(self, kind: type[TokenBatch], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.kind = kind
+
+    def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        tokenizer = TrainTokenizer("word", 100).train([" ".join(f"w{i}" for i in range(WORDS))])
+        model = Llama(layers=1, width=16, heads=2, feedforward=32, context=32).build(tokenizer, seed=0)
+        self.policy = Policy(model, tokenizer)
+        self.policy.add_score_head(1)
+        self.policy.to(context.runtime.dtype)
+
+    def batch_at(self, step: int) -> Batch:
+        return batch_of(self.kind, 100 + step)
+
+    def validation_batches(self) -> Sequence[Batch]:
+        return [batch_of(self.kind, 50)]
+
+
+def stage_of(name: str, micro_batch_tokens: int, steps: int = STEPS, **loop: Any) -> Fixed:
+    """The stage of one case."""
+    objective, kind = OBJECTIVES[name]
+    loop = {"validate_every": steps, "save_every": 1000, **loop}
+    return Fixed(
+        kind,
+        objective=objective,
+        optimizer=AdamW(lr=1e-3, eps=1e-5, warmup_steps=2),
+        loop=Loop(steps, UNITS, micro_batch_tokens, **loop),
+    )
+
+
+def train(stage: TrainingStage[Any], folder: Path, runtime: Runtime | None = None) -> dict[str, float]:
+    """Run a stage in a folder; returns its metrics."""
+    out, work = folder / "out", folder / "work"
+    out.mkdir(parents=True, exist_ok=True)
+    work.mkdir(exist_ok=True)
+    context = StageContext("fixed", out, work, runtime or Runtime(accelerator="cpu"))
+    return dict(stage.run({}, context))
+
+
+def parameters(stage: TrainingStage[Any]) -> dict[str, Tensor]:
+    """What was learnt."""
+    return {k: v.detach().clone() for k, v in stage.policy.named_parameters()}
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    for case in OBJECTIVES:
+        trained = stage_of(case, micro_batch_tokens=64)
+        metrics = train(trained, root / case / str(trained.global_rank), Runtime("cpu", devices=2, strategy="ddp"))
+        if trained.global_rank == 0:
+            torch.save({"parameters": parameters(trained), "metrics": metrics}, root / f"{case}.pt")
+    # Left to the interpreter's exit, gloo's threads sometimes abort the process.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
