@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from test_policy_head import LOGP, small
+from together import leave
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from training_cases import batch_of
@@ -28,4 +29,4 @@ for name, parameter in policy.named_parameters():
     assert torch.allclose(parameter.grad.full_tensor(), wanted[name], atol=1e-9), name
 assert not seen
 print("gathered once")
-dist.destroy_process_group()
+leave()

@@ -1,14 +1,11 @@
 """The fused head in place: whatever is done to the model, its statistics and gradients are those of the plain one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from free_port import free_port
+from together import run_together
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -175,17 +172,5 @@ def test_a_sharded_head_is_gathered_by_the_policys_own_forward(tmp_path: Path) -
     """FSDP2 on two processes: the same statistics and gradients as on one."""
     policy, batch = small(tied=False), batch_of(TokenBatch, 1)
     torch.save({k: v.clone() for k, v in gradients(policy, batch).items()}, tmp_path / "gradients.pt")
-    port = str(free_port())
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), *sys.path])
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "PYTHONPATH": path}
-    command = [sys.executable, str(here / "sharded_head.py"), str(tmp_path)]
-    workers = [
-        subprocess.Popen(
-            command, env={**env, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for r in range(2)
-    ]
-    said = [w.communicate(timeout=200)[0] for w in workers]
-    assert [w.returncode for w in workers] == [0, 0], "\n".join(said)
+    said = run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
     assert all("gathered once" in text for text in said)

@@ -1,15 +1,12 @@
 """The training loop: what is learnt depends on neither the memory budget nor the number of processes."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from free_port import free_port
+from together import run_together
 from torch import Tensor
 from training_cases import OBJECTIVES, Fixed, batch_of, parameters, stage_of, train
 
@@ -62,22 +59,7 @@ def test_the_memory_budget_does_not_change_what_is_learnt(
 @pytest.fixture(scope="module")
 def by_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("two")
-    port = free_port()
-    here = Path(__file__).parent
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(here), *sys.path])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(here / "training_cases.py"), str(root)],
-            env={**os.environ, **common, "LOCAL_RANK": str(r), "RANK": str(r), "NODE_RANK": "0", "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    said = [w.communicate(timeout=300)[0] for w in workers]
-    assert all(w.returncode == 0 for w in workers), "\n".join(said)
+    run_together(Path(__file__).with_name("training_cases.py"), root)
     return root
 
 

@@ -14,6 +14,7 @@ from alignlab_ppo import PPO
 from alignlab_pretrain import CausalLM
 from alignlab_reward_model import BradleyTerry
 from alignlab_sft import AnswerNLL
+from together import leave
 from torch import Tensor
 
 from alignlab.artifact import Artifact, Kind
@@ -130,6 +131,4 @@ if __name__ == "__main__":
         metrics = train(trained, root / case / str(trained.global_rank), Runtime("cpu", devices=2, strategy="ddp"))
         if trained.global_rank == 0:
             torch.save({"parameters": parameters(trained), "metrics": metrics}, root / f"{case}.pt")
-    # Left to the interpreter's exit, gloo's threads sometimes abort the process.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()

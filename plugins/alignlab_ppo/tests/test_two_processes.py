@@ -1,14 +1,11 @@
 """Two processes sample the same answers and learn the same policy as one, from rollouts to critic."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from free_port import free_port
+from together import run_together
 
 from alignlab.artifact import Artifact
 
@@ -25,26 +22,7 @@ def script() -> Any:
 
 def by_two_processes(policy: Path, folder: Path) -> list[dict[str, torch.Tensor]]:
     folder.mkdir()
-    port = free_port()
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join(p for p in sys.path if p)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(policy), str(folder)],
-            env={**os.environ, **common, "LOCAL_RANK": str(r), "RANK": str(r), "NODE_RANK": "0", "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    try:
-        said = [w.communicate(timeout=150)[0] for w in reversed(workers)]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
-    assert all(w.returncode == 0 for w in workers), "\n".join(said)
+    run_together(SCRIPT, policy, folder)
     return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(2)]
 
 

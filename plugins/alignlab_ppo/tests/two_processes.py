@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from alignlab_ppo import GAE, PPO, PPOStage
+from together import leave
 from torch import Tensor
 
 from alignlab.artifact import Artifact
@@ -64,6 +65,4 @@ def train(policy: Path, folder: Path, processes: int) -> dict[str, Tensor]:
 if __name__ == "__main__":
     learnt = train(Path(sys.argv[1]), Path(sys.argv[2]), processes=2)
     torch.save(learnt, Path(sys.argv[2]) / f"{torch.distributed.get_rank()}.pt")
-    # Left to the interpreter's exit, gloo's threads sometimes abort the process.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
