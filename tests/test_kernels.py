@@ -61,9 +61,13 @@ def test_two_words_are_a_logistic(implementation: str, temperature: float, softc
     softcap=st.sampled_from([None, 1.5, 30]),
     path=st.sampled_from(sorted(PATHS)),
     trains=st.sampled_from(["all", "hidden", "weight"]),
+    by=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
-def test_chunked_is_the_reference(tokens, vocabulary, width, bias, entropy, temperature, softcap, path, trains, seed):
+def test_chunked_is_the_reference(
+    tokens, vocabulary, width, bias, entropy, temperature, softcap, path, trains, by, seed
+):
+    """All outputs, and the gradients of all of them or of the log-probabilities alone."""
     masked = seed % vocabulary if bias else 0
     problem = case(tokens, vocabulary, width, bias=bias, masked=masked, ignored=seed % (tokens + 1), seed=seed)
     for t in problem.leaves():
@@ -74,7 +78,7 @@ def test_chunked_is_the_reference(tokens, vocabulary, width, bias, entropy, temp
         assert (a is None and b is None) or absolute(a, b) < 1e-11
     leaves = [t if t is not None and t.requires_grad else None for t in (problem.hidden, problem.weight, problem.bias)]
     learning = Case(*leaves, problem.targets, problem.upstream)
-    for a, b in zip(learning.pull(got), learning.pull(want), strict=True):
+    for a, b in zip(learning.pull(got, by=by), learning.pull(want, by=by), strict=True):
         assert absolute(a, b) < 1e-10
 
 
@@ -88,8 +92,37 @@ def test_float32_is_exact(path: str, options: dict) -> None:
     got, want = problem.run("chunked", workspace_mb=PATHS[path] * 100, **options), truth.run("reference", **options)
     for value, expected, bound in zip(got, want, (2e-6, 2e-6, 4e-6), strict=True):
         assert value is None or (value.dtype == torch.float32 and absolute(value, expected) < bound)
-    for value, expected in zip(problem.pull(got), truth.pull(want), strict=True):
-        assert relative(value, expected) < 1e-5
+    for by in (1, 3):
+        for value, expected in zip(
+            problem.pull(got, by=by, keep=True), truth.pull(want, by=by, keep=True), strict=True
+        ):
+            assert relative(value, expected) < 1e-5
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("options", [{}, {"entropy": True}, {"softcap": 80.0, "temperature": 0.5, "entropy": True}])
+def test_targets_that_have_vanished_are_exact(path: str, options: dict) -> None:
+    """Probabilities far below float32's smallest: their logarithms, and their gradients, are still those of float64."""
+    truth = case(64, 300, 16, scale=60.0).to(torch.float32).to(torch.float64)
+    problem = truth.to(torch.float32)
+    got, want = problem.run("chunked", workspace_mb=PATHS[path] / 10, **options), truth.run("reference", **options)
+    assert (want.logp < -110).any() and (want.logp > -60).any()
+    for value, expected in zip(got, want, strict=True):
+        assert value is None or absolute(value, expected) < 2e-7 * float(want.logp.detach().abs().max()) + 2e-6
+    for by in (1, 3):
+        for value, expected in zip(
+            problem.pull(got, by=by, keep=True), truth.pull(want, by=by, keep=True), strict=True
+        ):
+            assert relative(value, expected) < 1e-4  # float32 logits of 200 are good to 1e-5, and so are probabilities
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("by", [1, 3])
+def test_a_second_backward_finds_what_the_first_found(path: str, by: int) -> None:
+    problem = case().to(torch.float32)
+    stats = problem.run("chunked", workspace_mb=PATHS[path], entropy=True)
+    first, second = problem.pull(stats, by=by, keep=True), problem.pull(stats, by=by)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -34,10 +34,12 @@ class Case:
             self.hidden, self.weight, self.targets, self.bias, implementation=implementation, **kwargs
         )
 
-    def pull(self, stats: LogProbs) -> list[Tensor]:
-        """Gradients of all leaves for the case's upstream gradients."""
-        terms = [(u * s).sum() for u, s in zip(self.upstream.to(stats.logp.dtype), stats, strict=True) if s is not None]
-        return list(torch.autograd.grad(torch.stack(terms).sum(), self.leaves(), allow_unused=True))
+    def pull(self, stats: LogProbs, *, by: int = 3, keep: bool = False) -> list[Tensor]:
+        """Gradients of all leaves for the case's upstream gradients of the first `by` outputs; `keep` the graph."""
+        used = zip(self.upstream[:by].to(stats.logp.dtype), stats[:by], strict=True)
+        terms = [(u * s).sum() for u, s in used if s is not None]
+        total = torch.stack(terms).sum()
+        return list(torch.autograd.grad(total, self.leaves(), allow_unused=True, retain_graph=keep))
 
 
 def leaf(t: Tensor, dtype: torch.dtype) -> Tensor:

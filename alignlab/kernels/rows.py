@@ -6,7 +6,7 @@ forward so that a block need not outlive its turn (`linear_loss_streamed`).
 Axes: N tokens, n tokens of a block, V vocabulary, d width of the hidden states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,10 @@ from alignlab.kernels import products, slabs
 from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
 
 BLOCK_BYTES = 8 * 2**20  # a block of logits that stays in the last-level cache between product and softmax
+LEAST = 1e-30  # a probability that float32 still holds with all its digits
 
 
-def log_softmax(
+def softmax(
     hidden: Float[Tensor, "n d"],
     weight: Float[Tensor, "V d"],
     bias: Float[Tensor, "V"] | None,
@@ -28,18 +29,30 @@ def log_softmax(
     head: Head,
     out: Float[Tensor, "n V"],
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Fill `out` with log-probabilities; return (logp, lse)."""
+    """Fill `out` with probabilities; return (logp, lse).
+
+    The softmax tells its target's log-probability without another pass over `out`, unless that has (nearly) vanished;
+    for those tokens, which are few, the logits are made again.
+    """
     products.logits(hidden, weight, bias, head, out)
-    chosen = out.gather(1, targets[:, None])[:, 0]
-    peak = out.amax(1) if bias is not None else chosen  # a masked target, at −inf, could not tell the lse
-    torch.log_softmax(out, 1, out=out)
-    logp = out.gather(1, targets[:, None])[:, 0]
-    return logp, peak - (out.amax(1) if bias is not None else logp)
+    at = targets[:, None]
+    chosen = out.gather(1, at)[:, 0]
+    torch.softmax(out, 1, out=out)
+    p = out.gather(1, at)[:, 0]
+    logp, lost = p.log(), (p < LEAST).nonzero()[:, 0]
+    lse = chosen - logp
+    if len(lost):
+        z = products.logits(hidden[lost], weight, bias, head, out.new_empty(len(lost), out.shape[1]))
+        peak, log_total = z.amax(1), -out[lost].amax(1).log_()  # the largest probability is 1 / Σ exp(z − peak)
+        logp[lost] = chosen[lost] - peak - log_total
+        lse[lost] = peak + log_total
+    return logp, lse
 
 
-def entropy(log_p: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
-    """Return −Σ_v p_v log p_v; what has vanished adds 0, not 0 · ∞."""
-    return -log_p.exp().mul_(log_p.clamp(min=slabs.VANISHED)).sum(1)
+def entropy(p: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
+    """Return −Σ_v p_v log p_v; what has vanished adds 0."""
+    found: Tensor = torch.special.entr(p)
+    return found.sum(1)
 
 
 def fits(hidden: Tensor, weight: Tensor, limit: int) -> bool:
@@ -50,7 +63,7 @@ def fits(hidden: Tensor, weight: Tensor, limit: int) -> bool:
 
 
 class Kept(torch.autograd.Function):
-    """Statistics of one head whose log-probabilities are kept from forward to backward; differentiable once."""
+    """Statistics of one head whose probabilities are kept from forward to backward; differentiable once."""
 
     @staticmethod
     def forward(
@@ -63,41 +76,74 @@ class Kept(torch.autograd.Function):
         want_entropy: bool,
     ) -> tuple[Tensor, ...]:
         dtype, operand = accumulation_dtype(hidden.dtype), products.operand_dtype(hidden)
-        log_p = torch.empty(hidden.shape[0], weight.shape[0], dtype=dtype, device=hidden.device)
+        p = torch.empty(hidden.shape[0], weight.shape[0], dtype=dtype, device=hidden.device)
         w, b = weight.to(operand), None if bias is None else bias.to(dtype)
-        size = _block(weight, dtype)
         stats: list[tuple[Tensor, ...]] = []
-        for start in range(0, max(1, hidden.shape[0]), size):
-            rows = slice(start, start + size)
-            found = log_softmax(hidden[rows].to(operand), w, b, targets[rows], head, log_p[rows])
-            stats.append((*found, entropy(log_p[rows])) if want_entropy else found)
+        for rows in _blocks(p):
+            found = softmax(hidden[rows].to(operand), w, b, targets[rows], head, p[rows])
+            stats.append((*found, entropy(p[rows])) if want_entropy else found)
         out = stats[0] if len(stats) == 1 else tuple(torch.cat(part) for part in zip(*stats, strict=True))
         ctx.set_materialize_grads(False)
         ctx.head = head
-        ctx.save_for_backward(hidden, weight, bias, targets, log_p, *out[1:])
+        ctx.save_for_backward(hidden, weight, bias, targets, p, *out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, log_p, lse, *ent = ctx.saved_tensors
-        up = slabs.upstream(grads, torch.ones_like(lse), ent[0] if ent else None)
+        hidden, weight, bias, targets, p, *stats = ctx.saved_tensors
+        found = LogProbs(stats[0], stats[1], stats[2] if len(stats) > 2 else None)
         sums = Sums(hidden, weight, bias, ctx.needs_input_grad, ctx.head)
-        size = _block(weight, log_p.dtype)
-        work = torch.empty_like(log_p[:size])
-        for start in range(0, max(1, hidden.shape[0]), size):
-            rows = slice(start, min(start + size, hidden.shape[0]))
-            out = work[: rows.stop - rows.start]
-            sums.add(rows, gradient(log_p[rows], lse[rows], up[rows], targets[rows], ctx.head, out))
+        if plain(grads, ctx.head):
+            # In place and put back after: `.data`, since for a second backward nothing has changed.
+            p, at = p.data, targets[:, None]
+            own = p.gather(1, at)
+            sums.add(slice(0, len(p)), *less_target(p, targets, grads[0]))
+            p.scatter_(1, at, own)
+        else:
+            up = slabs.upstream(grads, torch.ones_like(found.lse), found.entropy)
+            for rows in _blocks(p):
+                own_stats = LogProbs(found.logp[rows], found.lse[rows], None)
+                sums.add(rows, gradient(p[rows], own_stats, up[rows], targets[rows], ctx.head))
         return (*sums.finish(), None, None, None)
 
 
+def plain(grads: Sequence[Tensor | None], head: Head) -> bool:
+    """Return whether only log-probabilities, of a head without soft-cap, have a gradient: the usual case."""
+    return head.softcap is None and all(g is None for g in grads[1:])
+
+
+def less_target(
+    p: Float[Tensor, "n V"], targets: Int[Tensor, "n"], g: Float[Tensor, "n"] | None
+) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"]]:
+    """Take 1 from each target's probability, in place; return it and what its rows are to be multiplied by.
+
+    With the gradient g of logp, that of the logits is −g·(p − onehot). Its rows are scaled where they are narrow,
+    beside the products, which saves a pass over the vocabulary.
+    """
+    minus = p.new_tensor(-1.0).expand(len(targets), 1)
+    p.scatter_add_(1, targets[:, None], minus)
+    return p, p.new_zeros(len(targets)) if g is None else -g
+
+
 def gradient(
-    log_p: Tensor, lse: Tensor, up: slabs.Upstream, targets: Tensor, head: Head, out: Tensor
+    p: Float[Tensor, "n V"],
+    stats: LogProbs,
+    up: slabs.Upstream,
+    targets: Int[Tensor, "n"],
+    head: Head,
+    out: Float[Tensor, "n V"] | None = None,
 ) -> Float[Tensor, "n V"]:
-    """Fill `out` (may be `log_p`) with the gradient of a block's products, up to the factor 1 / temperature."""
-    slope = None if head.softcap is None else products.slope(log_p + lse[:, None], head)
-    return slabs.gradient(log_p, up, targets, slope, out)
+    """Return the gradient of a block's products, up to the factor 1 / temperature; `out` may be `p`."""
+    factor, g = up.a[:, None], up.g
+    x = p.log().clamp_(min=slabs.VANISHED) if up.b is not None or head.softcap is not None else None
+    if x is not None and up.b is not None:
+        factor = factor - up.b[:, None] * x
+    out = torch.mul(p, factor, out=out)
+    if x is not None and head.softcap is not None:
+        out.mul_(products.slope(x.add_(stats.lse[:, None]), head))
+        g = g * products.slope(stats.logp + stats.lse, head)  # of a target that vanished, p cannot tell the logit
+    return out.scatter_add_(1, targets[:, None], g[:, None])
 
 
 class Sums:
@@ -124,16 +170,20 @@ class Sums:
         self.weight = torch.empty_like(weight, dtype=self.operand if single else dtype) if want[1] else None
         self.bias = torch.zeros_like(bias, dtype=dtype) if want[2] and bias is not None else None
 
-    def add(self, rows: slice, dz: Float[Tensor, "n V"]) -> None:
-        """Take in the gradient of one block of logits."""
+    def add(self, rows: slice, dz: Float[Tensor, "n V"], by: Float[Tensor, "n"] | None = None) -> None:
+        """Take in the gradient of one block of logits: `dz`, its rows multiplied by `by`."""
         factor = dz.to(self.operand)
         if self.hidden is not None:
             products.accumulate(self.hidden[rows], factor, self.head, beta=0.0, alpha=self.scale)
+            if by is not None:
+                self.hidden[rows].mul_(by[:, None])
         if self.weight is not None:
             own, beta = self.inputs[0][rows].to(self.operand), 0.0 if self.fresh else 1.0
+            own = own if by is None else (own * by[:, None]).to(self.operand)
             products.accumulate(self.weight, factor.t(), own, beta=beta, alpha=self.scale)
         if self.bias is not None:
-            self.bias.add_(dz.sum(0, dtype=self.bias.dtype), alpha=self.scale)
+            total = dz.sum(0, dtype=self.bias.dtype) if by is None else dz.t() @ by.to(dz.dtype)
+            self.bias.add_(total, alpha=self.scale)
         self.fresh = False
 
     def finish(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -154,22 +204,30 @@ class Blocks:
         self.room = torch.empty(size, weight.shape[0], dtype=dtype, device=hidden.device)
 
     def statistics(self, block: slice, targets: Int[Tensor, "n"], *, want_entropy: bool) -> LogProbs:
-        """Return the statistics of a block of tokens, leaving its log-probabilities in place."""
-        self.log_p, self.targets = self.room[: len(targets)], targets
+        """Return the statistics of a block of tokens, leaving its probabilities in place."""
+        self.p, self.targets = self.room[: len(targets)], targets
         own = self.hidden[block].to(self.operand)
-        logp, self.lse = log_softmax(own, self.weight, self.bias, targets, self.head, self.log_p)
-        self.entropy = entropy(self.log_p) if want_entropy else None
-        return LogProbs(logp, self.lse, self.entropy)
+        logp, lse = softmax(own, self.weight, self.bias, targets, self.head, self.p)
+        self.found = LogProbs(logp, lse, entropy(self.p) if want_entropy else None)
+        return self.found
 
-    def gradient(self, grads: Sequence[Tensor | None]) -> Float[Tensor, "n V"]:
-        """Turn the block that was just seen into the gradient of its products, given those of its statistics."""
-        up = slabs.upstream(grads, torch.ones_like(self.lse), self.entropy)
-        return gradient(self.log_p, self.lse, up, self.targets, self.head, self.log_p)
+    def gradient(self, grads: Sequence[Tensor | None]) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"] | None]:
+        """Turn the block that was just seen into the gradient of its products, given those of its statistics.
+
+        Returns:
+            The gradient, and what its rows are still to be multiplied by (None: nothing).
+        """
+        if plain(grads, self.head):
+            return less_target(self.p, self.targets, grads[0] if grads else None)
+        up = slabs.upstream(grads, torch.ones_like(self.found.lse), self.found.entropy)
+        return gradient(self.p, self.found, up, self.targets, self.head, self.p), None
 
 
-def _block(weight: Tensor, dtype: torch.dtype) -> int:
-    """Return how many tokens make a block."""
-    return max(1, BLOCK_BYTES // (dtype.itemsize * weight.shape[0]))
+def _blocks(p: Float[Tensor, "N V"]) -> Iterator[slice]:
+    """Yield blocks of tokens that cover all of them."""
+    size = max(1, BLOCK_BYTES // (p.itemsize * p.shape[1]))
+    for start in range(0, max(1, p.shape[0]), size):
+        yield slice(start, min(start + size, p.shape[0]))
 
 
 def logprobs(

@@ -141,7 +141,7 @@ def _stream(
         loss += part
         found.append(stats)
         if any(want):
-            sums.add(block, blocks.gradient(grads))
+            sums.add(block, *blocks.gradient(grads))
     columns = zip(*found, strict=True)
     return loss, [torch.cat(column) for column in columns if column[0] is not None], sums
 

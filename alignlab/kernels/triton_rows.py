@@ -31,6 +31,6 @@ class Blocks(rows.Blocks):
         self.entropy = stats.entropy
         return stats
 
-    def gradient(self, grads: Sequence[Tensor | None]) -> Float[Tensor, "n V"]:
+    def gradient(self, grads: Sequence[Tensor | None]) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"] | None]:
         up = slabs.upstream(grads, self.online.total, self.entropy).dense()
-        return self.launch.stored_gradient(self.stored, self.targets, self.peaks, self.online, up)
+        return self.launch.stored_gradient(self.stored, self.targets, self.peaks, self.online, up), None
