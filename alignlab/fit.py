@@ -151,7 +151,7 @@ class _Keeper(pl.Callback):
 
     # ---- validation -----------------------------------------------------------------------------------------------
     def _validate(self, trainer: pl.Trainer) -> None:
-        metrics = self._stage.validate_now()
+        metrics = self._validated()
         if trainer.is_global_zero:
             self._context.tracker.log(self._step, {f"validation/{k}": v for k, v in metrics.items()})
         value = metrics[self._stage.MONITOR] * (-1 if self._stage.HIGHER_IS_BETTER else 1)
@@ -203,9 +203,13 @@ class _Keeper(pl.Callback):
             self._publish("checkpoints/best")
             self._stage.load_state_dict(last)
         self._publish(".")
-        found = {f"validation_{k}": v for k, v in self._stage.validate_now().items()}
+        found = {f"validation_{k}": v for k, v in self._validated().items()}
         steps = {"steps": float(self._step), "best_step": float(self._best_step)}
         return {**found, "train_loss": self._train_loss, **steps}
+
+    def _validated(self) -> dict[str, float]:
+        self._stage.eval()
+        return self._stage.validate_now()
 
     def _load_best(self) -> None:
         self._stage.load_state_dict(torch.load(self._best_file, weights_only=True))

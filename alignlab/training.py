@@ -139,7 +139,7 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         self.policy.save(folder)
 
     def validate_now(self) -> dict[str, float]:
-        """Validation metrics of the model as it is; `loss` and the objective's metrics, over units."""
+        """Validation metrics of the model as it is, which is in evaluation mode; `loss` and the objective's, over units."""
         return self._means(self.validation_batches())
 
     # ---- running --------------------------------------------------------------------------------------------------
@@ -167,9 +167,9 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         started = time.perf_counter()
         # A function of the step, so that a resumed run draws the same dropout.
         torch.manual_seed(mix(self.seed, step, self.global_rank))
+        self.train(self.DROPOUT)
         whole = self.batch_at(step)
         batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
-        self.train(self.DROPOUT)
         loss, metrics = self._backward(batch)
         norms = self._clip()
         self._check_finite(step, loss, norms, whole)

@@ -21,7 +21,7 @@ from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
 
 TokenLoss: TypeAlias = Callable[[LogProbs, Int[Tensor, "n"]], Float[Tensor, "n"]]
 
-BLOCK_BYTES = 32 * 2**20  # on a CPU: larger blocks read and write the weight's gradient less often
+BLOCK_BYTES = 16 * 2**20  # on a CPU: smaller blocks read and write the weight's gradient more often
 
 
 class Streamed(NamedTuple):

@@ -70,6 +70,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
     PRODUCES: ClassVar[Kind] = "policy"
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
+    DROPOUT: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -174,15 +175,9 @@ class PPOStage(TrainingStage[RolloutBatch]):
         return [*super().parameter_groups(), ParameterGroup("critic", critic, self.critic_lr, self.critic_clip_norm)]
 
     def token_stats(self, batch: RolloutBatch) -> TokenStats:
-        """The policy's statistics and the critic's values, without dropout."""
-        self._without_dropout()
+        """The policy's statistics and the critic's values."""
         stats = self.policy.token_stats(batch, self.objective.needs - {"value"})
         return stats | TokenStats({"value": self.critic(batch)}) if "value" in self.objective.needs else stats
-
-    def _without_dropout(self) -> None:
-        """With dropout on, an on-policy ratio would not be 1. (Not in `train()`: Lightning warns of that.)"""
-        self.policy.eval()
-        self.critic.eval()
 
     # ---- the buffer -----------------------------------------------------------------------------------------------
     def batch_at(self, step: int) -> RolloutBatch:
@@ -202,7 +197,6 @@ class PPOStage(TrainingStage[RolloutBatch]):
         return []
 
     def _collect(self, number: int, step: int) -> RolloutBatch:
-        self._without_dropout()
         index = order_at(number, len(self._prompts), self.prompts_per_rollout, mix(self.seed, _ORDER))
         prompts = [self._prompts[i] for i in index]
         each, seed = self.samples_per_prompt, mix(self.seed, _SAMPLES, number)
@@ -229,7 +223,6 @@ class PPOStage(TrainingStage[RolloutBatch]):
     # ---- validation and resuming ----------------------------------------------------------------------------------
     def validate_now(self) -> dict[str, float]:
         """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
-        self._without_dropout()
         seed = mix(self.seed, _VALIDATION, 1)
         if self._reference_reward is None:
             start = self.collector.reference.to(self.device)
