@@ -139,7 +139,7 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         self.policy.save(folder)
 
     def validate_now(self) -> dict[str, float]:
-        """Validation metrics of the model as it is, which is in evaluation mode; `loss` and the objective's, over units."""
+        """Validation metrics of the model as it is, in evaluation mode: `loss` and the objective's, over units."""
         return self._means(self.validation_batches())
 
     # ---- running --------------------------------------------------------------------------------------------------
