@@ -38,7 +38,7 @@ def pack(
     """Return what the products need and nothing else.
 
     One small transfer from the device tells whether targets are ignored or out of range and whether rows of the
-    vocabulary are masked; a second, where some are ignored, how many are left. A GPU waits for nothing else.
+    vocabulary are masked; a second, where some are ignored, how many are left. Nothing else here makes a GPU wait.
 
     Raises:
         ValueError: shapes that do not fit.

@@ -32,7 +32,7 @@ def softmax(
     """Fill `out` with probabilities; return (logp, lse).
 
     The softmax tells its target's log-probability without another pass over `out`, unless that has (nearly) vanished;
-    for those tokens, which are few, the logits are made again.
+    for those tokens, which are few, the logits are made again. (Whether there are any is what a GPU must wait for.)
     """
     products.logits(hidden, weight, bias, head, out)
     at = targets[:, None]
@@ -98,8 +98,10 @@ class Kept(torch.autograd.Function):
             # In place and put back after: `.data`, since for a second backward nothing has changed.
             p, at = p.data, targets[:, None]
             own = p.gather(1, at)
-            sums.add(slice(0, len(p)), *less_target(p, targets, grads[0]))
-            p.scatter_(1, at, own)
+            try:
+                sums.add(slice(0, len(p)), *less_target(p, targets, grads[0]))
+            finally:
+                p.scatter_(1, at, own)
         else:
             up = slabs.upstream(grads, torch.ones_like(found.lse), found.entropy)
             for rows in _blocks(p):
