@@ -7,7 +7,7 @@ configuration found in it is ever instantiated.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -116,7 +116,16 @@ def files_of(path: Path) -> dict[str, str]:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON with sorted keys, readable, in one step (a reader never sees half of it)."""
+    _write(path, [json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)])
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write JSON lines, in one step."""
+    _write(path, (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{line}\n" for line in lines)
     temporary.replace(path)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
+from alignlab.data.records import Comparison
 from alignlab.data.rows import Row, Truncation, comparison_rows
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW
@@ -27,6 +28,9 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
         max_length: longest sequence in tokens; null takes the model's context.
         on_bad_record: a pair whose answer is wholly cut away stops the stage, or is left out and counted ("skip").
     """
+
+    held_out: list[Comparison]
+    """The validation split, in the order of its file."""
 
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
@@ -52,15 +56,10 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
         """Load `self.policy`; returns the pairs to learn from and the held-out ones, and says how many there are."""
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
         truncation = Truncation(self.max_length or self.policy.context)
-        train, held_out = (
-            comparison_rows(
-                self.policy.tokenizer,
-                preferences.read(inputs["preferences"], split),
-                truncation,
-                skip=self.on_bad_record == "skip",
-            )
-            for split in ("train", "validation")
-        )
+        self.held_out = preferences.read(inputs["preferences"], "validation")
+        pairs = preferences.read(inputs["preferences"], "train"), self.held_out
+        skip = self.on_bad_record == "skip"
+        train, held_out = (comparison_rows(self.policy.tokenizer, p, truncation, skip) for p in pairs)
         context.tracker.say(f"{len(train)} pairs to learn from, {len(held_out)} held out")
         if cut := truncation.describe("pairs"):
             context.tracker.say(cut)

@@ -90,6 +90,11 @@ def generate(
     return _sample_all(policy, prompts, ids, sampling, seed, batch_size, progress, first_index)
 
 
+def leaves_room(policy: Policy, prompt: Prompt) -> bool:
+    """Whether a prompt is short enough for the policy's context to hold an answer too."""
+    return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
+
+
 def complete(
     policy: Policy, texts: Sequence[str], sampling: Sampling, seed: int, batch_size: int = 256
 ) -> list[Sample]:

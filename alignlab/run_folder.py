@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from alignlab.artifact import MANIFEST, METRICS, SAMPLES, Artifact, write_json
+from alignlab.artifact import MANIFEST, METRICS, SAMPLES, Artifact, write_json, write_lines
 
 STATUS: Final = "status.json"
 CONFIG: Final = "config.yaml"
@@ -94,10 +94,7 @@ class RunFolder:
         write_json(self.path / MANIFEST, {**self.about, "stages": self._stages})
         write_json(self.path / METRICS, self.metrics)
         rows = [{"prompt": p, "kind": k, "answers": self._in_order(a)} for (p, k), a in self._answers.items()]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        temporary = self.path / f".{SAMPLES}.tmp"
-        temporary.write_text(lines, encoding="utf-8")
-        temporary.replace(self.path / SAMPLES)
+        write_lines(self.path / SAMPLES, rows)
 
     def _in_order(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Answers in the order in which their models were made."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from alignlab import distributed
-from alignlab.artifact import Artifact
+from alignlab.artifact import SAMPLES, Artifact, write_lines
 from alignlab.batch import Batch
 from alignlab.data.rows import mix
 from alignlab.errors import NonFiniteError
@@ -138,13 +138,17 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         """Write the trained model."""
         self.policy.save(folder)
 
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """A few rows for a reader of what the trained model does (see `alignlab.samples`); none by default."""
+        return ()
+
     def validate_now(self) -> dict[str, float]:
         """Validation metrics of the model as it is, in evaluation mode: `loss` and the objective's, over units."""
         return self._means(self.validation_batches())
 
     # ---- running --------------------------------------------------------------------------------------------------
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
-        """Train, keep the best or last weights, publish them; returns the validation metrics of what is published."""
+        """Train, keep the best or last weights, publish them with a few samples; returns their validation metrics."""
         # Here, not at the top: the fit module needs this one's names.
         from alignlab.fit import fit
 
@@ -152,7 +156,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         torch.manual_seed(mix(self.seed, 0))
         self.prepare(inputs, context)
         self.policy.freeze_idle(self.objective.needs)
-        return fit(self, context)
+        metrics = fit(self, context)
+        if distributed.rank() == 0:
+            write_lines(context.folder / SAMPLES, self.samples())
+        return metrics
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer over all parameter groups."""

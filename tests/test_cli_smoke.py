@@ -48,6 +48,24 @@ def test_every_model_answers_the_same_prompts(run: Path) -> None:
     assert rows and all(tuple(row["answers"]) == MODELS for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("stage", "columns"),
+    [
+        ("pretrain", {"prompt", "answer", "wanted"}),
+        ("sft", {"prompt", "answer", "wanted"}),
+        ("reward_model", {"prompt", "chosen", "rejected", "chosen_score", "rejected_score"}),
+        ("dpo", {"prompt", "answer", "chosen", "rejected"}),
+        ("ppo", {"prompt", "answer", "reward"}),
+    ],
+)
+def test_every_trained_model_shows_what_it_does(stage: str, columns: set[str], run: Path) -> None:
+    """The tracker sends this file as the table of the stage's W&B run."""
+    file = Path(manifest(run)[stage]["artifact"]) / "samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == 8 and all(row.keys() == columns for row in rows)
+    assert all(str(row["prompt"]).strip() for row in rows)
+
+
 def test_every_model_is_in_hugging_face_layout(run: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,11 +1,10 @@
 """Preferences as JSON lines: how a labelling stage hands them to reward models and DPO."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import PREFERENCES, Artifact
+from alignlab.artifact import PREFERENCES, Artifact, write_lines
 from alignlab.data.records import Comparison, Message, Prompt
 from alignlab.data.source import Split
 from alignlab.errors import DataError
@@ -25,9 +24,7 @@ def row(comparison: Comparison, split: Split, **judgement: Any) -> dict[str, Any
 
 def write(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `preferences.jsonl` into an artifact's folder."""
-    with (folder / PREFERENCES).open("w", encoding="utf-8") as stream:
-        for line in rows:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    write_lines(folder / PREFERENCES, rows)
 
 
 def read(artifact: Artifact, split: Split) -> list[Comparison]:

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alignlab.data.chat import encode_prompt
 from alignlab.data.files import Files
 from alignlab.data.rows import (
     Row,
@@ -26,7 +25,8 @@ from alignlab.data.rows import (
 )
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
 from alignlab.policy import Policy
-from alignlab.rollout import Progress, Sample, Sampling, complete, generate
+from alignlab.rollout import Progress, Sample, Sampling, complete, generate, leaves_room
+from alignlab.samples import opening
 
 T = TypeVar("T")
 MAX_TOKENS = 8192
@@ -128,27 +128,19 @@ class FilesEvaluation(Evaluation):
         if not (self.data.has("instructions") or self.data.has("preferences")):
             return []
         held = self.data.prompts("validation")
-        fitting = [p for p in held if len(encode_prompt(policy.tokenizer, p)) < policy.context]
+        fitting = [p for p in held if leaves_room(policy, p)]
         return generate(policy, _some(fitting, self.prompts), sampling, seed, progress=progress)
 
     def _continued(self, policy: Policy, sampling: Sampling, seed: int) -> list[Sample]:
         if not self.data.has("corpus"):
             return []
         documents = _some(self.data.documents("validation"), self.openings)
-        return complete(policy, [_opening(d.text, self.opening_words) for d in documents], sampling, seed)
+        return complete(policy, [opening(d.text, self.opening_words) for d in documents], sampling, seed)
 
 
 def _some(items: Sequence[T], limit: int) -> list[T]:
     """At most `limit` of the items, the same ones for every policy and seed."""
     return [items[i] for i in permutation(len(items), 0, 0)[:limit]]
-
-
-def _opening(text: str, words: int) -> str:
-    """The text up to the end of its `words`-th word, line breaks kept."""
-    end = 0
-    for word in text.split()[:words]:
-        end = text.index(word, end) + len(word)
-    return text[:end]
 
 
 @torch.no_grad()

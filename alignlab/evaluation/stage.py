@@ -3,12 +3,11 @@
 One stage for each policy, not one for all: a new beta re-evaluates only its own model.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.artifact import SAMPLES, Artifact, Kind
+from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.errors import ConfigError
 from alignlab.evaluation.base import Evaluation
 from alignlab.policy import Policy
@@ -59,8 +58,7 @@ class Evaluate(Stage):
             self._check(name, result.metrics, metrics)
             metrics |= result.metrics
             rows += [{**row, "evaluation": name} for row in result.samples]
-        with (context.folder / SAMPLES).open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        write_lines(context.folder / SAMPLES, rows)
         context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))
         return metrics
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch, concatenate
 from alignlab.data.rows import order_at, portions, preference_batch
@@ -62,3 +63,7 @@ class DPOStage(PreferenceStage):
     def validation_batches(self) -> Sequence[PreferenceBatch]:
         """Held-out pairs."""
         return [concatenate(part) for part in portions(self._validation, self.loop.batch_size)]
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """Its own answers to held-out prompts, beside the two that were compared."""
+        return samples.compared(self.policy, self.held_out, self.seed)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from alignlab import distributed
+from alignlab import distributed, samples
 from alignlab.advantage import Advantage
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import RolloutBatch
@@ -229,6 +229,11 @@ class PPOStage(TrainingStage[RolloutBatch]):
             self._reference_reward = summary(self.collector.collect(start, self._held_out, 1, seed))["reward"]
         now = summary(self.collector.collect(self.policy, self._held_out, 1, seed))
         return {**now, "reference_reward": self._reference_reward}
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """Its answers to held-out prompts, and their raw rewards."""
+        seed = mix(self.seed, _VALIDATION, 2)
+        return samples.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The buffer and the reward's scale: with weights, optimizer and step, all that the next step depends on."""

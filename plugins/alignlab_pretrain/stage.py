@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Document
@@ -84,3 +85,7 @@ class Pretrain(TrainingStage[TokenBatch]):
     def validation_batches(self) -> Sequence[TokenBatch]:
         """Held-out documents."""
         return [token_batch(part) for part in portions(self._validation, self.loop.batch_size)]
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """Held-out documents, gone on with."""
+        return samples.continued(self.policy, self.data.documents("validation"), self.seed)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data.rows import mix, order_at, portions, preference_batch
+from alignlab.learned_reward import LearnedReward
 from alignlab.preference_stage import PreferenceStage
 from alignlab.stage import StageContext
 
@@ -34,6 +36,10 @@ class RewardModel(PreferenceStage):
     def validation_batches(self) -> Sequence[PreferenceBatch]:
         """Held-out pairs."""
         return [preference_batch(part) for part in portions(self._validation, self.loop.batch_size)]
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """Its scores of held-out pairs."""
+        return samples.scored(LearnedReward(self.policy), self.held_out)
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Train; `accuracy` is the share of held-out pairs that the published model orders as the raters did."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data.rows import Row, Truncation, document_rows, example_rows, mix, order_at, portions, token_batch
@@ -77,3 +78,7 @@ class SFT(TrainingStage[TokenBatch]):
     def validation_batches(self) -> Sequence[TokenBatch]:
         """Held-out answers."""
         return [token_batch(part) for part in portions(self._validation, self.loop.batch_size)]
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """Held-out instructions, answered."""
+        return samples.answered(self.policy, self.data.instructions("validation"), self.seed)
