@@ -1,10 +1,13 @@
 """Sums over processes, or over the one process there is."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.stats import Mean
 
@@ -43,6 +46,27 @@ def max_of(value: int, device: torch.device) -> int:
     joined = torch.tensor([value], device=device)
     dist.all_reduce(joined, op=dist.ReduceOp.MAX)
     return int(joined)
+
+
+@contextlib.contextmanager
+def part_of_a_step(wrapped: nn.Module, policies: Iterable[nn.Module], last: bool) -> Iterator[None]:
+    """Around the forward and backward of one micro-batch: what can be exchanged once a step is.
+
+    DDP averages gradients in the last micro-batch only. What FSDP2 shards of a policy as a whole (its head and its
+    embeddings; layers are shards of their own) is gathered in the first one and kept until the last.
+
+    Args:
+        wrapped: the module as the strategy wraps it.
+        policies: modules that FSDP2 may have sharded.
+        last: whether this is the step's last micro-batch.
+    """
+    for policy in policies:
+        if isinstance(policy, FSDPModule):
+            policy.set_reshard_after_backward(last, recurse=False)
+    with contextlib.ExitStack() as stack:
+        if isinstance(wrapped, DistributedDataParallel) and not last:
+            stack.enter_context(wrapped.no_sync())
+        yield
 
 
 def gather_objects(value: list[object]) -> list[object]:

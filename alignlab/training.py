@@ -196,10 +196,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         total: Tensor | None = None
         metrics: dict[str, Mean] = {}
         for number, part in enumerate(parts):
-            loss = self._loss(part, context, units)
-            scalar = loss.mean(units)
-            with self._sync(number == len(parts) - 1):
-                # DDP averages gradients over processes; units are already those of all of them.
+            with self._part_of_step(last=number == len(parts) - 1):
+                loss = self._loss(part, context, units)
+                scalar = loss.mean(units)
+                # DDP and FSDP2 average gradients over processes; units are already those of all of them.
                 self.manual_backward(scalar * self.trainer.world_size)
             total = scalar.detach() if total is None else total + scalar.detach()
             metrics = _add(metrics, loss.metrics)
@@ -231,12 +231,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
             return None
         return distributed.sum_of_means({"context": sum(known[1:], known[0])})["context"].value()
 
-    def _sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+    def _part_of_step(self, last: bool) -> contextlib.AbstractContextManager[None]:
         wrapped = self.trainer.strategy.model
-        if last or wrapped is self or not hasattr(wrapped, "no_sync"):
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = wrapped.no_sync()  # type: ignore[union-attr,operator]
-        return context
+        policies = [m for m in self.modules() if isinstance(m, Policy)]
+        return distributed.part_of_a_step(wrapped or self, policies, last)
 
     def _clip(self) -> dict[str, Tensor]:
         """Clip each group's gradient by its norm; returns the norms before clipping."""

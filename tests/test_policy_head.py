@@ -168,9 +168,13 @@ def test_the_logits_of_a_training_batch_never_exist(name: str, tmp_path: Path) -
 
 
 # ---- sharded --------------------------------------------------------------------------------------------------------
-def test_a_sharded_head_is_gathered_by_the_policys_own_forward(tmp_path: Path) -> None:
-    """FSDP2 on two processes: the same statistics and gradients as on one."""
-    policy, batch = small(tied=False), batch_of(TokenBatch, 1)
-    torch.save({k: v.clone() for k, v in gradients(policy, batch).items()}, tmp_path / "gradients.pt")
-    said = run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
-    assert all("gathered once" in text for text in said)
+def test_a_sharded_head_is_gathered_once_a_step(tmp_path: Path) -> None:
+    """FSDP2 on two processes: gradients over several micro-batches as on one, before and after a change of weights."""
+    policy = small(tied=False)
+    for name in ("before", "after"):
+        parts = [gradients(policy, batch_of(TokenBatch, part)) for part in range(3)]
+        torch.save({k: sum(part[k] for part in parts) for k in parts[0]}, tmp_path / f"{name}.pt")
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.mul_(0.5)
+    run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
