@@ -90,16 +90,22 @@ def _hydra(arguments: list[str]) -> int:
     from alignlab.completion import print_verbs
 
     parsed = get_args_parser().parse_args(arguments)
+    if parsed.config_path or parsed.config_name:
+        raise AlignlabError(
+            "alignlab composes from its own root and takes neither --config-path nor --config-name; put your options into "
+            "a folder and add that with --config-dir FOLDER"
+        )
+    folders = config.config_folders(parsed.config_dir)
     if parsed.shell_completion:
         print_verbs(parsed.overrides)
     else:
-        overrides = config.rewritten(parsed.overrides, arguments)
+        overrides = config.rewritten(parsed.overrides, folders)
         arguments = [a for a in arguments if a not in parsed.overrides] + overrides
     jobs.begin()
     run = hydra.main(version_base=config.VERSION_BASE, config_path=None, config_name=config.NAME)(jobs.task)
     try:
         if not parsed.shell_completion:
-            foreign.check(overrides, arguments, parsed.multirun)
+            foreign.check(overrides, folders, parsed.multirun)
         config.register()
         _run(run, arguments)
     except (HydraException, OmegaConfBaseException) as error:

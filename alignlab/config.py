@@ -1,10 +1,10 @@
 """Compose, resolve and check the configuration of an experiment.
 
-This module and `cli` are the only ones that know Hydra. What leaves here is plain: mappings, lists and scalars, checked
+Of the library, only this module knows Hydra; the command does too (`cli`, `jobs`, `overrides`, `foreign`). What leaves
+here is plain: mappings, lists and scalars, checked
 against the constructors that they will be given to.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,14 +216,11 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else f"{text[:77]}..."
 
 
-def rewritten(overrides: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """The overrides among a command's arguments as Hydra wants them; see `alignlab.overrides`."""
-    found = plugins.options(config_folders(arguments))
-    return rewrite(overrides, plugins.catalog(found), top_groups())
+def rewritten(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The overrides of a command as Hydra wants them; see `alignlab.overrides`."""
+    return rewrite(overrides, plugins.catalog(plugins.options(folders)), top_groups())
 
 
-def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """Folders that `--config-dir` adds."""
-    found = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
-    found += [value for flag, value in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
-    return [Path(f).absolute() for f in found]
+def config_folders(config_dir: str | None) -> list[Path]:
+    """The folders that `--config-dir` adds: none or one."""
+    return [Path(config_dir).absolute()] if config_dir else []

@@ -6,6 +6,7 @@ once. So where such a folder is used, Hydra's own section is composed and checke
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from omegaconf import OmegaConf
@@ -19,18 +20,17 @@ BUILT_BY: Final = {TARGET: ("hydra", "hydra_plugins"), "class": ("logging", "hyd
 """Keys of Hydra's section that name what is built, and the packages (beside ours) whose classes may be."""
 
 
-def check(overrides: Sequence[str], arguments: Sequence[str], multirun: bool) -> None:
+def check(overrides: Sequence[str], folders: Sequence[Path], multirun: bool) -> None:
     """Check Hydra's section of every job, where a folder of options was given.
 
     Args:
         overrides: rewritten ones.
-        arguments: of the command.
+        folders: of options, that the command was given.
         multirun: whether it is a sweep.
 
     Raises:
         ConfigError: something other than a class of Hydra, alignlab or a plugin would be built.
     """
-    folders = config.config_folders(arguments)
     if not folders and not any("hydra.searchpath" in o for o in overrides):
         return
     with config.hydra_session(folders):

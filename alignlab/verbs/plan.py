@@ -38,8 +38,9 @@ def _all_plans(asked: argparse.Namespace, arguments: list[str]) -> list[dict[str
     """The plan of every job; with stand-ins for slow packages first, and again without where those do not do."""
     stand_ins.use()
     try:
-        overrides = config.rewritten(asked.overrides, arguments)
-        with config.hydra_session(config.config_folders(arguments)):
+        folders = config.config_folders(asked.config_dir)
+        overrides = config.rewritten(asked.overrides, folders)
+        with config.hydra_session(folders):
             return list(_plans(overrides, asked.multirun))
     except Exception:
         if stand_ins.used():
