@@ -15,6 +15,7 @@ from typing import Any, Final
 from alignlab.errors import ConfigError, suggestion
 from alignlab.instantiate import TARGET, is_target, locate
 from alignlab.signature import hints, members, parameters, plain
+from alignlab.trackers.redact import redact
 
 SPECIAL: Final = ("_partial_", "_args_", "_recursive_", "_convert_")
 """Keys that mean something to `hydra.utils.instantiate`; we refuse them."""
@@ -90,8 +91,11 @@ class Checker:
         elif isinstance(value, list) and (inner := _values_of(hint, Sequence)) is not None:
             for i, part in enumerate(value):
                 self.value(part, _child(raw, i), inner, f"{path}[{i}]", owner)
-        elif problem := _misfit(value, hint):
-            self.problems.append(f"{path}: {owner.__name__} takes {problem}{self._options(path, value)}")
+        elif wanted_type := _misfit(value, hint):
+            shown = _show(redact(value, path.rpartition(".")[2]))
+            self.problems.append(
+                f"{path}: {owner.__name__} takes {wanted_type}, not {shown}{self._options(path, value)}"
+            )
 
     def _known_bad(self, raw: Any) -> bool:
         """Whether a value is taken over from a place whose problem is listed already."""
@@ -138,7 +142,7 @@ def _values_of(hint: Any, container: type[Any]) -> Any:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """`an int, not 'x'` where the value does not fit; empty where it does."""
+    """What would fit (`an int or null`) where the value does not; empty where it does."""
     from pydantic import TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
@@ -154,7 +158,7 @@ def _misfit(value: Any, hint: Any) -> str:
             continue  # a class of ours: only an object fits, and this is none
         if not _is_our_class(member):
             return ""
-    return f"{' or '.join(_name(m) for m in choices)}, not {_show(value)}"
+    return " or ".join(_name(m) for m in choices)
 
 
 def _is_our_class(member: Any) -> bool:

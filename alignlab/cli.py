@@ -92,8 +92,8 @@ def _hydra(arguments: list[str]) -> int:
     parsed = get_args_parser().parse_args(arguments)
     if parsed.config_path or parsed.config_name:
         raise AlignlabError(
-            "alignlab composes from its own root and takes neither --config-path nor --config-name; put your options into "
-            "a folder and add that with --config-dir FOLDER"
+            "alignlab composes from its own root and takes neither --config-path nor --config-name; put your options "
+            "into a folder and add that with --config-dir FOLDER"
         )
     folders = config.config_folders(parsed.config_dir)
     if parsed.shell_completion:

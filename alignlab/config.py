@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignlab import plugins
 from alignlab.errors import ConfigError, suggestion
 from alignlab.overrides import appended, rewrite
+from alignlab.trackers.redact import redact
 
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig, by a name that type checkers at run time can live with (its bases are of old `typing`)."""
@@ -212,7 +213,7 @@ def _pipeline(resolved: Mapping[str, Any], stage: str | None) -> Mapping[str, An
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(redact(value))  # the message ends up in status.json
     return text if len(text) < 80 else f"{text[:77]}..."
 
 

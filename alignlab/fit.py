@@ -9,8 +9,10 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,6 +23,7 @@ from alignlab.stage import StageContext
 from alignlab.stats import Mean
 from alignlab.training import TrainingStage
 
+CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 END = "end.json"
 
@@ -119,8 +122,11 @@ class _Keeper(pl.Callback):
         self._best_step = 0
         self._since_best = 0
         self._step = 0
+        self._published = context.folder / CHECKPOINTS
         self._best_file = context.work / "best.pt"
+        self._intermediate = context.work / CHECKPOINTS  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
+        self._said: set[str] = set()
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------------
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -130,7 +136,7 @@ class _Keeper(pl.Callback):
         if last or self._step % loop.validate_every == 0:
             self._validate(trainer)
         if loop.checkpoint_every and self._step % loop.checkpoint_every == 0:
-            self._publish(f"checkpoints/step-{self._step:06d}")
+            self._publish(self._intermediate / f"step-{self._step:06d}")
         if not last and self._step % loop.save_every == 0:
             self.save(trainer)
 
@@ -152,6 +158,9 @@ class _Keeper(pl.Callback):
     # ---- validation -----------------------------------------------------------------------------------------------
     def _validate(self, trainer: pl.Trainer) -> None:
         metrics = self._validated()
+        if self._stage.MONITOR not in metrics:
+            self._say_once("nothing is held out: there is no best model, the last one is published")
+            return
         if trainer.is_global_zero:
             self._context.tracker.log(self._step, {f"validation/{k}": v for k, v in metrics.items()})
         value = metrics[self._stage.MONITOR] * (-1 if self._stage.HIGHER_IS_BETTER else 1)
@@ -167,6 +176,11 @@ class _Keeper(pl.Callback):
             )
             trainer.should_stop = True
 
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._context.tracker.say(text)
+
     # ---- keeping --------------------------------------------------------------------------------------------------
     def save(self, trainer: pl.Trainer) -> None:
         """Write the resumable checkpoint; the good one is replaced only by a whole one."""
@@ -181,28 +195,35 @@ class _Keeper(pl.Callback):
             torch.save(self._stage.state_dict(), temporary)
             os.replace(temporary, self._best_file)
 
-    def _publish(self, where: str) -> None:
+    def _publish(self, folder: Path) -> None:
+        """Write the model as it is, whole or not at all where it is an intermediate one."""
         if distributed.rank() == 0:
-            folder = self._context.folder / where
-            folder.mkdir(parents=True, exist_ok=True)
-            self._stage.publish(folder)
+            new = folder.with_name(f".{folder.name}.new") if folder.parent == self._intermediate else folder
+            new.mkdir(parents=True, exist_ok=True)
+            self._stage.publish(new)
+            if new != folder:
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that died after its last resumable checkpoint
+                new.rename(folder)
 
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
         if not self._step:  # other processes trained, started by the strategy
             end = json.loads((self._context.work / END).read_text(encoding="utf-8"))
             self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
+        if distributed.rank() == 0:
+            for folder in sorted(self._intermediate.glob("step-*")):
+                shutil.move(folder, self._published / folder.name)
         keep = self._stage.loop.keep
         differ = self._best_step not in (0, self._step)
         if differ and keep == "best":
-            self._publish("checkpoints/last")
+            self._publish(self._published / "last")
             self._load_best()
         elif differ:
             last: dict[str, Any] = {k: v.clone() for k, v in self._stage.state_dict().items()}
             self._load_best()
-            self._publish("checkpoints/best")
+            self._publish(self._published / "best")
             self._stage.load_state_dict(last)
-        self._publish(".")
+        self._publish(self._context.folder)
         found = {f"validation_{k}": v for k, v in self._validated().items()}
         steps = {"steps": float(self._step), "best_step": float(self._best_step)}
         return {**found, "train_loss": self._train_loss, **steps}

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.run_folder import RunFolder, read_status
-from alignlab.trackers.redact import redact
+from alignlab.trackers.redact import redact, redact_override
 
 PREEMPTED: Final = 143
 Tree: TypeAlias = Any
@@ -84,7 +84,12 @@ def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFold
     experiment = config.check(cfg, stage)
     whole = experiment.config
     seed = whole["seed"]
-    folder.about = {"name": experiment.name, "seed": seed, "overrides": redact(list(overrides)), **provenance.of_now()}
+    folder.about = {
+        "name": experiment.name,
+        "seed": seed,
+        "overrides": [redact_override(o) for o in overrides],
+        **provenance.of_now(),
+    }
     folder.config(redact(whole))
     build = Builder().build
     runtime, tracking = build(whole["trainer"], "trainer"), build(whole["tracking"], "tracking")

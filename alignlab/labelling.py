@@ -16,7 +16,7 @@ from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
 from alignlab.policy import Policy
 from alignlab.reward import Choice, Pair, Preference, RewardSource
-from alignlab.rollout import Sampling, generate
+from alignlab.rollout import Sampling, fitting, generate
 from alignlab.stage import Stage, StageContext
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -70,8 +70,8 @@ class Label(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Sample, judge, write `preferences.jsonl`."""
-        policy = Policy.load(inputs["policy"])
-        prompts = self._prompts()
+        policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
+        prompts = self._prompts(policy, context)
         pairs = self._sample(policy, prompts, context)
         different = [i for i, pair in enumerate(pairs) if pair.first != pair.second]
         judged = [pairs[i] for i in different]
@@ -89,11 +89,12 @@ class Label(Stage):
         return {**self._metrics(rows, len(pairs)), **self._agreement(judged, choices)}
 
     # ---- sampling -------------------------------------------------------------------------------------------------
-    def _prompts(self) -> list[Prompt]:
+    def _prompts(self, policy: Policy, context: StageContext) -> list[Prompt]:
         """The prompt of each pair: first those for training, then those for validation."""
         chosen: list[Prompt] = []
+        skip = self.data.on_bad_record == "skip"
         for split, count in zip(SPLITS, (self.pairs, self.validation_pairs), strict=True):
-            prompts = list(self.data.prompts(split))
+            prompts = fitting(policy, self.data.prompts(split), skip, context.tracker.say)
             if not prompts:
                 raise DataError(f"Label: {type(self.data).__name__} has no {split} prompts")
             Random(f"label:{self.seed}:{split}").shuffle(prompts)

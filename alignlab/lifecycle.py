@@ -6,6 +6,7 @@ the run.
 
 import functools
 import math
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from alignlab import provenance
 from alignlab.artifact import METRICS, Artifact, write_json
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import Step
 from alignlab.run_folder import RunFolder
 from alignlab.stage import Runtime, Stage, StageContext
@@ -54,7 +55,9 @@ class Lifecycle:
 
         Raises:
             AlignlabError: a stage failed in a way that the user can mend. What was done before stays done.
+            ConfigError: several processes would each walk the pipeline.
         """
+        self._check_processes()
         self._limit_threads()
         for step in self.steps:
             self.folder.status("running", stage=step.name)
@@ -64,6 +67,20 @@ class Lifecycle:
                 self._taken(step, artifact)
             self.artifacts[step.name] = artifact
             self.folder.add(step.name, artifact, step.inputs, time.perf_counter() - started, cached)
+
+    def _check_processes(self) -> None:
+        """One process walks the pipeline: a second one would wait for the first in the store, and that for the second.
+
+        A strategy that spawns its processes does so within a stage.
+        """
+        runtime, launched = self.runtime, int(os.environ.get("WORLD_SIZE") or 1)
+        if launched > 1:
+            raise ConfigError(f"WORLD_SIZE is {launched}: start the command once, and let trainer=ddp start processes")
+        if runtime.devices * runtime.num_nodes > 1 and not runtime.strategy.endswith("_spawn"):
+            raise ConfigError(
+                f"trainer.strategy={runtime.strategy} starts the whole command once for each of {runtime.devices} "
+                f"devices on {runtime.num_nodes} node(s); use trainer=ddp, which spawns them within a stage"
+            )
 
     def _taken(self, step: Step, artifact: Artifact) -> None:
         """Say that a stage came from the store, and (once) if other versions made it: its fingerprint cannot tell."""
@@ -93,9 +110,11 @@ class Lifecycle:
         started = time.perf_counter()
         with self._tracker(step, folder, work) as tracker:
             context = StageContext(step.name, folder, work, self.runtime, tracker)
-            metrics = _finite(stage.run(inputs, context), step.name)
+            try:
+                metrics = _finite(stage.run(inputs, context), step.name)
+            finally:  # where it failed, what the data was taken for may be why
+                self._tell(step, tracker)
             tracker.summary(metrics)
-            self._tell(step, tracker)
         write_json(folder / METRICS, metrics)
         return _manifest(step, stage, inputs, time.perf_counter() - started)
 
@@ -108,7 +127,12 @@ class Lifecycle:
 
     def _open(self, step: Step, name: str) -> Artifact:
         source = step.inputs[name]
-        return self.artifacts[source] if name in step.from_stages else Artifact.open(source)
+        if name in step.from_stages:
+            return self.artifacts[source]
+        artifact = Artifact.open(source)
+        if artifact.fingerprint != step.prints[name]:
+            raise StoreError(f"{step.name}: {source} has changed since this run began; start it again")
+        return artifact
 
     def _tracker(self, step: Step, folder: Path, work: Path) -> AbstractContextManager[Tracker]:
         if self.tracking is None:

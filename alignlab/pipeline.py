@@ -29,6 +29,7 @@ class Step:
         config: its resolved configuration.
         inputs: for each input, the name of another stage or a folder.
         from_stages: those inputs that are stages.
+        prints: the fingerprint of each input.
         fingerprint: of what it will make.
         builder: builds the stage; shared, so that all stages read the same data once.
     """
@@ -38,6 +39,7 @@ class Step:
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
     from_stages: frozenset[str]
+    prints: Mapping[str, str]
     fingerprint: str
     builder: Builder
 
@@ -72,7 +74,7 @@ def plan(pipeline: Mapping[str, Mapping[str, Any]], runtime: Runtime) -> list[St
             whole["precision"] = runtime.precision
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
         key = fingerprint(whole)
-        steps[name] = Step(name, type(stages[name]), pipeline[name], inputs[name], from_stages, key, builder)
+        steps[name] = Step(name, type(stages[name]), pipeline[name], inputs[name], from_stages, prints, key, builder)
     return list(steps.values())
 
 

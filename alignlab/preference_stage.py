@@ -32,6 +32,8 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
     held_out: list[Comparison]
     """The validation split, in the order of its file."""
 
+    NOT_IDENTITY: ClassVar[frozenset[str]] = TrainingStage.NOT_IDENTITY | {"on_bad_record"}
+    """What was made with "stop" met no such pair, and would have been the same with "skip"."""
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
         "preferences": frozenset({"preferences"}),

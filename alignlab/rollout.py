@@ -95,6 +95,29 @@ def leaves_room(policy: Policy, prompt: Prompt) -> bool:
     return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
 
 
+def fitting(policy: Policy, prompts: Sequence[Prompt], skip: bool, say: Callable[[str], None]) -> list[Prompt]:
+    """The prompts that leave room for an answer.
+
+    Args:
+        skip: leave the others out and say how many; if not, the first one is an error.
+
+    Raises:
+        DataError: there is one that does not, or none that does.
+    """
+    kept = [p for p in prompts if leaves_room(policy, p)]
+    if len(kept) == len(prompts):
+        return kept
+    first = next(p for p in prompts if not leaves_room(policy, p))
+    what = f"{len(prompts) - len(kept)} of {len(prompts)} prompts fill the model's context of {policy.context} tokens"
+    if not skip or not kept:
+        raise DataError(
+            f"{what} and leave no room for an answer; raise the context, or leave them out with "
+            f"data.on_bad_record=skip; the first: {first.text[:60]!r}"
+        )
+    say(f"{what} and are left out")
+    return kept
+
+
 def complete(
     policy: Policy, texts: Sequence[str], sampling: Sampling, seed: int, batch_size: int = 256
 ) -> list[Sample]:

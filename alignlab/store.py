@@ -73,6 +73,8 @@ class Store:
     def _build(self, key: str, build: Callable[[Path, Path], dict[str, Any]]) -> None:
         work = self.root / "work" / key[:32]
         work.mkdir(exist_ok=True)
+        for begun in (self.root / "objects").glob(f".{key[:12]}-*"):
+            shutil.rmtree(begun, ignore_errors=True)  # by one who was killed: the lock is ours
         # On the same file system as its destination, so that publishing is one rename.
         folder = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root / "objects"))
         try:
@@ -89,9 +91,11 @@ class Store:
 
 
 def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
+    for entry in folder.rglob("*"):
+        if entry.is_dir():
+            _sync_folder(entry)
+        else:
+            with entry.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)
 

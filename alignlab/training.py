@@ -143,7 +143,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         return ()
 
     def validate_now(self) -> dict[str, float]:
-        """Validation metrics of the model as it is, in evaluation mode: `loss` and the objective's, over units."""
+        """Validation metrics of the model as it is, in evaluation mode: `loss` and the objective's, over units.
+
+        Empty where nothing was held out.
+        """
         return self._means(self.validation_batches())
 
     # ---- running --------------------------------------------------------------------------------------------------
@@ -259,8 +262,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
     # ---- means over batches ---------------------------------------------------------------------------------------
     @torch.no_grad()
     def _means(self, batches: Sequence[B]) -> dict[str, float]:
-        """Loss and metrics over all units of some batches, in evaluation mode."""
+        """Loss and metrics over all units of some batches, in evaluation mode; nothing where there are none."""
         self.eval()
+        if not batches:
+            return {}
         terms: dict[str, Mean] = {}
         metrics: dict[str, Mean] = {}
         for whole in batches:

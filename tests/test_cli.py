@@ -270,6 +270,16 @@ def test_a_folder_of_ones_own_options_is_taken(capsys: pytest.CaptureFixture[str
     assert "5 of 6" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "override", ["+pipeline.base.objective.api_key=hunter2", "+api_key=hunter2", "pipeline.base={hf_token:hunter2}"]
+)
+def test_a_secret_on_the_command_line_reaches_no_file(override: str) -> None:
+    assert main(["experiment=fake", override, "hydra.run.dir=run"]) == 1
+    assert read_status(Path("run")) == "failed"
+    written = "".join(f.read_text() for f in Path("run").rglob("*") if f.is_file())
+    assert "hunter2" not in written
+
+
 def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment=troubled", "pipeline.trouble.how=bug", "hydra.run.dir=run"]) == 1
     assert "Traceback" in (error := capsys.readouterr().err) and "RuntimeError: a bug" in error

@@ -31,7 +31,7 @@ def fakes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def checked(*overrides: str) -> config.Experiment:
     """As the command does it."""
     with config.hydra_session():
-        cfg, stage = config.composed(config.rewritten(overrides, overrides))
+        cfg, stage = config.composed(config.rewritten(overrides, []))
         return config.check(cfg, stage)
 
 

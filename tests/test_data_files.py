@@ -1,6 +1,8 @@
 """Files: shapes, splits, bad input, digests; each message names file, line and what to do."""
 
+import csv
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,58 @@ def test_instruction_shapes_are_told_by_their_columns(tmp_path: Path, name: str)
 def test_preference_shapes_are_told_by_their_columns(tmp_path: Path, name: str) -> None:
     row, expected = PREFERENCES[name]
     assert everything("preferences", write(tmp_path / "a.jsonl", row)) == [expected]
+
+
+ANSWERS = [{"role": "assistant", "content": a} for a in (A, B)]
+LONGER = [*TURNS, {"role": "user", "content": "Another."}]
+PROMPTED = {
+    "a system column": (
+        {"system": "Be short.", "prompt": Q, "chosen": A, "rejected": B},
+        Comparison(Prompt.user(Q, "Be short."), A, B),
+    ),
+    "answers as messages": ({"prompt": Q, "chosen": ANSWERS[:1], "rejected": ANSWERS[1:]}, Comparison(ASK, A, B)),
+    "the prompt once more in each answer": (
+        {"prompt": Q, "chosen": [TURNS[1], ANSWERS[0]], "rejected": [TURNS[1], ANSWERS[1]]},
+        Comparison(ASK, A, B),
+    ),
+    "with the system's message": (
+        {"prompt": Q, "chosen": [*TURNS[:2], ANSWERS[0]], "rejected": [*TURNS[:2], ANSWERS[1]]},
+        Comparison(Prompt.user(Q, "Be short."), A, B),
+    ),
+    "a longer conversation that begins with the prompt": (
+        {"prompt": Q, "chosen": [*LONGER, ANSWERS[0]], "rejected": [*LONGER, ANSWERS[1]]},
+        Comparison(Prompt(tuple(Message(m["role"], m["content"]) for m in LONGER)), A, B),
+    ),
+    "a transcript as the prompt": ({"prompt": HH, "chosen": A, "rejected": B}, Comparison(HH_PROMPT, A, B)),
+    "transcripts beside their prompt": (
+        {"prompt": HH, "chosen": HH + A, "rejected": HH + B},
+        Comparison(HH_PROMPT, A, B),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_a_conversation_beside_its_prompt_keeps_all_its_turns(tmp_path: Path, name: str) -> None:
+    row, expected = PROMPTED[name]
+    assert everything("preferences", write(tmp_path / "a.jsonl", row)) == [expected]
+
+
+@pytest.mark.parametrize("written", [json.dumps, repr], ids=["json", "python"])
+def test_a_table_may_hold_lists_of_messages(tmp_path: Path, written: Any) -> None:
+    """As pandas and datasets write them into a cell."""
+    rows = io.StringIO()
+    table = csv.writer(rows)
+    table.writerow(["prompt", "chosen", "rejected"])
+    table.writerow([written(TURNS[1:2]), written(ANSWERS[:1]), written(ANSWERS[1:])])
+    (tmp_path / "a.csv").write_text(rows.getvalue(), encoding="utf-8")
+    assert everything("preferences", str(tmp_path / "a.csv")) == [Comparison(ASK, A, B)]
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"question": Q, "context": "", "answer": A, "level": 3})
+    files = Files(instructions=file, validation_fraction=0.0)
+    assert files.instructions("train") == (Example(ASK, A),)
+    assert files.notes()[0].endswith("(question, answer, [context]) (columns not used: level)")
 
 
 def test_every_assistant_turn_of_a_conversation_is_an_example(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ GOOD = {"instruction": "Name a colour.", "output": "Blue."}
 PAIR = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "No."}
 
 
+LATER = [{"role": "user", "content": "And another?"}, {"role": "assistant", "content": "Red."}]
+
+
 def lines(path: Path, *rows: Any) -> str:
     path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
     return str(path)
@@ -94,7 +97,15 @@ def test_a_bad_conversation_says_what_is_wrong(tmp_path: Path, messages: object,
             "it must end with the assistant's answer",
         ),
         ({"chosen": 3, "rejected": "x"}, "field 'chosen' must be text, found a number: 3"),
-        ({**PAIR, "chosen": [message("user", "x")]}, "field 'chosen': the last message must be the assistant's"),
+        ({**PAIR, "chosen": [message("user", "x")]}, "field 'chosen': it must end with the assistant's answer"),
+        (
+            {**PAIR, "chosen": [message("user", "other"), message("assistant", "x")]},
+            "field 'chosen': its conversation does not begin with the record's prompt",
+        ),
+        (
+            {**PAIR, "chosen": [message("user", PAIR["prompt"]), message("assistant", "a"), *LATER]},
+            "chosen and rejected differ before their last answers",
+        ),
         ({**PAIR, "prompt": [message("assistant", "x")]}, "field 'prompt': the message before an answer must be"),
     ],
 )
@@ -194,7 +205,7 @@ def test_unknown_columns_list_what_is_accepted_and_what_is_nearest(tmp_path: Pat
     for part in (
         "a.jsonl:1: the columns (instruction, outptu)",
         "nearest: alpaca, which lacks output",
-        "question_answer (question, answer)",
+        "question_answer (question, answer, [context])",
     ):
         assert part in str(caught.value)
 

@@ -9,6 +9,8 @@ import pytest
 from alignlab.data.files import Files
 from alignlab.data.records import Document
 from alignlab.errors import DataError
+from alignlab.identity import identity
+from alignlab.instantiate import Builder
 
 
 def write(path: Path, *records: Any) -> str:
@@ -100,3 +102,22 @@ def test_text_without_blank_lines_is_cut_at_line_ends(tmp_path: Path) -> None:
 def test_records_with_text_are_documents_too(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     assert corpus(file, json.dumps([{"text": "One."}, "Two."])) == [Document("One."), Document("Two.")]
+
+
+def test_a_file_that_changes_after_its_digest_was_taken_is_refused(tmp_path: Path) -> None:
+    """Or what is read would stand in the store under the fingerprint of what was there when the run was planned."""
+    files = Files(instructions=write(tmp_path / "a.jsonl", *numbered(40)))
+    planned = files.content_digest()
+    write(tmp_path / "a.jsonl", *numbered(41))
+    assert files.content_digest() == planned
+    with pytest.raises(DataError, match=r"a\.jsonl has changed since this run began; start it again"):
+        files.instructions("train")
+    assert Files(instructions=str(tmp_path / "a.jsonl")).content_digest() != planned
+
+
+def test_what_is_done_about_bad_records_is_no_part_of_what_is_made(tmp_path: Path) -> None:
+    """What "stop" made met none, so "skip" would have made the same: it is found in the store after a change of mind."""
+    file = write(tmp_path / "a.jsonl", *numbered(20))
+    node = {"_target_": "alignlab.data.files.Files", "instructions": file}
+    found = [identity({**node, "on_bad_record": choice}, "data", Builder()) for choice in ("stop", "skip")]
+    assert found[0] == found[1]

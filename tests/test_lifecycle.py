@@ -10,7 +10,7 @@ import pytest
 from fake_plugins import FAKES, declare
 
 from alignlab.artifact import Artifact
-from alignlab.errors import AlignlabError, ConfigError, DataError, PipelineError
+from alignlab.errors import AlignlabError, ConfigError, DataError, PipelineError, StoreError
 from alignlab.lifecycle import Lifecycle
 from alignlab.pipeline import Step, plan
 from alignlab.run_folder import RunFolder, read_status
@@ -94,6 +94,35 @@ def test_a_folder_can_be_an_input(tmp_path: Path) -> None:
     assert prints(stages) == prints({"tuned": make(size=3, inputs={"policy": made["artifact"]})})
     whole = prints({"base": make(size=2), "tuned": make(size=3, inputs={"policy": "base"})})
     assert prints(stages)["tuned"] == whole["tuned"], "an artifact is what it is, however it is referred to"
+
+
+def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    steps = plan({"tuned": make(size=3, inputs={"policy": str(folder)})}, Runtime())
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "vocab_size": 3}')
+    with pytest.raises(StoreError, match="mine has changed since this run began"):
+        Lifecycle(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run")).run()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "launched", "message"),
+    [
+        (Runtime(), "2", "WORLD_SIZE is 2: start the command once"),
+        (Runtime(devices=2), None, "strategy=auto starts the whole command once for each of 2 devices"),
+        (Runtime(devices=2, strategy="ddp"), None, "use trainer=ddp, which spawns them"),
+    ],
+)
+def test_several_processes_may_not_walk_one_pipeline(
+    runtime: Runtime, launched: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for what the other one holds."""
+    if launched:
+        monkeypatch.setenv("WORLD_SIZE", launched)
+    steps = plan({"base": make()}, runtime)
+    with pytest.raises(ConfigError, match=message):
+        Lifecycle(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run"), runtime).run()
 
 
 # ---- fingerprints ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
 from alignlab.model import Llama
 from alignlab.policy import Policy
-from alignlab.rollout import Sampling, complete, generate, pick
+from alignlab.rollout import Sampling, complete, fitting, generate, pick
 
 PROMPTS = [Prompt.user(" ".join(["w1"] * n)) for n in (1, 7, 3, 3, 12, 1)]
 
@@ -109,3 +109,15 @@ def test_a_prompt_that_leaves_no_room_is_an_error(policy: Policy) -> None:
 def test_impossible_sampling_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
+
+
+def test_a_prompt_that_fills_the_context_stops_or_is_left_out_and_counted(policy: Policy) -> None:
+    long = Prompt.user(" ".join(["w1"] * 40))
+    said: list[str] = []
+    assert fitting(policy, PROMPTS, False, said.append) == PROMPTS and not said
+    with pytest.raises(DataError, match=r"1 of 7 prompts fill the model's context of 32 tokens .*on_bad_record=skip"):
+        fitting(policy, [*PROMPTS, long], False, said.append)
+    assert fitting(policy, [*PROMPTS, long], True, said.append) == PROMPTS
+    assert said == ["1 of 7 prompts fill the model's context of 32 tokens and are left out"]
+    with pytest.raises(DataError, match="1 of 1 prompts"):
+        fitting(policy, [long], True, said.append)

@@ -15,7 +15,7 @@ from rich.console import Console
 from alignlab.errors import ConfigError
 from alignlab.trackers import connection
 from alignlab.trackers.curves import Curves
-from alignlab.trackers.redact import REDACTED, redact
+from alignlab.trackers.redact import REDACTED, redact, redact_override
 from alignlab.trackers.terminal import Bar, PlainLines, clock, facts, short
 from alignlab.tracking import Tracking
 
@@ -183,6 +183,20 @@ def test_secrets_are_redacted_and_nothing_else_is() -> None:
         "tokenizer": {"size": 512}, "max_new_tokens": 32, "keep": "best", "monkey": "abc", "keys": 3, "token": None,
         "url": f"https://{REDACTED}@example.org/x", "note": f"use {REDACTED}",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("pipeline.label.reward.api_key=hunter2", f"pipeline.label.reward.api_key={REDACTED}"),
+        ("++hub.token=x=y", f"++hub.token={REDACTED}"),
+        ("pipeline.dpo.objective.beta=0.05", "pipeline.dpo.objective.beta=0.05"),
+        ("tokenizer=bpe", "tokenizer=bpe"),
+        ("~pipeline.ppo", "~pipeline.ppo"),
+    ],
+)
+def test_secrets_are_redacted_in_overrides(typed: str, kept: str) -> None:
+    assert redact_override(typed) == kept
 
 
 # ---- W&B ------------------------------------------------------------------------------------------------------------

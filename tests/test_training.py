@@ -1,6 +1,8 @@
 """The training loop: what is learnt depends on neither the memory budget nor the number of processes."""
 
 import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,36 @@ def test_intermediate_best_and_last_models_are_published(tmp_path: Path) -> None
     assert metrics["steps"] == 6
     published = dict(Policy.load(tmp_path / "out").named_parameters())
     assert furthest({k: v.detach() for k, v in published.items()}, parameters(stage)) == 0.0
+
+
+@pytest.mark.parametrize("dies_at", [3, 5])
+def test_a_run_that_was_killed_publishes_its_intermediate_models_too(dies_at: int, tmp_path: Path) -> None:
+    settings = {"steps": 6, "save_every": 2, "checkpoint_every": 1}
+    killed = stage_of("dpo", 100_000, **settings)
+    killed.__class__ = Mortal
+    killed.dies_at = dies_at  # type: ignore[attr-defined]
+    with pytest.raises(Dies):
+        train(killed, tmp_path)
+    shutil.rmtree(tmp_path / "out")  # what the store does with the folder of a stage that failed
+    train(stage_of("dpo", 100_000, **settings), tmp_path)
+    assert {f.name for f in (tmp_path / "out" / "checkpoints").iterdir()} == {f"step-00000{k}" for k in range(1, 7)}
+
+
+class Unvalidated(Fixed):
+    """Nothing is held out."""
+
+    def validation_batches(self) -> Sequence[Batch]:
+        return []
+
+
+def test_without_anything_held_out_the_last_model_is_published(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 100_000, steps=6, validate_every=2, patience=1)
+    stage.__class__ = Unvalidated
+    metrics = train(stage, tmp_path)
+    assert metrics.keys() == {"train_loss", "steps", "best_step"} and metrics["steps"] == 6
+    whole = stage_of("dpo", 100_000, steps=6)
+    train(whole, tmp_path / "whole")
+    assert furthest(parameters(stage), parameters(whole)) == 0.0
 
 
 class Worsens(Fixed):

@@ -9,6 +9,7 @@ from alignlab.data.records import Message, Prompt, Role
 
 Conversation = tuple[Message, ...]
 
+_TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:", re.DOTALL)
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
@@ -30,6 +31,11 @@ def of_transcript(text: str) -> Conversation:
     return tuple(Message(_SPEAKERS[who], "\n\n".join(s.strip() for s in said).strip()) for who, said in joined)
 
 
+def is_transcript(text: str) -> bool:
+    """Whether a text is a transcript, and not something that a user wrote."""
+    return _TRANSCRIPT.match(text) is not None
+
+
 def of_messages(value: Sequence[Any]) -> Conversation:
     """A list of `{"role", "content"}`.
 
@@ -45,6 +51,8 @@ def _message(value: object, number: int) -> Message:
     if not isinstance(value, dict):
         raise ValueError(f"message {number} must be an object with role and content, found {type(value).__name__}")
     role, content = value.get("role"), value.get("content")
+    if role is None and {"from", "value"} <= value.keys():
+        raise ValueError(f"message {number} has from and value; rename them to role ({', '.join(_ROLES)}) and content")
     if role not in _ROLES:
         raise ValueError(f"message {number} has role {role!r}; it must be one of {', '.join(_ROLES)}")
     if not isinstance(content, str):
@@ -98,6 +106,28 @@ def compared(chosen: Conversation, rejected: Conversation) -> tuple[Prompt, str,
     if prompt != other:
         raise ValueError("chosen and rejected differ before their last answers, so they do not answer one prompt")
     return prompt, better, worse
+
+
+def replied(prompt: Prompt, conversation: Conversation) -> tuple[Prompt, str]:
+    """What a field beside a prompt holds: an answer alone, or the whole conversation over again, up to its answer.
+
+    Raises:
+        ValueError: it does not end with an answer, or begins another conversation than the prompt does.
+    """
+    if len(conversation) == 1 and conversation[0].role == "assistant":
+        return prompt, conversation[0].content
+    whole, answer = last_answer(conversation)
+    begun, asked = _without_system(whole), _without_system(prompt)
+    if begun[: len(asked)] != asked:
+        raise ValueError(
+            "its conversation does not begin with the record's prompt; drop the prompt, or mend one of them"
+        )
+    system = [m for m in prompt.messages if m.role == "system" and m not in whole.messages]
+    return Prompt((*system, *whole.messages)), answer
+
+
+def _without_system(prompt: Prompt) -> Conversation:
+    return tuple(m for m in prompt.messages if m.role != "system")
 
 
 def opening(prompt: Prompt) -> str:

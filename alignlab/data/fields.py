@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 from alignlab.data import conversations
 from alignlab.data.conversations import Conversation
 from alignlab.data.reading import Raw
-from alignlab.data.records import Prompt
+from alignlab.data.records import Message, Prompt
 from alignlab.errors import DataError
 
 T = TypeVar("T")
 
-_FLAGS = {"true": True, "1": True, "good": True, "false": False, "0": False, "bad": False}
+_FLAGS = dict.fromkeys(("true", "1", "1.0", "good"), True) | dict.fromkeys(("false", "0", "0.0", "bad"), False)
 _NAMES = {"str": "text", "int": "a number", "float": "a number", "dict": "an object", "bool": "true or false"}
 
 
@@ -77,20 +77,32 @@ class Fields:
         return self.checked(name, lambda: conversations.of_transcript(text))
 
     def prompt(self, name: str) -> Prompt:
-        """A text, or a list of messages that ends with the user's."""
-        if not isinstance(self._value(name), list):
-            return Prompt.user(self.text(name))
-        messages = self.messages(name)
-        return self.checked(name, lambda: conversations.as_prompt(messages))
+        """A text, a transcript, or a list of messages that ends with the user's; with the column `system`, if any."""
+        value, system = self._value(name), self.optional_text("system")
+        if isinstance(value, list):
+            said = self.messages(name)
+        else:
+            text = self.text(name)
+            said = conversations.of_transcript(text) if conversations.is_transcript(text) else (Message("user", text),)
+        if said[-1] == Message("assistant", ""):  # "...\n\nAssistant:" asks for the answer
+            said = said[:-1]
+        before = (Message("system", system),) if system else ()
+        return self.checked(name, lambda: conversations.as_prompt((*before, *said)))
 
-    def answer(self, name: str) -> str:
-        """A text, or a list of messages of which the last is the assistant's."""
-        if not isinstance(self._value(name), list):
-            return self.text(name)
-        last = self.messages(name)[-1]
-        if last.role != "assistant":
-            raise bad_record(self.where, f"field {name!r}: the last message must be the assistant's")
-        return last.content
+    def reply(self, name: str, prompt: Prompt) -> tuple[Prompt, str]:
+        """A prompt and its answer: a text, or messages or a transcript, which may hold the prompt over again."""
+        value = self._value(name)
+        if not isinstance(value, list) and not conversations.is_transcript(self.text(name)):
+            return prompt, self.text(name)
+        said = self.conversation(name)
+        return self.checked(name, lambda: conversations.replied(prompt, said))
+
+    def replies(self, prompt: Prompt) -> tuple[Prompt, str, str]:
+        """The fields `chosen` and `rejected`, as answers to one prompt."""
+        (asked, better), (other, worse) = self.reply("chosen", prompt), self.reply("rejected", prompt)
+        if asked != other:
+            raise bad_record(self.where, "chosen and rejected differ before their last answers")
+        return asked, better, worse
 
     def checked(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns; its `ValueError` becomes a complaint about the field `name`."""

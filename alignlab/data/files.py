@@ -43,8 +43,11 @@ class Files(DataSource):
     """
 
     VERSION: ClassVar[str] = "1"
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"corpus", "instructions", "preferences", "labelled", "require"})
-    """Where the files lie does not matter; their contents do, by `content_digest`."""
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"corpus", "instructions", "preferences", "labelled", "require", "on_bad_record"}
+    )
+    """Where the files lie does not matter; their contents do, by `content_digest`. Nor does what is done about bad
+    records: whatever was made with "stop" met none, and would have been the same with "skip"."""
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class Files(DataSource):
         self.document_characters = document_characters
         self.require = tuple(_checked_role("require", role) for role in require)
         self._loaded: dict[Role, Loaded[Any]] = {}
+        self._digests: dict[Path, str] = {}
         self._check_files()
 
     def _check_files(self) -> None:
@@ -127,8 +131,10 @@ class Files(DataSource):
         total = hashlib.sha256()
         for role, paths in self.files.items():
             for path in paths:
+                if path not in self._digests:
+                    self._digests[path] = digest_of_file(path)
                 # The suffix decides how the content is read.
-                total.update(f"{role}\0{reading.suffix(path)}\0{digest_of_file(path)}\n".encode())
+                total.update(f"{role}\0{reading.suffix(path)}\0{self._digests[path]}\n".encode())
         return total.hexdigest()
 
     def notes(self) -> Sequence[str]:
@@ -146,7 +152,14 @@ class Files(DataSource):
                 self.document_characters,
             )
             self._loaded[role] = loader.load(self.files[role])
+            self._check_unchanged(self.files[role])
         return self._loaded[role].train if split == "train" else self._loaded[role].validation
+
+    def _check_unchanged(self, paths: Sequence[Path]) -> None:
+        """A file is read long after its digest went into a fingerprint; in between somebody may have written to it."""
+        for path in paths:
+            if path in self._digests and digest_of_file(path) != self._digests[path]:
+                raise DataError(f"{path} has changed since this run began; start it again, once the file is finished")
 
 
 def _paths(names: Named) -> tuple[Path, ...]:

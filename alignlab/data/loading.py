@@ -84,12 +84,14 @@ class Loader:
                 if not self.skip:
                     raise
                 tally.bad.append(str(error))
-        tally.taken.append(f"{len(tally.records) - before} from {path} as {shape}")
+        unused = [c for c in _columns(raws) if c not in (*shape.columns, *shape.optional, shapes.SYSTEM)]
+        left = f" (columns not used: {', '.join(unused)})" if unused else ""
+        tally.taken.append(f"{len(tally.records) - before} from {path} as {shape}{left}")
 
     def _shape(self, raws: Sequence[Raw]) -> Shape:
         if self.shape is not None:
             return shapes.named(self.role, self.shape)
-        columns = list(dict.fromkeys(str(k) for raw in raws for k, v in raw.fields.items() if v is not None))
+        columns = _columns(raws)
         broken = next((raw for raw in raws if raw.problem), None)
         if not columns and broken:
             raise bad_record(broken.where, broken.problem)
@@ -132,6 +134,11 @@ class Loader:
         if tally.bad:
             notes.append(f"{self.role}: {len(tally.bad)} bad records skipped; the first: {tally.bad[0]}")
         return notes
+
+
+def _columns(raws: Sequence[Raw]) -> list[str]:
+    """The columns that hold anything, in the order in which they are met."""
+    return list(dict.fromkeys(str(k) for raw in raws for k, v in raw.fields.items() if v is not None))
 
 
 def _key(record: Record) -> str:

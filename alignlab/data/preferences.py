@@ -45,5 +45,8 @@ def read(artifact: Artifact, split: Split) -> list[Comparison]:
         except (KeyError, TypeError) as error:
             raise DataError(f"{where}: a preference needs prompt, chosen, rejected and split ({error!r})") from error
     if not found:
-        raise DataError(f"{artifact.path / PREFERENCES} holds no {split} comparison; label more prompts")
+        raise DataError(
+            f"{artifact.path / PREFERENCES} holds no {split} comparison; label more prompts, or set "
+            f"data.validation_fraction above 0"
+        )
     return found

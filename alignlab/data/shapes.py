@@ -16,6 +16,8 @@ from alignlab.errors import ConfigError, DataError
 
 Role = Literal["corpus", "instructions", "preferences", "labelled"]
 Record = Document | Example | Comparison | Labelled
+SYSTEM = "system"
+"""A column that every shape with a prompt also reads."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ def _text(row: Fields) -> list[Document]:
     return [Document(row.text("text"), row.where)]
 
 
-def _instructed(instruction: str, context: str) -> Prompt:
-    return Prompt.user(f"{instruction}\n\n{context}" if context.strip() else instruction)
+def _instructed(instruction: str, context: str, system: str = "") -> Prompt:
+    return Prompt.user(f"{instruction}\n\n{context}" if context.strip() else instruction, system)
+
+
+def _alpaca_prompt(row: Fields) -> Prompt:
+    return _instructed(row.text("instruction"), row.optional_text("input"), row.optional_text("system"))
 
 
 def _alpaca(row: Fields) -> list[Example]:
-    prompt = _instructed(row.text("instruction"), row.optional_text("input"))
-    return [Example(prompt, row.text("output"), source=row.where)]
+    return [Example(_alpaca_prompt(row), row.text("output"), source=row.where)]
 
 
 def _messages(row: Fields) -> list[Example]:
@@ -59,15 +64,17 @@ def _messages(row: Fields) -> list[Example]:
 
 
 def _prompt_completion(row: Fields) -> list[Example]:
-    return [Example(row.prompt("prompt"), row.answer("completion"), source=row.where)]
+    return [Example(*row.reply("completion", row.prompt("prompt")), source=row.where)]
 
 
 def _prompt_completion_label(row: Fields) -> list[Labelled]:
-    return [Labelled(row.prompt("prompt"), row.answer("completion"), row.flag("label"), row.where)]
+    prompt, answer = row.reply("completion", row.prompt("prompt"))
+    return [Labelled(prompt, answer, row.flag("label"), row.where)]
 
 
 def _question_answer(row: Fields) -> list[Example]:
-    return [Example(Prompt.user(row.text("question")), row.text("answer"), source=row.where)]
+    prompt = _instructed(row.text("question"), row.optional_text("context"), row.optional_text("system"))
+    return [Example(prompt, row.text("answer"), source=row.where)]
 
 
 def _self_instruct(row: Fields) -> list[Example]:
@@ -77,12 +84,11 @@ def _self_instruct(row: Fields) -> list[Example]:
 
 
 def _prompt_chosen_rejected(row: Fields) -> list[Comparison]:
-    return [Comparison(row.prompt("prompt"), row.answer("chosen"), row.answer("rejected"), row.where)]
+    return [Comparison(*row.replies(row.prompt("prompt")), row.where)]
 
 
 def _alpaca_chosen_rejected(row: Fields) -> list[Comparison]:
-    prompt = _instructed(row.text("instruction"), row.optional_text("input"))
-    return [Comparison(prompt, row.text("chosen"), row.text("rejected"), row.where)]
+    return [Comparison(*row.replies(_alpaca_prompt(row)), row.where)]
 
 
 def _transcripts(row: Fields) -> list[Comparison]:
@@ -105,7 +111,7 @@ SHAPES: Mapping[Role, tuple[Shape, ...]] = {
         Shape("alpaca", ("instruction", "output"), _alpaca, ("input",)),
         *_LABELLED,
         Shape("prompt_completion", ("prompt", "completion"), _prompt_completion),
-        Shape("question_answer", ("question", "answer"), _question_answer),
+        Shape("question_answer", ("question", "answer"), _question_answer, ("context",)),
         *_PREFERENCES,
     ),
     "preferences": _PREFERENCES,

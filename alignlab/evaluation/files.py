@@ -94,6 +94,8 @@ class FilesEvaluation(Evaluation):
         if not self.data.has("corpus"):
             return {}
         documents = _some(self.data.documents("validation"), self.records)
+        if not documents:
+            return {}
         logp, tokens = _score(policy, document_rows(policy.tokenizer, documents, policy.context))
         loss = -float(logp.sum() / tokens.sum())
         characters = sum(len(d.text) for d in documents)
@@ -107,6 +109,8 @@ class FilesEvaluation(Evaluation):
         if not self.data.has("instructions"):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
+        if not examples:
+            return {}
         logp, tokens = _score(policy, example_rows(policy.tokenizer, examples, Truncation(policy.context), skip=True))
         loss = -float(logp.sum() / tokens.sum())
         return {"answer_loss": loss, "answer_perplexity": math.exp(loss)}
@@ -115,6 +119,8 @@ class FilesEvaluation(Evaluation):
         if not self.data.has("preferences"):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
+        if not pairs:
+            return {}
         rows = comparison_rows(policy.tokenizer, pairs, Truncation(policy.context), skip=True)
         logp, tokens = _score(policy, [row for pair in rows for row in pair])
         return {

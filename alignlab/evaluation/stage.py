@@ -50,7 +50,7 @@ class Evaluate(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Measure the policy."""
-        policy = Policy.load(inputs["policy"])
+        policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
         metrics: dict[str, float] = {}
         rows: list[Row] = []
         for number, (name, evaluation) in enumerate(self.evaluations.items()):

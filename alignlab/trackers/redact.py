@@ -33,5 +33,11 @@ def redact(value: Any, name: str = "") -> Any:
     return _VALUE.sub(REDACTED, value) if isinstance(value, str) else value
 
 
+def redact_override(text: str) -> str:
+    """An override as typed, `a.b.api_key=...`, in which the value of a secret reads `<redacted>`."""
+    key, equals, value = text.partition("=")
+    return f"{key}{equals}{redact(value, re.split('[.@/]', key)[-1])}"
+
+
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)

@@ -14,14 +14,14 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import RolloutBatch
 from alignlab.data.records import Prompt
 from alignlab.data.rows import mix, order_at, permutation
-from alignlab.data.source import DataSource
+from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError, PipelineError
 from alignlab.learned_reward import LearnedReward
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW, ParameterGroup
 from alignlab.policy import Policy
 from alignlab.reward import RewardSource
-from alignlab.rollout import Sampling
+from alignlab.rollout import Sampling, fitting
 from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
 from alignlab.training import Loop, TrainingStage
@@ -141,8 +141,8 @@ class PPOStage(TrainingStage[RolloutBatch]):
         source = self.reward if scorer is None else LearnedReward(scorer, budget)
         assert source is not None
         self.collector = Collector(reference, source, scorer, self.sampling, context.runtime, budget)
-        self._prompts = list(self.data.prompts("train"))
-        self._held_out = self._held_out_prompts()
+        self._prompts = self._fitting("train", context)
+        self._held_out = self._held_out_prompts(context)
         context.tracker.say(
             f"{len(self._prompts)} prompts, {len(self._held_out)} held out, scored by {type(source).__name__}; the "
             f"critic starts from the {'reward model' if self.critic.forecasts_reward else 'policy'}"
@@ -159,8 +159,12 @@ class PPOStage(TrainingStage[RolloutBatch]):
             )
         return Policy.load(inputs["reward"])
 
-    def _held_out_prompts(self) -> list[Prompt]:
-        held = list(self.data.prompts("validation"))
+    def _fitting(self, split: Split, context: StageContext) -> list[Prompt]:
+        skip = self.data.on_bad_record == "skip"
+        return fitting(self.policy, self.data.prompts(split), skip, context.tracker.say)
+
+    def _held_out_prompts(self, context: StageContext) -> list[Prompt]:
+        held = self._fitting("validation", context)
         if not self._prompts or not held:
             raise DataError(
                 f"{type(self).__name__}: {type(self.data).__name__} has {len(self._prompts)} prompts to train on and "

@@ -58,7 +58,8 @@ class SFT(TrainingStage[TokenBatch]):
         truncation = Truncation(length)
         tokenizer = self.policy.tokenizer
         self._rows = example_rows(tokenizer, self.data.instructions("train"), truncation, skip)
-        self._validation = example_rows(tokenizer, self.data.instructions("validation"), truncation, skip)
+        held_out = self.data.instructions("validation")
+        self._validation = example_rows(tokenizer, held_out, truncation, skip) if held_out else []
         self._documents: list[Row] = []
         if self.replay:
             self._documents = document_rows(tokenizer, self.data.documents("train"), length)
