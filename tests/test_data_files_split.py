@@ -116,7 +116,7 @@ def test_a_file_that_changes_after_its_digest_was_taken_is_refused(tmp_path: Pat
 
 
 def test_what_is_done_about_bad_records_is_no_part_of_what_is_made(tmp_path: Path) -> None:
-    """What "stop" made met none, so "skip" would have made the same: it is found in the store after a change of mind."""
+    """What "stop" made met none, so "skip" would have made the same, and finds it in the store."""
     file = write(tmp_path / "a.jsonl", *numbered(20))
     node = {"_target_": "alignlab.data.files.Files", "instructions": file}
     found = [identity({**node, "on_bad_record": choice}, "data", Builder()) for choice in ("stop", "skip")]
