@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alignlab.errors import StoreError
+from alignlab.errors import DataError, StoreError
 
 Kind = Literal["policy", "reward_model", "preferences", "evaluation", "report", "other"]
 
@@ -49,16 +49,15 @@ class Artifact:
         Raises:
             StoreError: there is no such folder, it holds nothing known, or a file is missing or changed.
         """
+        if not str(path):
+            raise StoreError("an input is empty; give the name of another stage or an existing folder")
         path = Path(path).expanduser()
         if not path.is_dir():
             raise StoreError(f"no such folder: {path}; an input is the name of another stage or an existing folder")
         if not (path / MANIFEST).is_file():
             return cls(path, _kind_from_content(path), digest_of_folder(path))
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            artifact = cls(path, manifest["kind"], manifest["fingerprint"], manifest)
-        except (json.JSONDecodeError, KeyError) as error:
-            raise StoreError(f"{path / MANIFEST} cannot be read ({error}); delete the folder and run again") from error
+        manifest = _manifest(path)
+        artifact = cls(path, manifest["kind"], manifest["fingerprint"], manifest)
         if verify:
             artifact.verify()
         return artifact
@@ -77,19 +76,53 @@ class Artifact:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The JSON lines of one of its files; nothing where the file is not there."""
+        """The JSON lines of one of its files; nothing where the file is not there.
+
+        Raises:
+            DataError: a line is not a JSON object; the message names file and line.
+        """
         file = self.path / name
-        if file.is_file():
-            with file.open(encoding="utf-8") as stream:
-                for line in stream:
-                    yield json.loads(line)
+        if not file.is_file():
+            return
+        with file.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{file}:{number}: broken JSON ({error})") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{file}:{number}: expected a JSON object, found {type(row).__name__}")
+                yield row
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an artifact.
+
+    Raises:
+        StoreError: it is damaged, or another kind of folder's.
+    """
+    file = path / MANIFEST
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{file} cannot be read ({error}); delete the folder and run again") from error
+    if isinstance(found, dict) and "stages" in found:
+        raise StoreError(f"{path} is a run's folder, not a stage's; the artifacts are in {path / 'stages'}")
+    wanted = {"kind": str, "fingerprint": str}
+    known = isinstance(found, dict) and all(isinstance(found.get(k), t) for k, t in wanted.items())
+    if not known or not isinstance(found.get("files", {}), dict):
+        raise StoreError(f"{file} is no artifact's manifest: it needs {', '.join(wanted)} and the digests of its files")
+    return dict(found)
 
 
 def _kind_from_content(path: Path) -> Kind:
     if (path / PREFERENCES).is_file():
         return "preferences"
     if (path / "config.json").is_file():
-        architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+        try:
+            architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+        except (ValueError, AttributeError) as error:
+            raise StoreError(f"{path / 'config.json'} cannot be read ({error})") from error
         return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
     raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {PREFERENCES}")
 

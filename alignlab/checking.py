@@ -8,6 +8,7 @@ for an int may not.
 
 import difflib
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -79,6 +80,9 @@ class Checker:
         hint = plain(hint)
         if self._known_bad(raw):
             return
+        if isinstance(value, float) and not math.isfinite(value):
+            self.problems.append(f"{path}: {owner.__name__} takes a finite number, not {value}")
+            return
         if is_target(value):
             made = self.object(value, raw, path)
             wanted = _classes(hint)
@@ -87,10 +91,10 @@ class Checker:
                 self.problems.append(f"{path}: {owner.__name__} takes {names}, not {made.__name__}")
         elif isinstance(value, Mapping) and (inner := _values_of(hint, Mapping)) is not None:
             for key, part in value.items():
-                self.value(part, _child(raw, key), inner, f"{path}.{key}", owner)
+                self.value(part, child(raw, key), inner, f"{path}.{key}", owner)
         elif isinstance(value, list) and (inner := _values_of(hint, Sequence)) is not None:
             for i, part in enumerate(value):
-                self.value(part, _child(raw, i), inner, f"{path}[{i}]", owner)
+                self.value(part, child(raw, i), inner, f"{path}[{i}]", owner)
         elif wanted_type := _misfit(value, hint):
             shown = _show(redact(value, path.rpartition(".")[2]))
             self.problems.append(
@@ -117,7 +121,7 @@ def _unknown(cls: type[Any], key: str, known: list[str], path: str) -> str:
     return f"{path}.{key}: {cls.__name__} takes no {key}; it takes {', '.join(known) or 'nothing'}"
 
 
-def _child(raw: Any, key: Any) -> Any:
+def child(raw: Any, key: Any) -> Any:
     """The part of the configuration before interpolation; a whole-node interpolation stands for all its parts."""
     return raw if isinstance(raw, str) or raw is None else raw[key]
 

@@ -4,20 +4,18 @@
 `alignlab plan ...` a verb. Nothing heavy is imported before something heavy is asked for.
 
 What goes wrong is one message and exit code 1 when the user can mend it (`AlignlabError`, Hydra's and OmegaConf's own
-errors), a traceback when it is a bug. SIGTERM keeps what is done, marks the run `preempted` and exits with 143.
+errors), a traceback when it is a bug. SIGTERM and Ctrl-C keep what is done, mark the run `preempted`
+and exit with 143 and 130.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from alignlab import stand_ins
 from alignlab.errors import AlignlabError, Preempted, suggestion
-
-PREEMPTED: Final = 143
-"""128 + SIGTERM."""
+from alignlab.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(list(arguments))
     except Preempted as error:
         _complain(error)
-        return PREEMPTED
+        return error.code
     except AlignlabError as error:
         _complain(error)
         return 1
@@ -76,20 +74,18 @@ def _unknown_verb(word: str, verbs: list[str]) -> AlignlabError:
 
 
 def _complain(error: object) -> None:
-    print(f"alignlab: {error}", file=sys.stderr, flush=True)
+    print(f"alignlab: {printable(str(error))}", file=sys.stderr, flush=True)
 
 
 # ---- Hydra -----------------------------------------------------------------------------------------------------------
 def _hydra(arguments: list[str]) -> int:
     import hydra
     from hydra._internal.utils import get_args_parser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from alignlab import config, foreign, jobs
     from alignlab.completion import print_verbs
 
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = get_args_parser().parse_intermixed_args(arguments)
     if parsed.config_path or parsed.config_name:
         raise AlignlabError(
             "alignlab composes from its own root and takes neither --config-path nor --config-name; put your options "
@@ -104,12 +100,11 @@ def _hydra(arguments: list[str]) -> int:
     jobs.begin()
     run = hydra.main(version_base=config.VERSION_BASE, config_path=None, config_name=config.NAME)(jobs.task)
     try:
-        if not parsed.shell_completion:
-            foreign.check(overrides, folders, parsed.multirun)
-        config.register()
-        _run(run, arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise AlignlabError(_message(error)) from error
+        with config.composing():
+            if not parsed.shell_completion:
+                foreign.check(overrides, folders, parsed.multirun)
+            config.register()
+            _run(run, arguments)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return jobs.exit_code()
@@ -145,15 +140,3 @@ def _as_typed(arguments: list[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
-
-
-def _message(error: BaseException) -> str:
-    """Hydra's message and its cause's, each once."""
-    found: list[str] = []
-    step: BaseException | None = error
-    while step is not None:
-        text = str(step).strip()
-        if text and not any(text in other for other in found):
-            found.append(text)
-        step = step.__cause__
-    return "\n".join(found)

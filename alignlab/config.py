@@ -5,12 +5,16 @@ here is plain: mappings, lists and scalars, checked
 against the constructors that they will be given to.
 """
 
+import os
+import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
+import yaml
 from hydra import compose, initialize
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
@@ -35,6 +39,8 @@ OBJECTS: Final = ("trainer", "tracking", "data", "model", "tokenizer")
 """Top-level keys that each hold one object."""
 REQUIRED: Final = ("trainer", "tracking")
 SCALARS: Final[Mapping[str, type]] = {"name": str, "seed": int, "store_dir": str}
+STAGE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]*")
+"""Stage names become names of files, of W&B job types, and parts of dotted paths."""
 KEYS: Final = (*SCALARS, *OBJECTS, "pipeline", "stage")
 
 
@@ -68,9 +74,49 @@ def top_groups() -> list[str]:
 @contextmanager
 def hydra_session(folders: Sequence[Path] = ()) -> Iterator[None]:
     """What `composed` needs around it."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: no such folder: {folder}")
     register(folders)
-    with initialize(version_base=VERSION_BASE, config_path=None, job_name="alignlab"):
+    with composing(), initialize(version_base=VERSION_BASE, config_path=None, job_name="alignlab"):
         yield
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """What goes wrong while Hydra composes, as one message: its own errors, and a file that is no configuration."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_of_hydra(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a file of options is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError("the defaults lists go round in a circle; does a file of options name itself?") from error
+    except OSError as error:
+        raise ConfigError(f"{error}; choose another folder (hydra.run.dir, hydra.sweep.dir)") from error
+    except Exception as error:
+        if not _raised_by_hydra(error):
+            raise
+        raise ConfigError(f"the configuration cannot be composed ({type(error).__name__}: {error})") from error
+
+
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra stumbled over what it was given: its own code raised, not ours."""
+    last = [frame.filename for frame in traceback.extract_tb(error.__traceback__)][-1:]
+    return any(f"{os.sep}{package}{os.sep}" in file for file in last for package in ("hydra", "omegaconf", "yaml"))
+
+
+def _of_hydra(error: BaseException) -> str:
+    """Hydra's message and its cause's, each once, without its search path."""
+    found: list[str] = []
+    step: BaseException | None = error
+    while step is not None:
+        text = str(step).partition("\nConfig search path:")[0].strip()
+        if text and not any(text in other for other in found):
+            found.append(text)
+        step = step.__cause__
+    return "\n".join(found)
 
 
 def expanded(overrides: Sequence[str]) -> list[list[str]]:
@@ -127,7 +173,7 @@ def check(cfg: Tree, stage: str | None) -> Experiment:
     Raises:
         ConfigError: whatever is wrong, each problem on a line with its whole dotted path.
     """
-    from alignlab.checking import Checker
+    from alignlab.checking import Checker, child
 
     plugins.load_all()
     resolved, raw = _resolve(cfg)
@@ -136,7 +182,7 @@ def check(cfg: Tree, stage: str | None) -> Experiment:
     for key in OBJECTS:
         _check_object(resolved.get(key), raw.get(key), key, checker)
     for name, node in _stages(resolved).items():
-        _check_stage(node, raw["pipeline"][name], f"pipeline.{name}", checker)
+        _check_stage(node, child(raw["pipeline"], name), f"pipeline.{name}", checker)
     if resolved.get("stage") is not None:
         _check_stage(resolved["stage"], raw["stage"], "stage", checker)
     checker.raise_problems()
@@ -159,8 +205,12 @@ def _resolve(cfg: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
 def _check_top(resolved: Mapping[str, Any], checker: Any) -> None:
     for key in resolved:
         if key not in KEYS:
-            hint = suggestion(str(key), [*KEYS, "experiment"])
+            hint = suggestion(str(key), [k for k in (*KEYS, "experiment") if k != key])
             checker.problems.append(f"{key}: no such key; there are {', '.join(KEYS)}{hint}")
+    if isinstance(resolved.get("seed"), int) and not 0 <= resolved["seed"] < 2**63:
+        checker.problems.append(f"seed: must be from 0 to 2**63 - 1, got {resolved['seed']}")
+    if resolved.get("store_dir") == "":
+        checker.problems.append("store_dir: is empty; name a folder")
     for key, wanted in SCALARS.items():
         value = resolved.get(key)
         if not isinstance(value, wanted) or isinstance(value, bool):
@@ -193,6 +243,9 @@ def _stages(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
     pipeline = resolved.get("pipeline") or {}
     if not isinstance(pipeline, Mapping):
         raise ConfigError(f"pipeline: expected stages by name, got {_short(pipeline)}")
+    for name in pipeline:
+        if not isinstance(name, str) or not STAGE_NAME.fullmatch(name):
+            raise ConfigError(f"pipeline: {name!r} is no name of a stage; use letters, digits, '_' and '-'")
     return pipeline
 
 

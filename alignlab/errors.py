@@ -20,6 +20,10 @@ class DataError(AlignlabError, ValueError):
     """A file or record cannot be used; the message names file and line."""
 
 
+class MissingDataError(DataError):
+    """A data source has no records of the kind that was asked for: no file was named."""
+
+
 class PipelineError(AlignlabError, ValueError):
     """Stages do not fit together: a missing input, a cycle, an artifact of the wrong kind."""
 
@@ -32,8 +36,20 @@ class NonFiniteError(AlignlabError, ArithmeticError):
     """A loss or gradient is NaN or infinite; raised before the optimizer step, so that the weights stay good."""
 
 
-class Preempted(AlignlabError):
-    """The process was asked to stop (SIGTERM); what was done so far is kept."""
+class Preempted(BaseException):
+    """The process was asked to stop; what was done so far is kept. No `except Exception` may swallow it.
+
+    Args:
+        message: why.
+        code: the process's exit code: 143 after SIGTERM, 130 after Ctrl-C.
+    """
+
+    def __init__(self, message: str, code: int = 143) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type["Preempted"], tuple[str, int]]:
+        return Preempted, (str(self), self.code)
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

@@ -8,23 +8,28 @@ one below `checkpoints/` when they differ, and intermediate ones when asked for.
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from alignlab import distributed
+from alignlab import distributed, stopping
+from alignlab.artifact import digest_of_file
+from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.stage import StageContext
 from alignlab.stats import Mean
 from alignlab.training import TrainingStage
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
+DIGEST = ".sha256"
 END = "end.json"
 
 
@@ -38,11 +43,28 @@ def fit(stage: TrainingStage[Any], context: StageContext) -> Mapping[str, float]
         stage.train()
         with _without_chatter():
             trainer = _trainer(stage, context, [_Reports(stage, context), keeper])
-            resume = context.work / LAST
-            trainer.fit(stage, ckpt_path=str(resume) if resume.is_file() else None, weights_only=True)
+            # Processes that the strategy spawns would never ask whether somebody wants them to stop.
+            alone = context.runtime.devices * context.runtime.num_nodes == 1
+            with stopping.deferred() if alone else contextlib.nullcontext():
+                trainer.fit(stage, ckpt_path=_resumable(context), weights_only=True)
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+def _resumable(context: StageContext) -> str | None:
+    """The checkpoint to go on from; a damaged one is set aside."""
+    file = context.work / LAST
+    if not file.is_file():
+        return None
+    digest = file.with_suffix(DIGEST)
+    if digest.is_file() and digest_of_file(file) in digest.read_text(encoding="utf-8").split():
+        context.tracker.say(f"goes on from {file}")
+        return str(file)
+    aside = file.with_suffix(".damaged")
+    os.replace(file, aside)
+    context.tracker.say(f"{file} is damaged, so the stage begins anew; what was there is kept as {aside.name}")
+    return None
 
 
 @contextlib.contextmanager
@@ -65,24 +87,27 @@ def _without_chatter() -> Iterator[None]:
 
 def _trainer(stage: TrainingStage[Any], context: StageContext, callbacks: list[pl.Callback]) -> pl.Trainer:
     runtime = context.runtime
-    return pl.Trainer(
-        accelerator=runtime.accelerator,
-        devices=runtime.devices,
-        num_nodes=runtime.num_nodes,
-        strategy=runtime.strategy,
-        precision=runtime.precision,  # type: ignore[arg-type]  # Lightning checks it
-        max_steps=stage.loop.steps,
-        max_epochs=-1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=context.work,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=runtime.accelerator,
+            devices=runtime.devices,
+            num_nodes=runtime.num_nodes,
+            strategy=runtime.strategy,
+            precision=cast(Any, runtime.precision),
+            max_steps=stage.loop.steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=context.work,
+        )
+    except (MisconfigurationException, ValueError) as error:  # no such strategy, no GPU on this machine
+        raise ConfigError(f"trainer: {error}") from error
 
 
 class _Reports(pl.Callback):
@@ -127,6 +152,7 @@ class _Keeper(pl.Callback):
         self._intermediate = context.work / CHECKPOINTS  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
         self._said: set[str] = set()
+        self._validated_well = True
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------------
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -137,7 +163,15 @@ class _Keeper(pl.Callback):
             self._validate(trainer)
         if loop.checkpoint_every and self._step % loop.checkpoint_every == 0:
             self._publish(self._intermediate / f"step-{self._step:06d}")
-        if not last and self._step % loop.save_every == 0:
+        stop = stopping.requested()
+        if not last and (stop or self._step % loop.save_every == 0):
+            self.save(trainer)
+        if stop:
+            raise stop
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """A bad number stops before the step, so the weights are those of the step before: keep them."""
+        if isinstance(exception, NonFiniteError) and trainer.global_step and self._validated_well:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -148,12 +182,19 @@ class _Keeper(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         best = float("nan") if self._best is None else self._best
-        return {"best": best, "best_step": self._best_step, "since_best": self._since_best}
+        steps = {"step": self._step, "best_step": self._best_step, "since_best": self._since_best}
+        return {"best": best, **steps, "train_loss": self._train_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = float(state_dict["best"])
         self._best = None if best != best else best
         self._best_step, self._since_best = int(state_dict["best_step"]), int(state_dict["since_best"])
+        self._step, self._train_loss = int(state_dict["step"]), float(state_dict["train_loss"])
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """A run that was killed after it had stopped early has nothing left to train."""
+        if self._step and self._out_of_patience():
+            trainer.should_stop = True
 
     # ---- validation -----------------------------------------------------------------------------------------------
     def _validate(self, trainer: pl.Trainer) -> None:
@@ -163,18 +204,28 @@ class _Keeper(pl.Callback):
             return
         if trainer.is_global_zero:
             self._context.tracker.log(self._step, {f"validation/{k}": v for k, v in metrics.items()})
+        bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+        if bad:
+            self._validated_well = False
+            raise NonFiniteError(
+                f"{self._context.name}: validation at step {self._step} found {bad}; nothing is published. Lower "
+                f"optimizer.lr, or look at the held-out records"
+            )
         value = metrics[self._stage.MONITOR] * (-1 if self._stage.HIGHER_IS_BETTER else 1)
         if self._best is None or value < self._best:
             self._best, self._best_step, self._since_best = value, self._step, 0
             self._save_best()
         else:
             self._since_best += 1
-        patience = self._stage.loop.patience
-        if patience is not None and self._since_best >= patience and self._step < self._stage.loop.steps:
+        if self._out_of_patience() and self._step < self._stage.loop.steps:
             self._context.tracker.say(
                 f"stopped at step {self._step}: {self._stage.MONITOR} has not improved since step {self._best_step}"
             )
             trainer.should_stop = True
+
+    def _out_of_patience(self) -> bool:
+        patience = self._stage.loop.patience
+        return patience is not None and self._since_best >= patience
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -184,10 +235,15 @@ class _Keeper(pl.Callback):
     # ---- keeping --------------------------------------------------------------------------------------------------
     def save(self, trainer: pl.Trainer) -> None:
         """Write the resumable checkpoint; the good one is replaced only by a whole one."""
-        temporary = self._context.work / f"{LAST}.new"
+        file = self._context.work / LAST
+        temporary = file.with_suffix(".new")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            os.replace(temporary, self._context.work / LAST)
+            # Both digests are written before the file is replaced: whenever this is cut short, one of them fits.
+            known = file.with_suffix(DIGEST)
+            before = known.read_text(encoding="utf-8").split()[:1] if known.is_file() else []
+            known.write_text("\n".join([digest_of_file(temporary), *before]), encoding="utf-8")
+            os.replace(temporary, file)
 
     def _save_best(self) -> None:
         if distributed.rank() == 0:
@@ -207,6 +263,7 @@ class _Keeper(pl.Callback):
 
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
+        self._stage.to(self._context.runtime.device)  # Lightning has brought it to the CPU
         if not self._step:  # other processes trained, started by the strategy
             end = json.loads((self._context.work / END).read_text(encoding="utf-8"))
             self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
@@ -230,7 +287,8 @@ class _Keeper(pl.Callback):
 
     def _validated(self) -> dict[str, float]:
         self._stage.eval()
-        return self._stage.validate_now()
+        with self._context.runtime.autocast():
+            return self._stage.validate_now()
 
     def _load_best(self) -> None:
-        self._stage.load_state_dict(torch.load(self._best_file, weights_only=True))
+        self._stage.load_state_dict(torch.load(self._best_file, map_location="cpu", weights_only=True))

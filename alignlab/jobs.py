@@ -5,14 +5,11 @@ stands in its `status.json`; where that is missing, it is not.
 """
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -20,11 +17,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab import stopping
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.run_folder import RunFolder, read_status
+from alignlab.text import printable
 from alignlab.trackers.redact import redact, redact_override
 
-PREEMPTED: Final = 143
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.Tree`."""
 _process: dict[str, int] = {}
@@ -48,9 +46,9 @@ def task(cfg: Tree) -> None:
     stage = hydra.runtime.choices.get("stage")
     overrides = [str(o).removeprefix("++") for o in hydra.overrides.task]
     code = run(cfg, stage, overrides, Path(hydra.runtime.output_dir))
-    if code == PREEMPTED and os.getpid() != _process.get("id"):
-        raise Preempted("asked to stop")  # a launcher's worker: its parent must hear of it
-    if code and (code != 1 or hydra.mode != RunMode.MULTIRUN):
+    if code > 1 and os.getpid() != _process.get("id"):
+        raise Preempted("asked to stop", code)  # a launcher's worker: its parent must hear of it
+    if code and (code > 1 or hydra.mode != RunMode.MULTIRUN):
         raise SystemExit(code)
 
 
@@ -58,15 +56,15 @@ def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path) -> i
     """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`."""
     folder = RunFolder(path)
     try:
-        with _stopping():
+        with stopping.heard():
             folder.status("running")
             _run(cfg, stage, overrides, folder)
     except Preempted as error:
-        return _end(folder, "preempted", error, PREEMPTED)
-    except KeyboardInterrupt:
-        return _end(folder, "preempted", "interrupted from the keyboard", 130)
+        return _end(folder, "preempted", error, error.code)
     except (AlignlabError, HydraException, OmegaConfBaseException) as error:
         return _end(folder, "failed", error, 1)
+    except OSError as error:  # a full disk, a folder that may not be written to: no bug of ours
+        return _end(folder, "failed", f"{error}; finished stages are kept", 1)
     except Exception as error:
         traceback.print_exc()
         return _end(folder, "failed", f"{type(error).__name__}: {error}", 1)
@@ -119,26 +117,8 @@ def _show(folder: RunFolder) -> None:
 
 def _end(folder: RunFolder, status: Any, error: object, code: int) -> int:
     folder.status(status, error=redact(str(error)))
-    print(f"alignlab: {error}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
+    print(f"alignlab: {printable(str(error))}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
     return code
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Turn SIGTERM into `Preempted`; only a process's main thread may."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_: int, __: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows must be able to finish
-        raise Preempted("asked to stop (SIGTERM); what is done is kept, and the same command goes on from there")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class SweepEnd(Callback):
@@ -146,7 +126,7 @@ class SweepEnd(Callback):
 
     def on_multirun_end(self, config: Tree, **_: Any) -> None:
         """List the jobs; remember those that are not complete for the exit code."""
-        folders = sorted(f for f in Path(config.hydra.sweep.dir).iterdir() if f.is_dir())
+        folders = sorted(f for f in Path(config.hydra.sweep.dir).iterdir() if f.is_dir() and f.name[0] != ".")
         states = {f: read_status(f) for f in folders}
         _unfinished.extend(f for f, state in states.items() if state != "completed")
         for folder, state in states.items():

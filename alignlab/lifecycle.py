@@ -87,7 +87,7 @@ class Lifecycle:
         if self.tracking is None:
             return
         self.tracking.cached(step.name)
-        before, now = artifact.manifest.get("versions", {}), provenance.versions()
+        before, now = dict(artifact.manifest.get("versions") or {}), provenance.versions()
         changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
         note = (
             f"some stages in the store were made with {', '.join(changed)}; delete {self.store.root} to make them anew"

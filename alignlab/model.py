@@ -1,5 +1,6 @@
 """Models made from scratch."""
 
+import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,8 +8,18 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+class ModelSpec(abc.ABC):
+    """What a model is made from; a stage that starts from scratch builds it for its tokenizer."""
+
+    VERSION: ClassVar[str]
+
+    @abc.abstractmethod
+    def build(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+        """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
+
+
 @dataclass(frozen=True)
-class Llama:
+class Llama(ModelSpec):
     """A Llama of any size, with random weights.
 
     Args:
@@ -31,6 +42,11 @@ class Llama:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, least in (("layers", 1), ("width", 1), ("heads", 1), ("feedforward", 1), ("context", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"Llama: {name} must be >= {least}, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Llama: dropout must be in [0, 1), got {self.dropout}; it is a probability")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"Llama: width must be a multiple of 2 * heads (rotary positions turn pairs), got width "

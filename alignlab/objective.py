@@ -55,8 +55,7 @@ class Loss:
     ) -> "Loss":
         """Weighted sum over response tokens; metrics are token means. Units: `token_units`."""
         weight = batch.weight_by_token()
-        kept = torch.where(weight != 0, per_token, torch.zeros_like(per_token))
-        return cls({name: (kept * weight.to(kept.dtype)).sum()}, {k: Mean.of(v, weight) for k, v in metrics.items()})
+        return cls({name: _weighted(per_token, weight).sum()}, {k: Mean.of(v, weight) for k, v in metrics.items()})
 
     @classmethod
     def over_sequences(
@@ -64,7 +63,7 @@ class Loss:
     ) -> "Loss":
         """Weighted sum over sequences; metrics are sequence means. Units: the sum of the weights."""
         weight = batch.weight_by_sequence()
-        total = (per_sequence * weight.to(per_sequence.dtype)).sum()
+        total = _weighted(per_sequence, weight).sum()
         return cls({name: total}, {k: Mean.of(v, weight) for k, v in metrics.items()})
 
     @classmethod
@@ -72,7 +71,7 @@ class Loss:
         cls, per_pair: Float[Tensor, "P"], batch: PreferenceBatch, name: str = "loss", **metrics: Tensor
     ) -> "Loss":
         """Weighted sum over pairs; metrics are pair means. Units: the sum of the weights."""
-        total = (per_pair * batch.weight.to(per_pair.dtype)).sum()
+        total = _weighted(per_pair, batch.weight).sum()
         return cls({name: total}, {k: Mean.of(v, batch.weight) for k, v in metrics.items()})
 
 
@@ -99,6 +98,11 @@ class Objective(abc.ABC, Generic[B]):
     @abc.abstractmethod
     def __call__(self, now: TokenStats, batch: B, context: Tensor | None = None) -> Loss:
         """The loss of one micro-batch; `context` is the mean that `statistic` asked for."""
+
+
+def _weighted(x: Tensor, weight: Tensor) -> Tensor:
+    """`x * weight`; what has weight 0 cannot leak in, not even infinity: an oracle gives it to what cannot happen."""
+    return torch.where(weight != 0, x, torch.zeros_like(x)) * weight.to(x.dtype)
 
 
 def token_units(batch: Batch) -> Tensor:

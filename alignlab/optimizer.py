@@ -44,7 +44,7 @@ class AdamW:
     VERSION: ClassVar[str] = "1"
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
+    eps: float = 1e-5
     weight_decay: float = 0.01
     warmup_steps: int = 20
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -53,11 +53,17 @@ class AdamW:
 
     def __post_init__(self) -> None:
         if self.lr < 0:
-            raise ValueError(f"AdamW: lr must be >= 0, got {self.lr}")
+            raise ValueError(f"AdamW: lr must be >= 0, got {self.lr}; 1e-5 to 3e-3 is usual")
         if not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"AdamW: betas must be in [0, 1), got {self.betas}")
         if self.eps <= 0:
             raise ValueError(f"AdamW: eps must be > 0, got {self.eps}; it divides")
+        if self.weight_decay < 0:
+            raise ValueError(f"AdamW: weight_decay must be >= 0, got {self.weight_decay}; below 0 weights would grow")
+        if self.warmup_steps < 0:
+            raise ValueError(f"AdamW: warmup_steps must be >= 0, got {self.warmup_steps}")
+        if not 0 <= self.final_lr_ratio <= 1:
+            raise ValueError(f"AdamW: final_lr_ratio must be in [0, 1], got {self.final_lr_ratio}; it is of the peak")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"AdamW: clip_norm must be > 0 or null, got {self.clip_norm}")
         if self.schedule not in ("cosine", "linear", "constant"):

@@ -130,7 +130,7 @@ def _source(source: str, path: str, stages: Mapping[str, Stage], steps: Mapping[
     """Kind and fingerprint of an input."""
     if source in stages:
         return type(stages[source]).PRODUCES, steps[source].fingerprint
-    if not Path(source).expanduser().is_dir():
+    if not source or not Path(source).expanduser().is_dir():
         raise PipelineError(
             f"{path}: {source!r} is neither a stage of this pipeline ({', '.join(stages)}) nor an existing folder"
             f"{suggestion(source, list(stages))}"

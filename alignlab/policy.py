@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,6 +30,7 @@ from alignlab.policy_files import add_score, quiet, read_score_head
 from alignlab.stats import TokenStats
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
+_KNOWN = _FROM_HEAD | {"value", "score"}
 _MOST_BUCKETS = 4
 _TOKENS_PER_CALL = 256
 """What one more forward pass costs on its own, in tokens; measured for models of a few layers on a CPU."""
@@ -69,6 +71,8 @@ class Policy(nn.Module):
 
     def forward(self, batch: Batch, needs: frozenset[str], temperature: float | None = None) -> TokenStats:
         """See `token_stats`."""
+        if not needs <= _KNOWN:
+            raise ConfigError(f"Policy: gives {', '.join(sorted(_KNOWN))}, not {', '.join(sorted(needs - _KNOWN))}")
         if temperature is None:
             temperature = batch.temperature if isinstance(batch, RolloutBatch) else 1.0
         hidden = self.hidden_states(batch)
@@ -122,7 +126,9 @@ class Policy(nn.Module):
     def _from_score_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         if self.score_head is None:
             raise ConfigError(f"{type(self.model).__name__}: no scalar head, so no value or score; load a reward model")
-        scalar = self.score_head(hidden)[:, 0].to(torch.promote_types(hidden.dtype, torch.float32))
+        with torch.autocast(hidden.device.type, enabled=False):  # a reward has more digits than bfloat16
+            scalar = self.score_head(hidden.to(self.score_head.weight.dtype))[:, 0]
+        scalar = scalar.to(torch.promote_types(hidden.dtype, torch.float32))
         values = {}
         if "value" in needs:
             before = torch.cat([scalar.new_zeros(1), scalar[:-1]]) if batch.num_tokens else scalar
@@ -170,7 +176,7 @@ class Policy(nn.Module):
         if self.score_head is not None and not needs & {"value", "score"}:
             self.score_head.requires_grad_(False)
         tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
-        if not tied and not needs & _FROM_HEAD:
+        if not tied and not needs & (_FROM_HEAD | {"kl_to_teacher"}):
             self.model.get_output_embeddings().requires_grad_(False)
 
     def add_score_head(self, seed: int) -> None:
@@ -190,7 +196,12 @@ class Policy(nn.Module):
         A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
         """
         with quiet():
-            self.model.save_pretrained(folder)
+            try:
+                self.model.save_pretrained(folder)
+            except SafetensorError as error:
+                raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
+            # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
+            self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, self.context)
             self.tokenizer.save_pretrained(folder)
         if self.score_head is not None:
             add_score(folder, self.score_head.weight.detach().cpu().contiguous(), self.model)
@@ -200,17 +211,21 @@ class Policy(nn.Module):
         """Read an artifact, or a Hugging Face folder. Remote code is never run, pickled weights never read.
 
         Raises:
-            StoreError: the folder holds no model.
+            StoreError: the folder holds no model, or a damaged one.
         """
         path = source.path if isinstance(source, Artifact) else Path(source)
         if not (path / "config.json").is_file():
             raise StoreError(f"{path} holds no model (config.json is missing); give a stage that trains, or its folder")
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, trust_remote_code=False, use_safetensors=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        return cls(model, tokenizer, read_score_head(path, dtype))
+        try:
+            with quiet():
+                model = AutoModelForCausalLM.from_pretrained(
+                    path, dtype=dtype, trust_remote_code=False, use_safetensors=True
+                )
+                tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            head = read_score_head(path, dtype)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls(model, tokenizer, head)
 
 
 def head_of(model: PreTrainedModel) -> tuple[Float[Tensor, "V d"], Float[Tensor, "V"] | None]:

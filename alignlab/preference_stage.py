@@ -10,7 +10,7 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
-from alignlab.data.rows import Row, Truncation, comparison_rows
+from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, longest
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
@@ -51,13 +51,14 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
         on_bad_record: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
         self.on_bad_record = on_bad_record
 
     def load(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
         """Load `self.policy`; returns the pairs to learn from and the held-out ones, and says how many there are."""
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
-        truncation = Truncation(self.max_length or self.policy.context)
+        truncation = Truncation(longest(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = preferences.read(inputs["preferences"], "validation")
         pairs = preferences.read(inputs["preferences"], "train"), self.held_out
         skip = self.on_bad_record == "skip"

@@ -18,7 +18,7 @@ from torch import Tensor
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.data.rows import mix
-from alignlab.errors import DataError
+from alignlab.errors import DataError, NonFiniteError
 from alignlab.policy import Policy
 
 
@@ -217,6 +217,10 @@ def pick(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N"], sampling: Sa
     if sampling.top_k or sampling.top_p < 1:
         probability = _cut(probability, sampling)
     cumulative = probability.cumsum(-1)
+    if not bool(torch.isfinite(cumulative[:, -1]).all()):
+        raise NonFiniteError(
+            "generate: the logits are not finite numbers; the model's weights, or its precision, are bad"
+        )
     target = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
 

@@ -1,8 +1,8 @@
 """The folder of one run: what was asked, what came of it, and how it ended.
 
 `config.yaml` (resolved, secrets redacted), `manifest.json` (stages), `metrics.json` (flat, `"<stage>/<metric>"`),
-`samples.jsonl` (the same prompts answered by each stage's model), `status.json`, `report.html`. All are brought up to
-date after every stage, so that a failure loses nothing.
+`samples.jsonl` (the same prompts answered by each stage's model), `status.json`, `report.html`, and `stages/` (links to
+the artifacts). All are brought up to date after every stage, so that a failure loses nothing.
 """
 
 import datetime
@@ -17,6 +17,8 @@ from alignlab.artifact import MANIFEST, METRICS, SAMPLES, Artifact, write_json, 
 STATUS: Final = "status.json"
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.html"
+STAGES: Final = "stages"
+"""Links to the artifact of each stage: `stages/dpo` loads as a model, and can be the input of another run."""
 
 Status = Literal["running", "completed", "failed", "preempted"]
 
@@ -37,6 +39,9 @@ class RunFolder:
         self._answers: dict[tuple[str, str], dict[str, str]] = {}
         self._started = _now()
         path.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, MANIFEST, METRICS, SAMPLES, REPORT):
+            (path / name).unlink(missing_ok=True)  # of an earlier run into the same folder
+        shutil.rmtree(path / STAGES, ignore_errors=True)
 
     def config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration (secrets already redacted)."""
@@ -69,6 +74,10 @@ class RunFolder:
             "kind": artifact.kind,
             "stage": artifact.manifest.get("stage", ""),
         }
+        link = self.path / STAGES / name
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(artifact.path, target_is_directory=True)
         owner = self._owner(name, artifact, inputs)
         for metric, value in artifact.metrics().items():
             free = f"{owner}/{metric}" not in self.metrics

@@ -6,13 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.tracking import NullTracker, Tracker
 
 if TYPE_CHECKING:
     import torch
+
+
+Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,24 @@ class Runtime:
         devices: processes per node (one device each).
         num_nodes: nodes.
         strategy: Lightning's name of the strategy; "auto" is a single process where devices is 1.
-        precision: "32-true", "64-true" or "bf16-mixed"; part of a training stage's identity.
+        precision: "32-true", "64-true", "bf16-mixed" or "bf16-true"; part of a training stage's identity.
         threads: CPU threads of PyTorch; 0 keeps its default.
     """
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("devices", 1), ("num_nodes", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"Runtime: {name} must be >= {least}, got {getattr(self, name)}")
+        for name, known in (("accelerator", ("auto", "cpu", "gpu")), ("precision", get_args(Precision))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Runtime: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     @property
     def device(self) -> "torch.device":
@@ -102,6 +113,8 @@ class Stage(abc.ABC):
 
     def __init__(self, inputs: Mapping[str, str] | None = None, seed: int = 0) -> None:
         super().__init__()
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"{type(self).__name__}: seed must be from 0 to 2**63 - 1, got {seed}")
         self.inputs = dict(inputs or {})
         self.seed = seed
 

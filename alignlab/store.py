@@ -56,8 +56,13 @@ class Store:
         """
         if self.has(key):
             return self._open(key), True
-        for folder in ("objects", "work", "locks"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        if self.path(key).exists():
+            raise StoreError(f"{self.path(key)} has lost its {MANIFEST}; delete the folder and run again")
+        try:
+            for folder in ("objects", "work", "locks"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
         with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
             if self.has(key):
                 return self._open(key), True

@@ -175,10 +175,11 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
     def training_step(self, step: int, _: int) -> None:
         """One optimizer step."""
         started = time.perf_counter()
-        # A function of the step, so that a resumed run draws the same dropout.
-        torch.manual_seed(mix(self.seed, step, self.global_rank))
+        # Functions of the step, so that a resumed run draws the same: the batch alike on every process, dropout not.
         self.train(self.DROPOUT)
+        torch.manual_seed(mix(self.seed, step))
         whole = self.batch_at(step)
+        torch.manual_seed(mix(self.seed, step, self.global_rank))
         batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
         loss, metrics = self._backward(batch)
         norms = self._clip()
@@ -254,9 +255,10 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         if bad:
             names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
             what = ", ".join(f"{k} is {v}" for k, v in bad.items())
+            kept = f"; those after {step} steps are kept in {self.context.work}" if step else ""
             raise NonFiniteError(
-                f"{self.context.name}: {what} at step {step}, before the optimizer stepped; the weights are good: "
-                f"those after {step} steps. Batch: {names or 'unnamed'}. Lower optimizer.lr, or look at those records"
+                f"{self.context.name}: {what} at step {step}, before the optimizer stepped: the weights are "
+                f"good{kept}. Batch: {names or 'unnamed'}. Lower optimizer.lr, or look at those records"
             )
 
     # ---- means over batches ---------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The training loop: what is learnt depends on neither the memory budget nor the number of processes."""
 
 import math
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from together import run_together
 from torch import Tensor
 from training_cases import OBJECTIVES, Fixed, batch_of, parameters, stage_of, train
 
+from alignlab import stopping
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
-from alignlab.errors import NonFiniteError
+from alignlab.errors import NonFiniteError, Preempted
 from alignlab.stage import Runtime
 
 CLOSE = 1e-5
@@ -124,11 +127,15 @@ class Poisoned(Fixed):
 def test_a_nan_stops_before_the_step_names_the_batch_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     stage = stage_of("dpo", 100_000, save_every=2)
     stage.__class__ = Poisoned
-    with pytest.raises(NonFiniteError, match=r"loss is nan.* at step 3.*those after 3 steps.*row 0") as error:
+    with pytest.raises(
+        NonFiniteError, match=r"loss is nan.* at step 3.*those after 3 steps are kept in .*row 0"
+    ) as error:
         train(stage, tmp_path)
     assert "optimizer.lr" in str(error.value)
     assert all(p.isfinite().all() for p in stage.policy.parameters())
-    assert (tmp_path / "work" / "last.ckpt").is_file()
+    kept = torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 3, "not only every second step, but the last good one"
+    assert all(torch.equal(kept["state_dict"][f"policy.{k}"], v) for k, v in stage.policy.state_dict().items())
 
 
 # ---- what the loop keeps --------------------------------------------------------------------------------------------
@@ -188,6 +195,80 @@ def test_early_stopping_keeps_the_best_and_publishes_the_last_beside_it(tmp_path
     metrics = train(stage, tmp_path)
     assert (metrics["best_step"], metrics["steps"]) == (4, 8)
     assert [f.name for f in (tmp_path / "out" / "checkpoints").iterdir()] == ["last"]
+
+
+def test_a_run_killed_after_it_has_stopped_early_trains_no_further(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 100_000, steps=20, patience=2, validate_every=2, save_every=1)
+    stage.__class__ = Worsens
+    metrics = train(stage, tmp_path)
+    shutil.rmtree(tmp_path / "out")  # it died before it was published
+    again = stage_of("dpo", 100_000, steps=20, patience=2, validate_every=2, save_every=1)
+    again.__class__ = Worsens
+    assert train(again, tmp_path) == metrics
+    assert furthest(parameters(again), parameters(stage)) == 0.0
+
+
+class Diverges(Fixed):
+    """Its validation is not a number."""
+
+    def validate_now(self) -> dict[str, float]:
+        return {"loss": math.nan}
+
+
+def test_a_validation_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 100_000, steps=4, validate_every=2)
+    stage.__class__ = Diverges
+    with pytest.raises(NonFiniteError, match=r"validation at step 2 found .*nothing is published"):
+        train(stage, tmp_path)
+    assert not (tmp_path / "work" / "last.ckpt").exists()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_stage_begins_anew(tmp_path: Path) -> None:
+    whole = stage_of("dpo", 60, steps=6)
+    train(whole, tmp_path / "whole")
+    killed = stage_of("dpo", 60, steps=6, save_every=2)
+    killed.__class__ = Mortal
+    killed.dies_at = 5  # type: ignore[attr-defined]
+    with pytest.raises(Dies):
+        train(killed, tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / "work" / "last.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    resumed = stage_of("dpo", 60, steps=6, save_every=2)
+    train(resumed, tmp_path / "killed")
+    assert furthest(parameters(resumed), parameters(whole)) == 0.0
+    assert (tmp_path / "killed" / "work" / "last.damaged").is_file()
+
+
+# ---- stopping -------------------------------------------------------------------------------------------------------
+class Signalled(Fixed):
+    """Somebody wants it to stop while the batch of step 3 is made."""
+
+    signal: int = 0
+
+    def batch_at(self, step: int) -> Batch:
+        if step == 3:
+            os.kill(os.getpid(), self.signal)
+        return super().batch_at(step)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_ends_the_step_saves_and_goes_on_from_there(number: int, code: int, tmp_path: Path) -> None:
+    whole = stage_of("dpo", 60, steps=6)
+    train(whole, tmp_path / "whole")
+    stage = stage_of("dpo", 60, steps=6)
+    stage.__class__ = Signalled
+    stage.signal = number  # type: ignore[attr-defined]
+    with stopping.heard(), pytest.raises(Preempted) as stopped:
+        train(stage, tmp_path / "stopped")
+    assert stopped.value.code == code
+    kept = torch.load(tmp_path / "stopped" / "work" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 4, "the step at hand was finished"
+    resumed = stage_of("dpo", 60, steps=6)
+    train(resumed, tmp_path / "stopped")
+    assert furthest(parameters(resumed), parameters(whole)) == 0.0
+    assert signal.getsignal(number) is not signal.SIG_IGN
 
 
 # ---- cutting --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
-def of_transcript(text: str) -> Conversation:
+def of_transcript(transcript: str) -> Conversation:
     """The turns of `"\\n\\nHuman: ...\\n\\nAssistant: ..."`; neighbouring turns of one speaker are joined.
 
     Raises:
@@ -23,7 +23,7 @@ def of_transcript(text: str) -> Conversation:
 
     Source: Bai et al. 2022, arXiv:2204.05862, and the files published with it.
     """
-    before, *parts = _TURN.split(text)
+    before, *parts = _TURN.split(transcript)
     if before.strip() or not parts:
         raise ValueError('a transcript must begin with "Human:" and part its turns as "\\n\\nAssistant: ..."')
     turns = zip(parts[::2], parts[1::2], strict=True)
@@ -31,9 +31,9 @@ def of_transcript(text: str) -> Conversation:
     return tuple(Message(_SPEAKERS[who], "\n\n".join(s.strip() for s in said).strip()) for who, said in joined)
 
 
-def is_transcript(text: str) -> bool:
+def is_transcript(value: str) -> bool:
     """Whether a text is a transcript, and not something that a user wrote."""
-    return _TRANSCRIPT.match(text) is not None
+    return _TRANSCRIPT.match(value) is not None
 
 
 def of_messages(value: Sequence[Any]) -> Conversation:
@@ -53,11 +53,24 @@ def _message(value: object, number: int) -> Message:
     role, content = value.get("role"), value.get("content")
     if role is None and {"from", "value"} <= value.keys():
         raise ValueError(f"message {number} has from and value; rename them to role ({', '.join(_ROLES)}) and content")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"message {number} has role {role!r}; it must be one of {', '.join(_ROLES)}")
     if not isinstance(content, str):
         raise ValueError(f"message {number} needs a text in content, found {type(content).__name__}")
-    return Message(_ROLES[role], content)
+    return Message(_ROLES[role], text(content))
+
+
+def text(value: str) -> str:
+    """The text, if it is one that can be written.
+
+    Raises:
+        ValueError: it holds half of a character (a lone surrogate), as broken exports do.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds {value[error.start]!r}, which is half of a character") from error
+    return value
 
 
 def as_prompt(conversation: Conversation) -> Prompt:

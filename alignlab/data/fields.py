@@ -42,7 +42,7 @@ class Fields:
         value = self._value(name)
         if not isinstance(value, str):
             raise self._wrong(name, "text")
-        return value
+        return self.checked(name, lambda: conversations.text(value))
 
     def optional_text(self, name: str) -> str:
         """A text that may be missing or null, which reads as empty."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import PREFERENCES, Artifact, write_lines
-from alignlab.data.records import Comparison, Message, Prompt
+from alignlab.data import conversations
+from alignlab.data.records import Comparison, Prompt
 from alignlab.data.source import Split
 from alignlab.errors import DataError
 
@@ -37,13 +38,15 @@ def read(artifact: Artifact, split: Split) -> list[Comparison]:
     for number, line in enumerate(artifact.lines(PREFERENCES), start=1):
         where = f"{artifact.path / PREFERENCES}:{number}"
         try:
-            messages = tuple(Message(m["role"], m["content"]) for m in line["prompt"])
+            messages = conversations.of_messages(line["prompt"])
+            if not all(isinstance(line[side], str) for side in ("chosen", "rejected")):
+                raise TypeError("chosen and rejected must be texts")
             if line["split"] == split:
                 # The user's own file and line, where they are known.
                 given = line.get("source") or f"{PREFERENCES}:{number}"
                 found.append(Comparison(Prompt(messages), line["chosen"], line["rejected"], given))
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{where}: a preference needs prompt, chosen, rejected and split ({error!r})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: a preference needs prompt, chosen, rejected and split ({error})") from error
     if not found:
         raise DataError(
             f"{artifact.path / PREFERENCES} holds no {split} comparison; label more prompts, or set "

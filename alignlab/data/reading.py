@@ -49,6 +49,8 @@ def suffix(path: Path) -> str:
     Raises:
         DataError: it is none of those that are read.
     """
+    if path == Path():
+        raise DataError("a file's name is empty; name a file, or leave the key out")
     names = [s.lower() for s in path.suffixes[-2:]]
     packed = bool(names) and names[-1] == ".gz"
     kind = (names[:-1] or [""])[-1] if packed else (names or [""])[-1]
@@ -178,9 +180,14 @@ def _json_lines(lines: Iterable[str], path: Path) -> Iterator[Raw]:
 def _json_array(text: str, path: Path) -> Iterator[Raw]:
     try:
         json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        line, what = (
+            (error.lineno, f"{error.msg}, column {error.colno}")
+            if isinstance(error, json.JSONDecodeError)
+            else (1, error)
+        )
         raise DataError(
-            f"{path}:{error.lineno}: broken JSON ({error.msg}, column {error.colno}); an array cannot be read past "
+            f"{path}:{line}: broken JSON ({what}); an array cannot be read past "
             f"that: mend it, or save one object a line as .jsonl, where a broken line can be skipped"
         ) from error
     for line, value in _elements(text):

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.batch import PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
 from alignlab.data.records import Comparison, Document, Example
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 
 R = TypeVar("R")
 
@@ -26,6 +26,27 @@ class Row:
     tokens: Sequence[int]
     mask: Sequence[bool]
     name: str = ""
+
+
+def check_max_length(owner: str, max_length: int | None) -> None:
+    """Refuse a longest sequence that has no room for a token and one before it; None is the model's context.
+
+    Raises:
+        ValueError: names `owner`.
+    """
+    if max_length is not None and max_length < 2:
+        raise ValueError(f"{owner}: max_length must be >= 2 or null, got {max_length}; it counts tokens")
+
+
+def longest(owner: str, max_length: int | None, context: int) -> int:
+    """The longest sequence in tokens: what was asked for, or the model's context.
+
+    Raises:
+        ConfigError: the model's context is shorter than what was asked for.
+    """
+    if max_length is not None and max_length > context:
+        raise ConfigError(f"{owner}: max_length must be at most the model's context of {context}, got {max_length}")
+    return max_length or context
 
 
 @dataclass
@@ -45,8 +66,8 @@ class Truncation:
         if not any(short.mask):
             raise DataError(
                 f"{row.name or 'record'}: the whole answer is cut away: {list(row.mask).index(True)} tokens come "
-                f"before it and max_length is {self.max_length}; raise max_length, shorten the prompt, or set "
-                f"data.on_bad_record=skip"
+                f"before it and max_length is {self.max_length}; raise max_length (or the model's context), "
+                f"shorten the prompt, or leave such records out: on_bad_record=skip (of the stage, or of data)"
             )
         self.cut += 1
         return short

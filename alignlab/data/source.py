@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
-from alignlab.errors import DataError
+from alignlab.errors import MissingDataError
 
 Split = Literal["train", "validation"]
 
@@ -14,7 +14,7 @@ class DataSource(abc.ABC):
     """Gives the records of an experiment, split once and for all into train and validation.
 
     Each method is a pure function of the constructor arguments (and of the files they name). A source that lacks a
-    kind of record raises `DataError`, which says which key would bring it.
+    kind of record raises `MissingDataError`, which says which key would bring it.
     """
 
     VERSION: ClassVar[str]
@@ -23,19 +23,19 @@ class DataSource(abc.ABC):
 
     def documents(self, split: Split) -> Sequence[Document]:
         """Plain texts for pretraining."""
-        raise DataError(f"{type(self).__name__} has no documents; set data.corpus to a text file")
+        raise MissingDataError(f"{type(self).__name__} has no documents; set data.corpus to a text file")
 
     def instructions(self, split: Split) -> Sequence[Example]:
         """Answered instructions for fine-tuning."""
-        raise DataError(f"{type(self).__name__} has no instructions; set data.instructions to a file")
+        raise MissingDataError(f"{type(self).__name__} has no instructions; set data.instructions to a file")
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
         """Preferences that came with the data (human ones, usually)."""
-        raise DataError(f"{type(self).__name__} has no preferences; set data.preferences to a file")
+        raise MissingDataError(f"{type(self).__name__} has no preferences; set data.preferences to a file")
 
     def labelled(self, split: Split) -> Sequence[Labelled]:
         """Single answers that were called good or bad."""
-        raise DataError(f"{type(self).__name__} has no labelled answers; set data.labelled to a file")
+        raise MissingDataError(f"{type(self).__name__} has no labelled answers; set data.labelled to a file")
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Prompts to sample answers for: by default those of the instructions, each once."""

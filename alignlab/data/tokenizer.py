@@ -1,19 +1,30 @@
 """Tokenizers trained on the experiment's own texts, with the lab's special tokens and chat template."""
 
+import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alignlab.data.chat import CHAT_TEMPLATE
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
 
 
+class TokenizerSpec(abc.ABC):
+    """Where a tokenizer comes from."""
+
+    VERSION: ClassVar[str]
+
+    @abc.abstractmethod
+    def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """The tokenizer, fitted to the texts where it is one that learns; the same texts give the same one."""
+
+
 @dataclass(frozen=True)
-class TrainTokenizer:
+class TrainTokenizer(TokenizerSpec):
     """Train a tokenizer.
 
     Args:
@@ -22,7 +33,7 @@ class TrainTokenizer:
         vocab_size: upper bound on the vocabulary, special tokens included.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     kind: Literal["word", "bpe"] = "bpe"
     vocab_size: int = 4096
 
@@ -34,6 +45,9 @@ class TrainTokenizer:
     def train(self, texts: Iterable[str]) -> PreTrainedTokenizerFast:
         """A tokenizer of the texts; the same texts give the same tokenizer."""
         tokenizer = self._words(texts) if self.kind == "word" else self._bytes(texts)
+        # For whoever calls the tokenizer on plain text: every document that is trained on begins so.
+        start = [("<bos>", tokenizer.token_to_id("<bos>"))]
+        tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A $B", start)
         return PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             pad_token="<pad>",
@@ -43,6 +57,7 @@ class TrainTokenizer:
             additional_special_tokens=["<system>", "<user>", "<assistant>"],
             chat_template=CHAT_TEMPLATE,
             clean_up_tokenization_spaces=False,
+            padding_side="left",  # where a batch of prompts is to be gone on with
         )
 
     def _words(self, texts: Iterable[str]) -> Tokenizer:

@@ -44,6 +44,8 @@ class Evaluate(Stage):
         super().__init__(inputs, seed)
         if not evaluations:
             raise ValueError("Evaluate: evaluations is empty; name at least one, or drop the stage")
+        if table_rows < 0:
+            raise ValueError(f"Evaluate: table_rows must be >= 0, got {table_rows}")
         self.evaluations = dict(evaluations)
         self.sampling = sampling
         self.table_rows = table_rows

@@ -1,7 +1,8 @@
 """`alignlab chat RUN STAGE`: talk to any stage's model in the terminal.
 
 A model that was only ever pretrained continues the text it is given; every other one is asked through its chat
-template, with the turns before. Reads standard input, so that questions can be piped in.
+template, each line on its own: most models here were never shown a second turn. `--history` keeps the turns. Reads
+standard input, so that questions can be piped in.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import MANIFEST, Artifact
+from alignlab.artifact import MANIFEST, SAMPLES, Artifact
 from alignlab.errors import ConfigError, PipelineError, suggestion
 from alignlab.text import printable
 
@@ -24,11 +25,24 @@ def run(arguments: list[str]) -> int:
     artifact = find_model(Path(asked.run), asked.stage)
     plain = is_base(artifact) if asked.plain is None else asked.plain
     answer = _model(artifact, plain, asked)
-    how = "it continues what you write" if plain else "ask it something; /new forgets what was said"
-    _note(f"{asked.stage or artifact.path.name}: {how}, /quit or Ctrl-D ends")
+    turns = "; /new forgets what was said" if asked.history else ", each line on its own"
+    how = "it continues what you write" if plain else f"ask it something{turns}"
+    _note(f"{asked.stage or artifact.path.name}: {how}; /quit or Ctrl-D ends")
+    if examples := _examples(Path(asked.run)):
+        _note(f"it was evaluated on questions such as: {' | '.join(examples)}")
     for line in _lines():
-        _say(answer(line))
+        _say(answer(line) or "(empty)")
     return 0
+
+
+def _examples(run: Path, count: int = 3) -> list[str]:
+    """Prompts that the run's models were evaluated on, of different kinds."""
+    file = run / SAMPLES
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(str(row.get("kind")), " ".join(str(row["prompt"]).split()))
+    return [printable(text, limit=60) for text in list(first.values())[:count]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest tokens up to this sum (default 1)")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    parser.add_argument("--history", action="store_true", help="let the model see the turns before")
     parser.add_argument("--plain", action=argparse.BooleanOptionalAction, help="continue text instead of chatting")
     return parser
 
@@ -56,11 +71,12 @@ def find_model(run: Path, stage: str | None) -> Artifact:
         if stage is not None:
             raise PipelineError(f"{run} is no run folder: its {MANIFEST} lists no stages")
         return _policy(Artifact.open(run), str(run))
-    models = [name for name, entry in stages.items() if entry["kind"] == "policy"]
+    in_order = sorted(stages, key=lambda name: stages[name]["order"])
+    models = [name for name in in_order if stages[name]["kind"] == "policy"]
     if stage is None or stage not in stages:
         what = f"{stage!r} is no stage of {run}" if stage else f"name a stage of {run}"
         raise PipelineError(f"{what}; models: {', '.join(models)}{suggestion(stage or '', models)}")
-    return _policy(Artifact.open(stages[stage]["artifact"]), f"{stage} ({', '.join(models)} made models)")
+    return _policy(Artifact.open(stages[stage]["artifact"]), f"{stage} (talk to {', '.join(models)})")
 
 
 def _stages(run: Path) -> dict[str, Any] | None:
@@ -91,8 +107,12 @@ def _model(artifact: Artifact, plain: bool, asked: argparse.Namespace) -> Answer
         sampling = Sampling(asked.temperature, asked.top_p, 0, asked.max_new_tokens)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    talk = Continuation if plain else Conversation
-    return talk(Policy.load(artifact), sampling, asked.seed)
+    policy = Policy.load(artifact)
+    return (
+        Continuation(policy, sampling, asked.seed)
+        if plain
+        else Conversation(policy, sampling, asked.seed, asked.history)
+    )
 
 
 class Continuation:
@@ -110,10 +130,11 @@ class Continuation:
 
 
 class Conversation:
-    """Answers in turn; forgets the oldest turns when they no longer fit the model's context."""
+    """Answers each line; one that keeps the turns forgets the oldest when they no longer fit the model's context."""
 
-    def __init__(self, policy: Any, sampling: Any, seed: int) -> None:
+    def __init__(self, policy: Any, sampling: Any, seed: int, keeps: bool) -> None:
         self.policy, self.sampling, self.seed = policy, sampling, seed
+        self.keeps = keeps
         self.turns: list[tuple[str, str]] = []
         self._asked = 0
 
@@ -124,9 +145,12 @@ class Conversation:
             self.turns.clear()
             return "forgotten"
         self._asked += 1
+        if unknown := unknown_words(self.policy.tokenizer, line):
+            _note(f"this model has no token for: {', '.join(unknown)}")
         prompt = self._prompt(line)
         answer = generate(self.policy, [prompt], self.sampling, self.seed + self._asked)[0].text
-        self.turns.append((line, answer))
+        if self.keeps:
+            self.turns.append((line, answer))
         return answer
 
     def _prompt(self, line: str) -> Any:
@@ -141,6 +165,13 @@ class Conversation:
             if not self.turns or len(encode_prompt(self.policy.tokenizer, prompt)) <= room:
                 return prompt
             self.turns.pop(0)
+
+
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The blank-separated words of a text that the tokenizer can only write as its unknown token."""
+    if tokenizer.unk_token_id is None:
+        return []
+    return [w for w in text.split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
 
 
 # ---- the terminal ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="every job of a sweep")
     parser.add_argument("--config-dir", "-cd", help="a folder of your own options")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     plans = _all_plans(asked, arguments)
     if asked.json:
         print(json.dumps(plans if asked.multirun else plans[0], indent=2))

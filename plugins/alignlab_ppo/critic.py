@@ -27,9 +27,12 @@ class Critic(nn.Module):
         self.policy = policy
         self.forecasts_reward = forecasts_reward
         self.bias = nn.Parameter(torch.zeros(1, dtype=next(policy.parameters()).dtype))
-        # Untied, it would idle in the optimizer and hang DDP.
-        if not policy.model.config.tie_word_embeddings:
-            policy.model.get_output_embeddings().requires_grad_(False)
+        policy.freeze_idle(_VALUE)
+
+    @property
+    def origin(self) -> str:
+        """What it started as, in words."""
+        return "reward model" if self.forecasts_reward else "policy"
 
     @classmethod
     def start(cls, policy: Policy, start: Artifact, reward: Artifact | None, dtype: torch.dtype) -> "Critic":

@@ -72,6 +72,9 @@ class PPOStage(TrainingStage[RolloutBatch]):
     HIGHER_IS_BETTER: ClassVar[bool] = True
     DROPOUT: ClassVar[bool] = False
 
+    critic: Critic | None
+    """None where neither the objective nor the advantage asks for values."""
+
     def __init__(
         self,
         *,
@@ -114,6 +117,10 @@ class PPOStage(TrainingStage[RolloutBatch]):
         for name in ("prompts_per_rollout", "samples_per_prompt", "epochs", "validation_prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PPOStage: {name} must be >= 1, got {getattr(self, name)}")
+        if self.critic_lr is not None and self.critic_lr < 0:
+            raise ValueError(f"PPOStage: critic_lr must be >= 0 or null, got {self.critic_lr}")
+        if self.critic_clip_norm is not None and self.critic_clip_norm <= 0:
+            raise ValueError(f"PPOStage: critic_clip_norm must be > 0 or null, got {self.critic_clip_norm}")
         check_on_policy(self.sampling, type(self).__name__)
         if self.rollout_size % self.loop.batch_size:
             raise ValueError(
@@ -136,7 +143,9 @@ class PPOStage(TrainingStage[RolloutBatch]):
         """Policy, its frozen copy, the critic, the reward, the prompts."""
         dtype, budget = context.runtime.dtype, self.loop.micro_batch_tokens
         self.policy = Policy.load(inputs["policy"], dtype)
-        self.critic = Critic.start(self.policy, inputs["policy"], inputs.get("reward"), dtype)
+        self.critic = None
+        if "value" in self.objective.needs or "old_value" in self.advantage.reads:
+            self.critic = Critic.start(self.policy, inputs["policy"], inputs.get("reward"), dtype)
         reference, scorer = copy.deepcopy(self.policy), self._scorer(inputs)
         source = self.reward if scorer is None else LearnedReward(scorer, budget)
         assert source is not None
@@ -144,8 +153,8 @@ class PPOStage(TrainingStage[RolloutBatch]):
         self._prompts = self._fitting("train", context)
         self._held_out = self._held_out_prompts(context)
         context.tracker.say(
-            f"{len(self._prompts)} prompts, {len(self._held_out)} held out, scored by {type(source).__name__}; the "
-            f"critic starts from the {'reward model' if self.critic.forecasts_reward else 'policy'}"
+            f"{len(self._prompts)} prompts, {len(self._held_out)} held out, scored by {type(source).__name__}; "
+            f"{'no critic' if self.critic is None else f'the critic starts from the {self.critic.origin}'}"
         )
 
     def _scorer(self, inputs: Mapping[str, Artifact]) -> Policy | None:
@@ -175,13 +184,17 @@ class PPOStage(TrainingStage[RolloutBatch]):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Policy and critic, stepped and clipped apart."""
+        if self.critic is None:
+            return super().parameter_groups()
         critic = [p for p in self.critic.parameters() if p.requires_grad]
         return [*super().parameter_groups(), ParameterGroup("critic", critic, self.critic_lr, self.critic_clip_norm)]
 
     def token_stats(self, batch: RolloutBatch) -> TokenStats:
         """The policy's statistics and the critic's values."""
         stats = self.policy.token_stats(batch, self.objective.needs - {"value"})
-        return stats | TokenStats({"value": self.critic(batch)}) if "value" in self.objective.needs else stats
+        if self.critic is None or "value" not in self.objective.needs:
+            return stats
+        return stats | TokenStats({"value": self.critic(batch)})
 
     # ---- the buffer -----------------------------------------------------------------------------------------------
     def batch_at(self, step: int) -> RolloutBatch:
@@ -208,9 +221,10 @@ class PPOStage(TrainingStage[RolloutBatch]):
         metrics = summary(rollouts)
         mean, scale = self._calibrate(rollouts.sequence("reward"))
         rollouts = rollouts.with_sequences(reward=(rollouts.sequence("reward") - mean) / scale)
-        value = self.collector.measure(rollouts, self.critic, self.device)
-        rollouts = self.advantage(rollouts.with_tokens(old_value=value))
-        if "returns" in rollouts.per_token:
+        if self.critic is not None:
+            rollouts = rollouts.with_tokens(old_value=self.collector.measure(rollouts, self.critic, self.device))
+        rollouts = self.advantage(rollouts)
+        if self.critic is not None and "returns" in rollouts.per_token:
             metrics["explained_variance"] = explained_variance(rollouts)
         if distributed.rank() == 0:
             self.context.tracker.log(step, {f"train/{k}": v for k, v in metrics.items()})
@@ -221,7 +235,8 @@ class PPOStage(TrainingStage[RolloutBatch]):
         if self._scale is None:
             spread = float(reward.double().std(correction=0))
             self._scale = float(reward.double().mean()), spread if spread > 1e-6 else 1.0
-            self.critic.normalize(*self._scale)
+            if self.critic is not None:
+                self.critic.normalize(*self._scale)
         return self._scale
 
     # ---- validation and resuming ----------------------------------------------------------------------------------

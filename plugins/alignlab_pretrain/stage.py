@@ -7,11 +7,11 @@ from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Document
-from alignlab.data.rows import document_rows, mix, order_at, portions, token_batch
+from alignlab.data.rows import check_max_length, document_rows, longest, mix, order_at, portions, token_batch
 from alignlab.data.source import DataSource
-from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.errors import DataError
-from alignlab.model import Llama
+from alignlab.data.tokenizer import TokenizerSpec
+from alignlab.errors import MissingDataError
+from alignlab.model import ModelSpec
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
@@ -37,8 +37,8 @@ class Pretrain(TrainingStage[TokenBatch]):
         self,
         *,
         data: DataSource,
-        model: Llama,
-        tokenizer: TrainTokenizer,
+        model: ModelSpec,
+        tokenizer: TokenizerSpec,
         objective: Objective[TokenBatch],
         optimizer: AdamW,
         loop: Loop,
@@ -50,6 +50,7 @@ class Pretrain(TrainingStage[TokenBatch]):
         self.data = data
         self.model_spec = model
         self.tokenizer_spec = tokenizer
+        check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
@@ -59,7 +60,7 @@ class Pretrain(TrainingStage[TokenBatch]):
             self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
         else:
             self.policy = self._build(documents).to(context.runtime.dtype)
-        length = self.max_length or self.policy.context
+        length = longest(type(self).__name__, self.max_length, self.policy.context)
         self._rows = document_rows(self.policy.tokenizer, documents, length)
         self._validation = document_rows(self.policy.tokenizer, self.data.documents("validation"), length)
         count = sum(len(row.tokens) for row in self._rows)
@@ -70,7 +71,7 @@ class Pretrain(TrainingStage[TokenBatch]):
         texts = [d.text for d in documents]
         try:
             examples = self.data.instructions("train")
-        except DataError:  # a corpus alone is enough to pretrain on
+        except MissingDataError:  # a corpus alone is enough to pretrain on
             examples = []
         for example in examples:
             texts += [*(m.content for m in example.prompt.messages), example.answer]

@@ -8,7 +8,18 @@ import torch
 from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
-from alignlab.data.rows import Row, Truncation, document_rows, example_rows, mix, order_at, portions, token_batch
+from alignlab.data.rows import (
+    Row,
+    Truncation,
+    check_max_length,
+    document_rows,
+    example_rows,
+    longest,
+    mix,
+    order_at,
+    portions,
+    token_batch,
+)
 from alignlab.data.source import DataSource
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW
@@ -48,12 +59,13 @@ class SFT(TrainingStage[TokenBatch]):
         super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
         self.data = data
         self.replay = replay
+        check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Policy, rows of answers, rows of documents."""
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
-        length = self.max_length or self.policy.context
+        length = longest(type(self).__name__, self.max_length, self.policy.context)
         skip = self.data.on_bad_record == "skip"
         truncation = Truncation(length)
         tokenizer = self.policy.tokenizer

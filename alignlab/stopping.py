@@ -1,0 +1,62 @@
+"""Asked to stop, by SIGTERM or Ctrl-C: at once where that does no harm, else when the work at hand says so.
+
+An exception out of a signal handler may come anywhere, also half-way through an optimizer step. So a training loop
+defers: the request is remembered, and raised between two steps, when what is done has been saved. Whoever asks a
+second time does not want to wait.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from alignlab.errors import Preempted
+
+_REASONS = {
+    signal.SIGTERM: ("asked to stop (SIGTERM)", 128 + signal.SIGTERM),
+    signal.SIGINT: ("interrupted from the keyboard", 128 + signal.SIGINT),
+}
+_pending: list[Preempted] = []
+_deferring: list[bool] = []
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Turn SIGTERM and Ctrl-C into `Preempted`; in a process's main thread, which alone may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in _REASONS}
+    try:
+        yield
+    finally:
+        _pending.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within it, a first request waits for `requested` to be asked."""
+    _deferring.append(True)
+    try:
+        yield
+    finally:
+        _deferring.pop()
+
+
+def requested() -> Preempted | None:
+    """The request that is waiting, to be raised by whoever has deferred it."""
+    return _pending[0] if _pending else None
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    reason, code = _REASONS[signal.Signals(number)]
+    request = Preempted(f"{reason}; what is done is kept, and the same command goes on from there", code)
+    if _deferring and not _pending:
+        _pending.append(request)
+        return
+    for other in _REASONS:
+        signal.signal(other, signal.SIG_IGN)  # what follows must be able to finish
+    raise request
