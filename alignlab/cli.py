@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from alignlab import stand_ins
 from alignlab.errors import AlignlabError, Preempted, suggestion
@@ -97,6 +98,8 @@ def _hydra(arguments: list[str]) -> int:
     else:
         overrides = config.rewritten(parsed.overrides, folders)
         arguments = [a for a in arguments if a not in parsed.overrides] + overrides
+        if parsed.cfg == "job" and not parsed.package and not parsed.multirun:
+            return _print_config(overrides, folders, bool(parsed.resolve))
     jobs.begin()
     run = hydra.main(version_base=config.VERSION_BASE, config_path=None, config_name=config.NAME)(jobs.task)
     try:
@@ -108,6 +111,18 @@ def _hydra(arguments: list[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return jobs.exit_code()
+
+
+def _print_config(overrides: list[str], folders: list[Path], resolve: bool) -> int:
+    """What `--cfg job` prints: the configuration as a run would take it."""
+    from omegaconf import OmegaConf
+
+    from alignlab import chosen, config
+
+    with config.hydra_session(folders):
+        cfg, _ = config.composed(overrides)
+    print(OmegaConf.to_yaml(chosen.settled(cfg, overrides, folders), resolve=resolve), end="")
+    return 0
 
 
 def _run(run: Callable[[], object], arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Compose, resolve and check the configuration of an experiment.
 
-Of the library, only this module knows Hydra; the command does too (`cli`, `jobs`, `overrides`, `foreign`). What leaves
+Of the library, only this module knows Hydra; the command does too (`cli`, `jobs`, `overrides`, `chosen`, `foreign`). What leaves
 here is plain: mappings, lists and scalars, checked
 against the constructors that they will be given to.
 """
@@ -18,6 +18,7 @@ import yaml
 from hydra import compose, initialize
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -73,7 +74,10 @@ def top_groups() -> list[str]:
 
 @contextmanager
 def hydra_session(folders: Sequence[Path] = ()) -> Iterator[None]:
-    """What `composed` needs around it."""
+    """What `composed` needs around it; within a job, or another session, that is there already."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: no such folder: {folder}")

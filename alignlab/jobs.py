@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab import stopping
+from alignlab import chosen, stopping
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.run_folder import RunFolder, read_status
 from alignlab.text import printable
@@ -44,21 +44,30 @@ def task(cfg: Tree) -> None:
     """What Hydra calls. Raises SystemExit where the command shall end with an error."""
     hydra = HydraConfig.get()
     stage = hydra.runtime.choices.get("stage")
-    overrides = [str(o).removeprefix("++") for o in hydra.overrides.task]
-    code = run(cfg, stage, overrides, Path(hydra.runtime.output_dir))
+    sources = hydra.runtime.config_sources
+    folders = [Path(s.path) for s in sources if s.provider == "command-line" and s.schema == "file"]
+    code = run(cfg, stage, [str(o) for o in hydra.overrides.task], Path(hydra.runtime.output_dir), folders)
     if code > 1 and os.getpid() != _process.get("id"):
         raise Preempted("asked to stop", code)  # a launcher's worker: its parent must hear of it
     if code and (code > 1 or hydra.mode != RunMode.MULTIRUN):
         raise SystemExit(code)
 
 
-def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path) -> int:
-    """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`."""
+def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path, folders: Sequence[Path] = ()) -> int:
+    """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`.
+
+    Args:
+        cfg: as Hydra composed it.
+        stage: the chosen option of `stage`.
+        overrides: of this job, rewritten.
+        path: the run's folder.
+        folders: of options, that the command was given.
+    """
     folder = RunFolder(path)
     try:
         with stopping.heard():
             folder.status("running")
-            _run(cfg, stage, overrides, folder)
+            _run(chosen.settled(cfg, overrides, folders), stage, overrides, folder)
     except Preempted as error:
         return _end(folder, "preempted", error, error.code)
     except (AlignlabError, HydraException, OmegaConfBaseException) as error:
@@ -85,7 +94,7 @@ def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFold
     folder.about = {
         "name": experiment.name,
         "seed": seed,
-        "overrides": [redact_override(o) for o in overrides],
+        "overrides": [redact_override(o.removeprefix("++")) for o in overrides],
         **provenance.of_now(),
     }
     folder.config(redact(whole))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "alignlab").rglob("*.py"))
 PLUGINS = sorted(p for p in (ROOT / "plugins").glob("*/**/*.py") if "tests" not in p.relative_to(ROOT).parts)
-HYDRA = {"cli.py", "config.py", "foreign.py", "jobs.py", "overrides.py"}
+HYDRA = {"chosen.py", "cli.py", "config.py", "foreign.py", "jobs.py", "overrides.py"}
 """Modules of the core that may know Hydra."""
 LIGHT = ("__init__", "__main__", "cli", "help", "completion", "plugins", "source", "overrides", "verbs/plugins")
 """Modules on the path of `--help`, `plugins` and tab completion."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab import config, stand_ins
+from alignlab import chosen, config, stand_ins
 from alignlab.instantiate import TARGET, Builder
 from alignlab.pipeline import Step, plan
 from alignlab.store import Store
@@ -41,17 +41,17 @@ def _all_plans(asked: argparse.Namespace, arguments: list[str]) -> list[dict[str
         folders = config.config_folders(asked.config_dir)
         overrides = config.rewritten(asked.overrides, folders)
         with config.hydra_session(folders):
-            return list(_plans(overrides, asked.multirun))
+            return list(_plans(overrides, asked.multirun, folders))
     except Exception:
         if stand_ins.used():
             stand_ins.start_over(["plan", *arguments])
         raise
 
 
-def _plans(overrides: Sequence[str], multirun: bool) -> Iterator[dict[str, Any]]:
+def _plans(overrides: Sequence[str], multirun: bool, folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for job in config.expanded(overrides) if multirun else [list(overrides)]:
         cfg, stage = config.composed(job)
-        yield _described(config.check(cfg, stage), [o.removeprefix("++") for o in job])
+        yield _described(config.check(chosen.settled(cfg, job, folders), stage), [o.removeprefix("++") for o in job])
 
 
 def _described(experiment: config.Experiment, overrides: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""An option chosen on the command line comes as its own file has it, not as an experiment tuned the one it replaces.
+
+`experiment=lifecycle` sets `pipeline.dpo.objective.beta`, for DPO. Hydra merges that over whatever stands there: with
+`pipeline.dpo.objective=ipo` over an objective that takes no beta, and with a plugin's over one that does, and means
+something else by it. So where the command chooses another option than the experiment did, that node is composed anew:
+the option's own file, and what the command itself says below it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict, read_write
+
+from alignlab import config
+
+
+class Choice(NamedTuple):
+    """`objective@pipeline.dpo.objective=ipo`."""
+
+    group: str
+    package: str
+    option: str
+
+    @classmethod
+    def of(cls, override: str) -> "Choice | None":
+        """What a rewritten override chooses; None where it sets a value."""
+        found = re.fullmatch(r"\+{0,2}([^@=~]+)@([^=]+)=(.+)", override)
+        return cls(*found.groups()) if found else None
+
+    def holds(self, override: str) -> bool:
+        """Whether another override is about something below this one."""
+        key = override.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        return key.startswith(f"{self.package}.")
+
+
+def settled(cfg: config.Tree, overrides: Sequence[str], folders: Sequence[Path]) -> config.Tree:
+    """The configuration of one job, in which replaced options bring nothing along from those that they replace.
+
+    Args:
+        cfg: as Hydra composed it, without its own section; changed in place.
+        overrides: rewritten ones, of this job alone.
+        folders: of options, that the command was given.
+    """
+    chosen = [c for c in map(Choice.of, overrides) if c is not None]
+    if chosen:
+        with config.hydra_session(folders):
+            for choice in _others(chosen, overrides):
+                below = [o for o in overrides if choice.holds(o)]
+                alone = config.with_hydra([f"+{choice.group}@{choice.package}={choice.option}", *below])
+                with read_write(cfg), open_dict(cfg):
+                    OmegaConf.update(cfg, choice.package, OmegaConf.select(alone, choice.package), merge=False)
+    return cfg
+
+
+def _others(chosen: Sequence[Choice], overrides: Sequence[str]) -> list[Choice]:
+    """Those that choose another option than stood there; the outer ones first."""
+    try:
+        before = config.with_hydra([o for o in overrides if Choice.of(o) is None]).hydra.runtime.choices
+    except HydraException:  # without them there is nothing that could have been tuned
+        return []
+    stood = {c: before.get(f"{c.group}@{c.package}") for c in chosen}
+    return sorted((c for c, was in stood.items() if was not in (None, c.option)), key=lambda c: c.package.count("."))
