@@ -47,20 +47,39 @@ def task(cfg: Tree) -> None:
     hydra = HydraConfig.get()
     stage = hydra.runtime.choices.get("stage")
     overrides = [str(o).removeprefix("++") for o in hydra.overrides.task]
-    code = run(cfg, stage, overrides, Path(hydra.runtime.output_dir))
+    path, job, group = Path(hydra.runtime.output_dir), None, None
+    if hydra.mode == RunMode.MULTIRUN:
+        job, group = int(hydra.job.num), Path(hydra.sweep.dir).absolute()
+    code = run(cfg, stage, overrides, path, group, job)
     if code == PREEMPTED and os.getpid() != _process.get("id"):
         raise Preempted("asked to stop")  # a launcher's worker: its parent must hear of it
     if code and (code != 1 or hydra.mode != RunMode.MULTIRUN):
         raise SystemExit(code)
 
 
-def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path) -> int:
-    """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`."""
+def run(
+    cfg: Tree,
+    stage: str | None,
+    overrides: Sequence[str],
+    path: Path,
+    sweep: Path | None = None,
+    job: int | None = None,
+) -> int:
+    """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`.
+
+    Args:
+        cfg: composed.
+        stage: chosen option of the group `stage`.
+        overrides: as typed.
+        path: the run's folder.
+        sweep: the folder of the sweep that it belongs to, if any, whose jobs W&B groups.
+        job: number within the sweep.
+    """
     folder = RunFolder(path)
     try:
         with _stopping():
             folder.status("running")
-            _run(cfg, stage, overrides, folder)
+            _run(cfg, stage, overrides, folder, sweep or path, job)
     except Preempted as error:
         return _end(folder, "preempted", error, PREEMPTED)
     except KeyboardInterrupt:
@@ -74,12 +93,15 @@ def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path) -> i
     return 0
 
 
-def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFolder) -> None:
+def _run(
+    cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFolder, grouped: Path, job: int | None
+) -> None:
     from alignlab import config, provenance
     from alignlab.instantiate import Builder
     from alignlab.lifecycle import Lifecycle
     from alignlab.pipeline import plan
     from alignlab.store import Store
+    from alignlab.tracking import Origin
 
     experiment = config.check(cfg, stage)
     whole = experiment.config
@@ -97,12 +119,13 @@ def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFold
     store = Store(Path(whole["store_dir"]))
     if not all(store.has(step.fingerprint) for step in steps):
         tracking.prepare()
-    run_id = _run_id(experiment.name, folder.path)
-    Lifecycle(steps, store, folder, runtime, tracking, experiment.name, run_id).run()
+    origin = Origin(experiment.name, _group(experiment.name, grouped), job, redact(whole), overrides)
+    Lifecycle(steps, store, folder, runtime, tracking, origin).run()
     _show(folder)
 
 
-def _run_id(name: str, path: Path) -> str:
+def _group(name: str, path: Path) -> str:
+    """`name/DATE-TIME`, from the folder of a run or of a sweep."""
     return f"{name}/{'-'.join(path.parts[-2:])}"
 
 

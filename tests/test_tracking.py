@@ -17,9 +17,17 @@ from alignlab.trackers import connection
 from alignlab.trackers.curves import Curves
 from alignlab.trackers.redact import REDACTED, redact, redact_override
 from alignlab.trackers.terminal import Bar, PlainLines, clock, facts, short
-from alignlab.tracking import Tracking
+from alignlab.tracking import Origin, Tracking
 
-LIFECYCLE = {"experiment": "lifecycle", "run_id": "2026-01-01-12-00", "fingerprint": "0123456789abcdef" * 4}
+LIFECYCLE = {
+    "origin": Origin(
+        "lifecycle", "lifecycle/2026-01-01-12-00", job=3,
+        config={"pipeline": {"dpo": {"objective": {"beta": 0.3}}}, "seed": 7, "hub": {"token": "very-secret"}},
+        overrides=["experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", "hub.token=very-secret", "x=" + "y" * 63,
+                   "hydra.sweep.dir=out", "+hydra/launcher=basic", "store_dir=s", "seed=7", "seed=7"],
+    ),
+    "fingerprint": "0123456789abcdef" * 4,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -215,9 +223,16 @@ def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path
     assert [of_type(run, "run")[0]["job_type"] for run in runs] == ["sft", "dpo"]
     for run in runs:
         (head,) = of_type(run, "run")
-        assert head["run_group"] == "2026-01-01-12-00" and head["run_id"].startswith("0123456789abcdef-")
-        assert head["config"]["update"]["objective"] == {"beta": 0.1}
-        assert head["config"]["update"]["api_key"] == REDACTED
+        assert head["run_group"] == "lifecycle/2026-01-01-12-00" and head["display_name"] == f"3/{head['job_type']}"
+        assert head["run_id"].startswith("0123456789abcdef-")
+        assert head["tags"] == [
+            "experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", f"hub.token={REDACTED}", "seed=7",
+        ]  # fmt: skip
+        config = head["config"]["update"]
+        assert config["objective"] == {"beta": 0.1} and config["api_key"] == REDACTED
+        assert config["pipeline"] == {"dpo": {"objective": {"beta": 0.3}}} and config["seed"] == 7
+        assert config["experiment"] == "lifecycle" and config["hub"] == {"token": REDACTED}
+        assert f"hub.token={REDACTED}" in config["overrides"] and "store_dir=s" in config["overrides"]
         history = {k: v for record in of_type(run, "history") for k, v in record["item"].items()}
         assert history["train/loss"] == 0.75 and history["validation/loss"] == 0.5
         assert "accuracy" in json.dumps(of_type(run, "summary"))
@@ -247,7 +262,7 @@ def test_off_does_not_import_wandb(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from alignlab.tracking import Tracking\n"
         "assert not {'rich', 'wandb', 'torch'} & set(sys.modules)\n"
-        "with Tracking(mode='off').stage(name='a', experiment='b', folder=Path(sys.argv[1])) as tracker:\n"
+        "with Tracking(mode='off').stage(name='a', folder=Path(sys.argv[1])) as tracker:\n"
         "    tracker.log(1, {'x': 1.0})\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,15 @@ from rich.console import Console
 
 from alignlab.artifact import SAMPLES, Artifact
 from alignlab.trackers.curves import Curves
+from alignlab.trackers.redact import redact_override
 from alignlab.trackers.terminal import PlainLines, StageLine, say, stage_line
 from alignlab.trackers.weights_and_biases import ROWS, WandbRun
-from alignlab.tracking import Tracker, Tracking
+from alignlab.tracking import Origin, Tracker, Tracking
+
+TAG = 64
+"""Characters of a tag that W&B takes."""
+_OF_THE_MACHINE = re.compile(r"[+~]*(?:hydra[./@=]|store_dir=)")
+"""Overrides that say where an experiment ran, not what it is."""
 
 
 class StageTracker(Tracker):
@@ -102,8 +109,7 @@ def open_stage(
     tracking: Tracking,
     *,
     name: str,
-    group: str,
-    experiment: str,
+    origin: Origin,
     folder: Path,
     work: Path | None,
     fingerprint: str,
@@ -112,17 +118,26 @@ def open_stage(
     """Open the listeners of one stage; the first process's alone, where several were launched."""
     if not _is_first_process():
         return StageTracker(None, None, None, folder)
+    overrides = [redact_override(o) for o in origin.overrides]
     keywords = {
         "project": tracking.project,
         "entity": tracking.entity,
-        "group": group,
+        "group": origin.group or origin.experiment,
+        "name": name if origin.job is None else f"{origin.job}/{name}",
         "job_type": name,
+        "tags": _tags(overrides),
         "fingerprint": fingerprint,
-        "config": {"experiment": experiment, **config},
+        # An evaluation must know the beta of the model that it measured: so the whole experiment is every run's config.
+        "config": {**origin.config, **config, "experiment": origin.experiment, "overrides": overrides},
         "folder": Path(tracking.folder),
     }
     run = _open_run(tracking, keywords)
     return StageTracker(stage_line(name) if tracking.progress else None, Curves(folder, work), run, folder)
+
+
+def _tags(overrides: Sequence[str]) -> list[str]:
+    """What was changed, to filter by. What W&B would refuse is left out; the config has it all."""
+    return [o for o in dict.fromkeys(overrides) if len(o) <= TAG and not _OF_THE_MACHINE.match(o)]
 
 
 def _is_first_process() -> bool:

@@ -20,8 +20,10 @@ class WandbRun(NullTracker):
     Args:
         mode: "online" or "offline".
         project, entity: where the run is filed.
-        group: shared by the stages of one run of an experiment.
+        group: shared by the stages of one run of an experiment, and by all runs of one sweep.
+        name: shown in lists and legends.
         job_type: the stage's name.
+        tags: what W&B filters by; at most 64 characters each.
         fingerprint: of the stage; a retry gets an id of its own, because offline runs cannot be continued.
         config: redacted here.
         folder: runs are kept in `<folder>/wandb`.
@@ -34,7 +36,9 @@ class WandbRun(NullTracker):
         project: str,
         entity: str | None,
         group: str,
+        name: str,
         job_type: str,
+        tags: Sequence[str],
         fingerprint: str,
         config: Mapping[str, Any],
         folder: Path,
@@ -65,7 +69,8 @@ class WandbRun(NullTracker):
             entity=entity,
             group=group,
             job_type=job_type,
-            name=f"{group}/{job_type}",
+            name=name,
+            tags=tags,
             id=f"{(fingerprint or job_type)[:16]}-{uuid4().hex[:8]}",
             config=redact(config),
             dir=str(folder),
