@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, Preempted
 from alignlab.trackers import connection
 from alignlab.trackers.curves import Curves
 from alignlab.trackers.redact import REDACTED, redact, redact_override
@@ -48,6 +48,10 @@ def offline_records(folder: Path) -> list[list[dict[str, Any]]]:
 
 def of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [record[kind] for record in records if record["type"] == kind]
+
+
+def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {k: v for record in of_type(records, "summary") for k, v in record["update"].items()}
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
@@ -245,9 +249,30 @@ def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path
 def test_a_stage_that_fails_is_marked_failed(tmp_path: Path) -> None:
     tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
     with pytest.raises(ArithmeticError), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
-        raise ArithmeticError("loss is NaN")
+        raise ArithmeticError("loss is NaN at https://me:very-secret@example.org\nand more")
     (run,) = offline_records(tmp_path)
-    assert of_type(run, "exit")[0]["exit_code"] == 1
+    assert of_type(run, "exit")[0]["exit_code"] == 1 and not of_type(run, "preempting")
+    assert summary_of(run)["error"] == f"ArithmeticError: loss is NaN at https://{REDACTED}@example.org"
+
+
+def test_a_stage_that_is_asked_to_stop_is_marked_preempted(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
+    with pytest.raises(Preempted), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE) as tracker:
+        tracker.log(1, {"train/loss": 1.0})
+        raise Preempted("asked to stop (SIGTERM)")
+    (run,) = offline_records(tmp_path)
+    assert len(of_type(run, "preempting")) == 1 and of_type(run, "exit")[0]["exit_code"] == 143
+    assert summary_of(run)["error"] == "asked to stop (SIGTERM)"
+
+
+def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
+    with tracking.stage(name="report", folder=tmp_path, **LIFECYCLE):
+        (tmp_path / "report.html").write_text("<!doctype html><title>lifecycle</title>")
+    (page,) = (tmp_path / "lab").rglob("report*.html")
+    assert page.read_text() == "<!doctype html><title>lifecycle</title>"
+    (run,) = offline_records(tmp_path / "lab")
+    assert summary_of(run)["report._type"] == "html-file"
 
 
 def test_a_samples_file_is_sent_as_the_table(tmp_path: Path) -> None:

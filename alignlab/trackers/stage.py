@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from alignlab.artifact import SAMPLES, Artifact
+from alignlab.run_folder import REPORT
 from alignlab.trackers.curves import Curves
 from alignlab.trackers.redact import redact_override
 from alignlab.trackers.terminal import PlainLines, StageLine, say, stage_line
@@ -84,21 +85,23 @@ class StageTracker(Tracker):
                 run.log(step, metrics)
         if error is None and not self._has_table:
             run.table("samples", _first_rows(self._folder))
-        run.close(failed=error is not None)
+        if error is None and (page := self._folder / REPORT).is_file():
+            run.page("report", page)
+        run.close(error)
 
     def _try(self, what: str, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # whatever a listener raises, training must not hear of it
-            self._drop(what)
+            self._drop(what, error)
             say(f"{what} failed and is left out from here on, the stage goes on: {type(error).__name__}: {error}")
 
-    def _drop(self, what: str) -> None:
+    def _drop(self, what: str, error: Exception) -> None:
         if what == "W&B":
             run, self._wandb = self._wandb, None
             if run is not None:
                 with contextlib.suppress(Exception):  # it has failed already, and that is what the run shall say
-                    run.close(failed=True)
+                    run.close(error)
         elif what == "curves.jsonl":
             self._curves = None
         else:

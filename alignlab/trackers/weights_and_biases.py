@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from alignlab.errors import AlignlabError, Preempted
 from alignlab.text import printable
 from alignlab.trackers.redact import redact
 from alignlab.tracking import NullTracker
 
 ROWS = 128
 """Rows of a table that are sent; a table of 256 rows may take half a second."""
+STOPPED = 143
+"""Exit code of a run that was asked to stop; anything but 0 makes W&B's "preempting" a "preempted"."""
 
 
 class WandbRun(NullTracker):
@@ -95,9 +98,26 @@ class WandbRun(NullTracker):
         """The stage's metrics."""
         self._run.summary.update(dict(metrics))
 
-    def close(self, failed: bool) -> None:
-        """End the run; a failed one is marked so."""
-        self._run.finish(exit_code=1 if failed else 0)
+    def page(self, name: str, file: Path) -> None:
+        """A self-contained HTML file, as it is: what W&B would add to it, its own policy forbids."""
+        import wandb
+
+        self._run.log({name: wandb.Html(file, inject=False)})
+
+    def close(self, error: BaseException | None) -> None:
+        """End the run; one that failed or was asked to stop is marked so, and says why."""
+        if error is not None:
+            self._run.summary["error"] = _reason(error)
+        if isinstance(error, Preempted):
+            self._run.mark_preempting()
+        self._run.finish(exit_code=0 if error is None else STOPPED if isinstance(error, Preempted) else 1)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, as the command would print it."""
+    text = str(redact(str(error))).strip() or "no more is known"
+    first = printable(text.splitlines()[0], limit=500)
+    return first if isinstance(error, AlignlabError) else f"{type(error).__name__}: {first}"
 
 
 def _cell(value: object) -> object:
