@@ -5,6 +5,7 @@ stands in its `status.json`; where that is missing, it is not.
 """
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -21,8 +22,11 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.errors import AlignlabError, Preempted
-from alignlab.run_folder import RunFolder, read_status
+from alignlab.run_folder import REPORT, RunFolder, read_status
 from alignlab.trackers.redact import redact, redact_override
+
+if TYPE_CHECKING:
+    from alignlab.lifecycle import Lifecycle
 
 PREEMPTED: Final = 143
 Tree: TypeAlias = Any
@@ -120,8 +124,9 @@ def _run(
     if not all(store.has(step.fingerprint) for step in steps):
         tracking.prepare()
     origin = Origin(experiment.name, _group(experiment.name, grouped), job, redact(whole), overrides)
-    Lifecycle(steps, store, folder, runtime, tracking, origin).run()
-    _show(folder)
+    lifecycle = Lifecycle(steps, store, folder, runtime, tracking, origin)
+    lifecycle.run()
+    _show(folder, lifecycle)
 
 
 def _group(name: str, path: Path) -> str:
@@ -129,15 +134,23 @@ def _group(name: str, path: Path) -> str:
     return f"{name}/{'-'.join(path.parts[-2:])}"
 
 
-def _show(folder: RunFolder) -> None:
-    """The table of stages and their headline metrics, and where everything is."""
+def _show(folder: RunFolder, lifecycle: "Lifecycle") -> None:
+    """The table of stages and their headline metrics, where everything is, and what to do with it."""
     from rich.console import Console
 
     from alignlab.report.table import final_table
 
     console = Console()
-    console.print(final_table(folder.metrics))
-    console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    table = final_table(folder.metrics, {s.name: s.inputs.get("policy", "") for s in lifecycle.steps})
+    if table is not None:
+        console.print(table)
+    lines = [f"run folder: {folder.path}"]
+    if (folder.path / REPORT).is_file():
+        lines.append(f"report: {folder.path / REPORT}")
+    if policies := [name for name, made in lifecycle.artifacts.items() if made.kind == "policy"]:
+        lines.append(f"talk to a model: alignlab chat {shlex.quote(str(folder.path))} {policies[-1]}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _end(folder: RunFolder, status: Any, error: object, code: int) -> int:
