@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
 from rich.console import Console
 
+from alignlab import jobs
 from alignlab.errors import ConfigError, Preempted
 from alignlab.trackers import connection
 from alignlab.trackers.curves import Curves
@@ -203,6 +206,8 @@ def test_secrets_are_redacted_and_nothing_else_is() -> None:
         ("pipeline.label.reward.api_key=hunter2", f"pipeline.label.reward.api_key={REDACTED}"),
         ("++hub.token=x=y", f"++hub.token={REDACTED}"),
         ("pipeline.dpo.objective.beta=0.05", "pipeline.dpo.objective.beta=0.05"),
+        ("+hub={token:x,name: me}", f"+hub={{token:{REDACTED},name: me}}"),
+        ("hub={'api_key': 'x y', size: 3}", f"hub={{'api_key': {REDACTED}, size: 3}}"),
         ("tokenizer=bpe", "tokenizer=bpe"),
         ("~pipeline.ppo", "~pipeline.ppo"),
     ],
@@ -263,6 +268,30 @@ def test_a_stage_that_is_asked_to_stop_is_marked_preempted(tmp_path: Path) -> No
     (run,) = offline_records(tmp_path)
     assert len(of_type(run, "preempting")) == 1 and of_type(run, "exit")[0]["exit_code"] == 143
     assert summary_of(run)["error"] == "asked to stop (SIGTERM)"
+
+
+def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
+    with pytest.raises(KeyboardInterrupt), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
+        raise KeyboardInterrupt
+    assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(RunMode.RUN, (None, None)), (RunMode.MULTIRUN, ("TIME", 3))])
+def test_jobs_of_a_sweep_share_its_group(
+    mode: RunMode, expected: tuple[str | None, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "DATE" / "TIME"
+    hydra = SimpleNamespace(
+        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(sweep)),
+        runtime=SimpleNamespace(choices={}, output_dir=str(sweep / "3")), overrides=SimpleNamespace(task=["++seed=1"]),
+    )  # fmt: skip
+    asked: list[Any] = []
+    monkeypatch.setattr(jobs, "HydraConfig", SimpleNamespace(get=lambda: hydra))
+    monkeypatch.setattr(jobs, "run", lambda *arguments: asked.extend(arguments) or 0)
+    jobs.task({})
+    assert (asked[4] and asked[4].name, asked[5]) == expected
+    assert jobs._group("smoke", sweep) == "smoke/DATE-TIME"
 
 
 def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:

@@ -115,9 +115,9 @@ class WandbRun(NullTracker):
 
 def _reason(error: BaseException) -> str:
     """The first line of an error, as the command would print it."""
-    text = str(redact(str(error))).strip() or "no more is known"
-    first = printable(text.splitlines()[0], limit=500)
-    return first if isinstance(error, AlignlabError) else f"{type(error).__name__}: {first}"
+    lines = str(redact(str(error))).strip().splitlines()
+    kind = [] if lines and isinstance(error, AlignlabError) else [type(error).__name__]
+    return ": ".join([*kind, *(printable(line, limit=500) for line in lines[:1])])
 
 
 def _cell(value: object) -> object:
