@@ -1,8 +1,7 @@
 """Compose, resolve and check the configuration of an experiment.
 
-Of the library, only this module knows Hydra; the command does too (`cli`, `jobs`, `overrides`, `chosen`, `foreign`). What leaves
-here is plain: mappings, lists and scalars, checked
-against the constructors that they will be given to.
+Of the library, only this module knows Hydra; the command does too (`cli`, `jobs`, `overrides`, `chosen`, `foreign`).
+What leaves here is plain: mappings, lists and scalars, checked against the constructors that they will be given to.
 """
 
 import os

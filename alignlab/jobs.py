@@ -5,11 +5,13 @@ stands in its `status.json`; where that is missing, it is not.
 """
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -19,9 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignlab import chosen, stopping
 from alignlab.errors import AlignlabError, Preempted
-from alignlab.run_folder import RunFolder, read_status
+from alignlab.run_folder import REPORT, RunFolder, read_status
 from alignlab.text import printable
 from alignlab.trackers.redact import redact, redact_override
+
+if TYPE_CHECKING:
+    from alignlab.lifecycle import Lifecycle
 
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.Tree`."""
@@ -40,34 +45,63 @@ def exit_code() -> int:
     return 1 if _unfinished else 0
 
 
+@dataclass(frozen=True)
+class Job:
+    """What one job was asked for, and where it belongs.
+
+    Args:
+        path: the run's folder.
+        overrides: of this job alone, rewritten.
+        stage: chosen option of the group `stage`.
+        folders: of options, that the command was given.
+        sweep: the folder of the sweep that it belongs to, if any.
+        number: within the sweep.
+    """
+
+    path: Path
+    overrides: Sequence[str] = ()
+    stage: str | None = None
+    folders: Sequence[Path] = ()
+    sweep: Path | None = None
+    number: int | None = None
+
+    @classmethod
+    def of_hydra(cls) -> "Job":
+        """The job that Hydra is running."""
+        hydra = HydraConfig.get()
+        sources = hydra.runtime.config_sources
+        folders = [Path(s.path) for s in sources if s.provider == "command-line" and s.schema == "file"]
+        given = [str(o) for o in hydra.overrides.task], hydra.runtime.choices.get("stage"), folders
+        if hydra.mode != RunMode.MULTIRUN:
+            return cls(Path(hydra.runtime.output_dir), *given)
+        return cls(Path(hydra.runtime.output_dir), *given, Path(hydra.sweep.dir).absolute(), int(hydra.job.num))
+
+    def typed(self) -> list[str]:
+        """The overrides as a reader knows them, without secrets."""
+        return [redact_override(o.removeprefix("++")) for o in self.overrides]
+
+    def group(self, name: str) -> str:
+        """What W&B groups it by: `name/DATE-TIME`, from the folder of the run or of its sweep."""
+        return f"{name}/{'-'.join((self.sweep or self.path).parts[-2:])}"
+
+
 def task(cfg: Tree) -> None:
     """What Hydra calls. Raises SystemExit where the command shall end with an error."""
-    hydra = HydraConfig.get()
-    stage = hydra.runtime.choices.get("stage")
-    sources = hydra.runtime.config_sources
-    folders = [Path(s.path) for s in sources if s.provider == "command-line" and s.schema == "file"]
-    code = run(cfg, stage, [str(o) for o in hydra.overrides.task], Path(hydra.runtime.output_dir), folders)
+    job = Job.of_hydra()
+    code = run(cfg, job)
     if code > 1 and os.getpid() != _process.get("id"):
         raise Preempted("asked to stop", code)  # a launcher's worker: its parent must hear of it
-    if code and (code > 1 or hydra.mode != RunMode.MULTIRUN):
+    if code and (code > 1 or job.sweep is None):
         raise SystemExit(code)
 
 
-def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path, folders: Sequence[Path] = ()) -> int:
-    """Run an experiment into a folder; the exit code. Whatever happens stands in `status.json`.
-
-    Args:
-        cfg: as Hydra composed it.
-        stage: the chosen option of `stage`.
-        overrides: of this job, rewritten.
-        path: the run's folder.
-        folders: of options, that the command was given.
-    """
-    folder = RunFolder(path)
+def run(cfg: Tree, job: Job) -> int:
+    """Run an experiment, composed by Hydra, into its folder; the exit code. What happens stands in `status.json`."""
+    folder = RunFolder(job.path)
     try:
         with stopping.heard():
             folder.status("running")
-            _run(chosen.settled(cfg, overrides, folders), stage, overrides, folder)
+            _run(chosen.settled(cfg, job.overrides, job.folders), job, folder)
     except Preempted as error:
         return _end(folder, "preempted", error, error.code)
     except (AlignlabError, HydraException, OmegaConfBaseException) as error:
@@ -81,20 +115,21 @@ def run(cfg: Tree, stage: str | None, overrides: Sequence[str], path: Path, fold
     return 0
 
 
-def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFolder) -> None:
+def _run(cfg: Tree, job: Job, folder: RunFolder) -> None:
     from alignlab import config, provenance
     from alignlab.instantiate import Builder
     from alignlab.lifecycle import Lifecycle
     from alignlab.pipeline import plan
     from alignlab.store import Store
+    from alignlab.tracking import Origin
 
-    experiment = config.check(cfg, stage)
+    experiment = config.check(cfg, job.stage)
     whole = experiment.config
     seed = whole["seed"]
     folder.about = {
         "name": experiment.name,
         "seed": seed,
-        "overrides": [redact_override(o.removeprefix("++")) for o in overrides],
+        "overrides": job.typed(),
         **provenance.of_now(),
     }
     folder.config(redact(whole))
@@ -104,24 +139,29 @@ def _run(cfg: Tree, stage: str | None, overrides: Sequence[str], folder: RunFold
     store = Store(Path(whole["store_dir"]))
     if not all(store.has(step.fingerprint) for step in steps):
         tracking.prepare()
-    run_id = _run_id(experiment.name, folder.path)
-    Lifecycle(steps, store, folder, runtime, tracking, experiment.name, run_id).run()
-    _show(folder)
+    origin = Origin(experiment.name, job.group(experiment.name), job.number, redact(whole), job.typed())
+    lifecycle = Lifecycle(steps, store, folder, runtime, tracking, origin)
+    lifecycle.run()
+    _show(folder, lifecycle)
 
 
-def _run_id(name: str, path: Path) -> str:
-    return f"{name}/{'-'.join(path.parts[-2:])}"
-
-
-def _show(folder: RunFolder) -> None:
-    """The table of stages and their headline metrics, and where everything is."""
+def _show(folder: RunFolder, lifecycle: "Lifecycle") -> None:
+    """The table of stages and their headline metrics, where everything is, and what to do with it."""
     from rich.console import Console
 
     from alignlab.report.table import final_table
 
     console = Console()
-    console.print(final_table(folder.metrics))
-    console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    table = final_table(folder.metrics, {s.name: s.inputs.get("policy", "") for s in lifecycle.steps})
+    if table is not None:
+        console.print(table)
+    lines = [f"run folder: {folder.path}"]
+    if (folder.path / REPORT).is_file():
+        lines.append(f"report: {folder.path / REPORT}")
+    if policies := [name for name, made in lifecycle.artifacts.items() if made.kind == "policy"]:
+        lines.append(f"talk to a model: alignlab chat {shlex.quote(str(folder.path))} {policies[-1]}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _end(folder: RunFolder, status: Any, error: object, code: int) -> int:

@@ -23,7 +23,7 @@ from alignlab.run_folder import RunFolder
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.store import Store
 from alignlab.trackers.redact import redact
-from alignlab.tracking import NullTracker, Tracker, Tracking
+from alignlab.tracking import NullTracker, Origin, Tracker, Tracking
 
 
 @dataclass
@@ -36,8 +36,7 @@ class Lifecycle:
         folder: of the run.
         runtime: where to compute.
         tracking: where to report; None reports nowhere.
-        experiment: its name.
-        run_id: groups this run's stages in W&B.
+        origin: what W&B shall know of the run.
     """
 
     steps: Sequence[Step]
@@ -45,8 +44,7 @@ class Lifecycle:
     folder: RunFolder
     runtime: Runtime = field(default_factory=Runtime)
     tracking: Tracking | None = None
-    experiment: str = ""
-    run_id: str = ""
+    origin: Origin = field(default_factory=Origin)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
 
@@ -139,10 +137,9 @@ class Lifecycle:
             return nullcontext(NullTracker())
         return self.tracking.stage(
             name=step.name,
-            experiment=self.experiment,
             folder=folder,
             work=work,
-            run_id=self.run_id,
+            origin=self.origin,
             fingerprint=step.fingerprint,
             config=redact(step.config),
         )

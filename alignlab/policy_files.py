@@ -4,6 +4,7 @@ Kept apart from the policy, which computes; this reads and writes.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+from transformers.utils import GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from alignlab.errors import StoreError
 
 _SCORE = "score.weight"
+_SCORE_SHARD = "model-score.safetensors"
 
 
 @contextlib.contextmanager
@@ -32,23 +36,43 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _weights_file(folder: Path) -> Path:
-    """The safetensors file for small additions: the only one, or the last of several."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise StoreError(f"{folder} holds no safetensors weights; pickled weights are not read")
-    return files[-1]
-
-
 def add_score(folder: Path, weight: Tensor, model: PreTrainedModel) -> None:
     """Store a scalar head `(1, d)` beside the model's weights, and say in its config that it scores."""
-    file = _weights_file(folder)
+    if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        _add_shard(folder, weight)
+    else:
+        _add_to_only_file(folder / SAFE_WEIGHTS_NAME, weight)
+    _call_it_a_classifier(folder, model)
+
+
+def _add_shard(folder: Path, weight: Tensor) -> None:
+    """A shard of its own: the others may be gigabytes, and what the index does not name is not read."""
+    safetensors.torch.save_file({_SCORE: weight}, folder / _SCORE_SHARD, metadata={"format": "pt"})
+    path = folder / SAFE_WEIGHTS_INDEX_NAME
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["weight_map"][_SCORE] = _SCORE_SHARD
+    for name, more in (("total_parameters", weight.numel()), ("total_size", weight.nbytes)):
+        if name in index["metadata"]:
+            index["metadata"][name] += more
+    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _add_to_only_file(file: Path, weight: Tensor) -> None:
+    if not file.is_file():
+        raise StoreError(f"{file.parent} holds no safetensors weights; pickled weights are not read")
     tensors = safetensors.torch.load_file(file)
     safetensors.torch.save_file({**tensors, _SCORE: weight}, file, metadata={"format": "pt"})
+
+
+def _call_it_a_classifier(folder: Path, model: PreTrainedModel) -> None:
+    """Its config names the class that scores, where the architecture has one; and it generates nothing."""
     config = model.config.__class__.from_pretrained(folder)
-    config.architectures = [type(model).__name__.replace("ForCausalLM", "ForSequenceClassification")]
+    scores = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
+    config.architectures = [scores or type(model).__name__]
     config.num_labels = 1
+    config.id2label, config.label2id, config.problem_type = {0: "reward"}, {"reward": 0}, "regression"
     config.save_pretrained(folder)
+    (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
 
 
 def read_score_head(folder: Path, dtype: torch.dtype) -> nn.Linear | None:

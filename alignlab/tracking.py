@@ -55,6 +55,25 @@ class NullTracker(Tracker):
         pass
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The run of an experiment that a stage belongs to, as W&B shall tell it.
+
+    Args:
+        experiment: its name.
+        group: shared by the stages of one run, and by all jobs of one sweep; `experiment` if empty.
+        job: number within a sweep; None outside of one.
+        config: the whole resolved configuration.
+        overrides: as typed.
+    """
+
+    experiment: str = ""
+    group: str = ""
+    job: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+
+
 @dataclass
 class Tracking:
     """Where an experiment reports to.
@@ -113,9 +132,8 @@ class Tracking:
         self,
         *,
         name: str,
-        experiment: str,
         folder: Path,
-        run_id: str = "",
+        origin: Origin = Origin(),
         fingerprint: str = "",
         config: Mapping[str, Any] | None = None,
         work: Path | None = None,
@@ -124,11 +142,11 @@ class Tracking:
 
         Args:
             name: of the stage in its pipeline; W&B's job type.
-            experiment: name of the experiment.
             folder: the artifact being written; receives `curves.jsonl`.
-            run_id: of this run of the experiment; its stages share one W&B group.
+            origin: the run that the stage belongs to.
             fingerprint: of the stage; the first part of the W&B run's id.
-            config: the stage's resolved config. Secrets are redacted before it leaves the process.
+            config: the stage's resolved config, laid over that of the whole experiment. Secrets are redacted before
+                either leaves the process.
             work: a folder that outlives a crash, so that a resumed stage keeps the first part of its curves.
         """
         from alignlab.trackers.stage import open_stage
@@ -137,8 +155,7 @@ class Tracking:
         tracker = open_stage(
             self,
             name=name,
-            group=run_id or experiment,
-            experiment=experiment,
+            origin=origin,
             folder=folder,
             work=work,
             fingerprint=fingerprint,

@@ -64,7 +64,8 @@ def _artifact(folder: Path, name: str, kind: str, inputs: Mapping[str, Any], met
         "kind": kind, "fingerprint": hashlib.sha256(name.encode()).hexdigest(), "name": name, "inputs": inputs,
         "stage": f"somewhere.{name.title().replace('_', '')}Stage", "version": "1", "seconds": 3.0 + 4 * len(name),
         "created": "2026-01-02T03:04:05+00:00", "git": None, "versions": {"alignlab": "0.1.0", "python": "3.11.7"},
-        "config": {"_target_": "somewhere.Stage", "objective": {"beta": 0.1}},
+        "config": {"_target_": "somewhere.Stage", "objective": {"beta": 0.1},
+                   "loop": {"keep": "last" if name == "ppo" else "best"}},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -95,6 +96,8 @@ def _curve(name: str) -> list[dict[str, Any]]:
             line |= {"train/reward": step / 100, "train/kl": None if step == 50 else step / 60}
         if step % 50 == 0:
             line["validation/loss"] = loss + 0.05
+            if name == "ppo":
+                line |= {"validation/reward": step / 90, "validation/reference_reward": 0.2}
         found.append(line)
     return found
 

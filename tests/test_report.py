@@ -3,7 +3,6 @@
 import base64
 import datetime
 import hashlib
-import io
 import json
 import re
 from html.parser import HTMLParser
@@ -12,19 +11,16 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 from report_run import HOSTILE, INPUTS, MODELS, make_run
-from rich.console import Console
 
 from alignlab.report import Report
 from alignlab.report.answers import difference, side_by_side
 from alignlab.report.chart import charts, ticks
-from alignlab.report.columns import Column, by_stage, columns_for, differences, duration, number, signed
 from alignlab.report.drawing import drawing
-from alignlab.report.page import render
+from alignlab.report.page import render, struck
 from alignlab.report.raters import labelling, wilson
 from alignlab.report.route import BOX_H, lanes, path, places
 from alignlab.report.run import RunView
 from alignlab.report.svg import tag
-from alignlab.report.table import final_table
 from alignlab.stage import StageContext
 from alignlab.text import printable
 
@@ -62,70 +58,6 @@ def test_stages_stand_after_their_inputs_whatever_the_order(tmp_path: Path) -> N
 def test_curves_leave_gaps_out(run: RunView) -> None:
     steps = [step for step, _ in run.stages["ppo"].curves()["train/kl"]]
     assert 50 not in steps and len(steps) == 49
-
-
-# ---- numbers ---------------------------------------------------------------------------------------------------------
-def test_numbers_as_a_reader_takes_them_in() -> None:
-    assert [number(v) for v in (0.0, 3.0, 0.123, 12.34, -1.4, 1234.5, 0.00123, 12345.0)] == [
-        "0", "3", "0.12", "12.3", "−1.40", "1234", "0.0012", "12\u202f345",
-    ]  # fmt: skip
-    assert [duration(s) for s in (4.21, 67.0, 7500.0)] == ["4.2 s", "1 min 07 s", "2 h 05 min"]
-    assert [signed(v, True) for v in (0.25, -0.25, 0.001)] == ["+0.25", "−0.25", ""]
-
-
-def test_a_change_is_coloured_only_where_it_is_large_and_has_a_direction() -> None:
-    better, worse, neither = (Column("m", "m", better=b) for b in (1, -1, 0))
-    assert [c.tone(0.5, 0.2) for c in (better, worse, neither)] == [1, -1, 0]
-    assert better.tone(0.52, 0.02) == 0
-
-
-def test_a_base_model_that_does_not_answer_is_no_measure_for_answers() -> None:
-    plain, of_answers = Column("plain", ""), Column("wrong", "", of_answers=True)
-    models = {
-        "pretrain": {"instruction_following": 0.02, "plain": 0.1, "wrong": 0.0},
-        "sft": {"instruction_following": 0.9, "plain": 0.4, "wrong": 0.5},
-        "dpo": {"instruction_following": 0.9, "plain": 0.3, "wrong": 0.2},
-    }
-    found = differences(models, [plain, of_answers])
-    assert found["pretrain"] == {}
-    assert found["sft"] == {"plain": pytest.approx(0.3)}
-    assert found["dpo"] == {"plain": pytest.approx(0.2), "wrong": pytest.approx(-0.3)}
-
-
-def test_metrics_by_stage_in_the_order_of_a_life() -> None:
-    found = by_stage({"zero/a": 1.0, "ppo/a": 1.0, "dpo/a": 1.0, "pretrain/a": 1.0, "sft/a": 1.0, "sft/b": 2.0})
-    assert list(found) == ["pretrain", "sft", "dpo", "ppo", "zero"]
-    assert found["sft"] == {"a": 1.0, "b": 2.0}
-
-
-def test_own_files_get_the_columns_that_they_have() -> None:
-    files = {"sft": {"answer_loss": 2.0, "preference_accuracy": 0.5, "answer_length": 4.0}}
-    assert [c.metric for c in columns_for(files)] == ["answer_loss", "preference_accuracy", "answer_length"]
-    assert [c.metric for c in columns_for({"a": {"x": 1.0, "steps": 3.0}})] == ["x"]
-
-
-# ---- the table in the terminal ---------------------------------------------------------------------------------------
-def table_text(metrics: dict[str, float]) -> str:
-    console = Console(width=100, file=io.StringIO())
-    console.print(final_table(metrics))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def test_final_table_fits_100_columns_and_shows_every_model(run: RunView) -> None:
-    metrics = {f"{m.name}/{k}": v for m in run.models for k, v in m.metrics.items()}
-    metrics |= {"reward_model/accuracy": 0.79, "reward_model/held_out_pairs": 219.0}
-    text = table_text(metrics)
-    assert all(len(line) <= 100 for line in text.splitlines())
-    rows = [line.split() for line in text.splitlines() if line.split()[:1] and line.split()[0] in MODELS]
-    assert rows[0] == ["pretrain", "0.00", "0.99", "–", "–", "0.00", "0.00", "31", "−1.40"]
-    assert [row[0] for row in rows] == list(MODELS)
-    assert "right order 0.79" in text and "219 held-out pairs" in " ".join(text.split())
-
-
-def test_final_table_of_a_run_without_evaluation_shows_what_there_is() -> None:
-    assert "0.61" in table_text({"sft/validation_loss": 0.61, "sft/steps": 20.0})
-    assert "model" in table_text({})
 
 
 # ---- differences -----------------------------------------------------------------------------------------------------
@@ -185,6 +117,12 @@ def test_training_and_validation_share_a_chart_and_the_loss_comes_first() -> Non
     found = charts(curves | {"validation/nll": [(2, 1.0)], "train/nll": [(1, 2.0), (2, 1.5)]})  # the same again
     assert [c.title for c in found] == ["loss", "lr"]
     assert dict(found[0].lines) == {"validation": [(2, 1.0)], "train": [(1, 2.0), (2, 1.5)]}
+
+
+def test_the_model_that_training_started_from_is_a_line_of_the_same_chart(run: RunView) -> None:
+    reward = charts(run.stages["ppo"].curves())[0]
+    assert reward.title == "reward" and list(reward.lines) == ["train", "validation", "reference"]
+    assert 'class="line reference"' in reward.svg and 'class="point reference"' not in reward.svg
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
@@ -305,6 +243,15 @@ def test_page_says_what_the_artifacts_say(page: str) -> None:
                      "0.83 agrees", "9 of 9 prompts", "where does mokoba live ?", "wrong, and sure"):  # fmt: skip
         assert expected in words, expected
     assert "0.06" in words and "−0.27" in words  # dpo, sure when wrong: from 0.33
+    assert "true taste −1.40 pretrain → 2.20 dpo 2.40 ppo also sft 0.90" in words
+    assert "published: the last step (validation was best at step 200)" in words  # ppo
+    assert words.count("published: step 200, where validation was best") == 4
+
+
+def test_bullets_are_not_struck_out(page: str) -> None:
+    assert struck("- city <oslo> - job baker") == "- <s>city &lt;oslo&gt;</s> - <s>job baker</s>"
+    assert struck("well-known") == "<s>well-known</s>" and struck("-") == "-"
+    assert "<del><s>" in page
 
 
 def test_tables_and_drawings_are_labelled(page: str) -> None:

@@ -7,19 +7,30 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
 from rich.console import Console
 
-from alignlab.errors import ConfigError
+from alignlab import jobs
+from alignlab.errors import ConfigError, Preempted
 from alignlab.trackers import connection
 from alignlab.trackers.curves import Curves
 from alignlab.trackers.redact import REDACTED, redact, redact_override
 from alignlab.trackers.terminal import Bar, PlainLines, clock, facts, short
-from alignlab.tracking import Tracking
+from alignlab.tracking import Origin, Tracking
 
-LIFECYCLE = {"experiment": "lifecycle", "run_id": "2026-01-01-12-00", "fingerprint": "0123456789abcdef" * 4}
+LIFECYCLE = {
+    "origin": Origin(
+        "lifecycle", "lifecycle/2026-01-01-12-00", job=3,
+        config={"pipeline": {"dpo": {"objective": {"beta": 0.3}}}, "seed": 7, "hub": {"token": "very-secret"}},
+        overrides=["experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", "hub.token=very-secret", "x=" + "y" * 63,
+                   "hydra.sweep.dir=out", "+hydra/launcher=basic", "store_dir=s", "seed=7", "seed=7"],
+    ),
+    "fingerprint": "0123456789abcdef" * 4,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +51,10 @@ def offline_records(folder: Path) -> list[list[dict[str, Any]]]:
 
 def of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [record[kind] for record in records if record["type"] == kind]
+
+
+def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {k: v for record in of_type(records, "summary") for k, v in record["update"].items()}
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
@@ -191,6 +206,8 @@ def test_secrets_are_redacted_and_nothing_else_is() -> None:
         ("pipeline.label.reward.api_key=hunter2", f"pipeline.label.reward.api_key={REDACTED}"),
         ("++hub.token=x=y", f"++hub.token={REDACTED}"),
         ("pipeline.dpo.objective.beta=0.05", "pipeline.dpo.objective.beta=0.05"),
+        ("+hub={token:x,name: me}", f"+hub={{token:{REDACTED},name: me}}"),
+        ("hub={'api_key': 'x y', size: 3}", f"hub={{'api_key': {REDACTED}, size: 3}}"),
         ("tokenizer=bpe", "tokenizer=bpe"),
         ("~pipeline.ppo", "~pipeline.ppo"),
     ],
@@ -215,9 +232,16 @@ def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path
     assert [of_type(run, "run")[0]["job_type"] for run in runs] == ["sft", "dpo"]
     for run in runs:
         (head,) = of_type(run, "run")
-        assert head["run_group"] == "2026-01-01-12-00" and head["run_id"].startswith("0123456789abcdef-")
-        assert head["config"]["update"]["objective"] == {"beta": 0.1}
-        assert head["config"]["update"]["api_key"] == REDACTED
+        assert head["run_group"] == "lifecycle/2026-01-01-12-00" and head["display_name"] == f"3/{head['job_type']}"
+        assert head["run_id"].startswith("0123456789abcdef-")
+        assert head["tags"] == [
+            "experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", f"hub.token={REDACTED}", "seed=7",
+        ]  # fmt: skip
+        config = head["config"]["update"]
+        assert config["objective"] == {"beta": 0.1} and config["api_key"] == REDACTED
+        assert config["pipeline"] == {"dpo": {"objective": {"beta": 0.3}}} and config["seed"] == 7
+        assert config["experiment"] == "lifecycle" and config["hub"] == {"token": REDACTED}
+        assert f"hub.token={REDACTED}" in config["overrides"] and "store_dir=s" in config["overrides"]
         history = {k: v for record in of_type(run, "history") for k, v in record["item"].items()}
         assert history["train/loss"] == 0.75 and history["validation/loss"] == 0.5
         assert "accuracy" in json.dumps(of_type(run, "summary"))
@@ -230,9 +254,54 @@ def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path
 def test_a_stage_that_fails_is_marked_failed(tmp_path: Path) -> None:
     tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
     with pytest.raises(ArithmeticError), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
-        raise ArithmeticError("loss is NaN")
+        raise ArithmeticError("loss is NaN at https://me:very-secret@example.org\nand more")
     (run,) = offline_records(tmp_path)
-    assert of_type(run, "exit")[0]["exit_code"] == 1
+    assert of_type(run, "exit")[0]["exit_code"] == 1 and not of_type(run, "preempting")
+    assert summary_of(run)["error"] == f"ArithmeticError: loss is NaN at https://{REDACTED}@example.org"
+
+
+def test_a_stage_that_is_asked_to_stop_is_marked_preempted(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
+    with pytest.raises(Preempted), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE) as tracker:
+        tracker.log(1, {"train/loss": 1.0})
+        raise Preempted("asked to stop (SIGTERM)")
+    (run,) = offline_records(tmp_path)
+    assert len(of_type(run, "preempting")) == 1 and of_type(run, "exit")[0]["exit_code"] == 143
+    assert summary_of(run)["error"] == "asked to stop (SIGTERM)"
+
+
+def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
+    with pytest.raises(KeyboardInterrupt), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
+        raise KeyboardInterrupt
+    assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(RunMode.RUN, (None, None)), (RunMode.MULTIRUN, ("TIME", 3))])
+def test_jobs_of_a_sweep_share_its_group(
+    mode: RunMode, expected: tuple[str | None, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "DATE" / "TIME"
+    hydra = SimpleNamespace(
+        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(sweep)),
+        runtime=SimpleNamespace(choices={}, output_dir=str(sweep / "3")), overrides=SimpleNamespace(task=["++seed=1"]),
+    )  # fmt: skip
+    asked: list[Any] = []
+    monkeypatch.setattr(jobs, "HydraConfig", SimpleNamespace(get=lambda: hydra))
+    monkeypatch.setattr(jobs, "run", lambda *arguments: asked.extend(arguments) or 0)
+    jobs.task({})
+    assert (asked[4] and asked[4].name, asked[5]) == expected
+    assert jobs._group("smoke", sweep) == "smoke/DATE-TIME"
+
+
+def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
+    with tracking.stage(name="report", folder=tmp_path, **LIFECYCLE):
+        (tmp_path / "report.html").write_text("<!doctype html><title>lifecycle</title>")
+    (page,) = (tmp_path / "lab").rglob("report*.html")
+    assert page.read_text() == "<!doctype html><title>lifecycle</title>"
+    (run,) = offline_records(tmp_path / "lab")
+    assert summary_of(run)["report._type"] == "html-file"
 
 
 def test_a_samples_file_is_sent_as_the_table(tmp_path: Path) -> None:
@@ -247,7 +316,7 @@ def test_off_does_not_import_wandb(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from alignlab.tracking import Tracking\n"
         "assert not {'rich', 'wandb', 'torch'} & set(sys.modules)\n"
-        "with Tracking(mode='off').stage(name='a', experiment='b', folder=Path(sys.argv[1])) as tracker:\n"
+        "with Tracking(mode='off').stage(name='a', folder=Path(sys.argv[1])) as tracker:\n"
         "    tracker.log(1, {'x': 1.0})\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )

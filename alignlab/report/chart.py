@@ -13,7 +13,8 @@ from alignlab.report.svg import tag
 
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 28
-PREFIXES = ("train/", "validation/")
+LINES = {"train/": "train", "validation/reference_": "reference", "validation/": "validation"}
+"""Which line of a chart a metric is, by what its name begins with; the rest of the name is the chart."""
 FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
 POINTS = 300
 """Of a line, at most; a drawing shows no more."""
@@ -26,7 +27,7 @@ class Chart:
 
     Args:
         title: of the metric.
-        lines: points by "train" and "validation".
+        lines: points by "train", "validation" and "reference" (the model that training started from).
     """
 
     title: str
@@ -47,8 +48,8 @@ def charts(curves: Mapping[str, Sequence[Point]]) -> list[Chart]:
     """A chart a metric, training and validation in one, the telling ones first."""
     grouped: dict[str, dict[str, Sequence[Point]]] = {}
     for name, points in curves.items():
-        prefix = next((p for p in PREFIXES if name.startswith(p)), "")
-        grouped.setdefault(name.removeprefix(prefix), {})[prefix.rstrip("/") or "train"] = _thinned(points)
+        prefix = next((p for p in LINES if name.startswith(p)), "")
+        grouped.setdefault(name.removeprefix(prefix), {})[LINES.get(prefix, "train")] = _thinned(points)
     found: list[Chart] = []
     for name in sorted(grouped, key=_place):
         if not any(_alike(grouped[name], chart.lines) for chart in found):  # a loss of one term comes under two names
@@ -141,6 +142,6 @@ def _line(name: str, points: Sequence[Point], scale: _Scale) -> list[Markup]:
     at = [(scale.x(s), scale.y(v)) for s, v in points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
     found = [tag("path", class_=f"line {name}", d=path)] if len(at) > 1 else []
-    if name != "train" or len(at) == 1:
+    if name == "validation" or len(at) == 1:
         found += [tag("circle", class_=f"point {name}", cx=x, cy=y, r=2.6) for x, y in at]
     return found

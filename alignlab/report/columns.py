@@ -1,7 +1,8 @@
 """Which metrics head a table or a chart, what they are called, and how a number is written."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 Metrics = Mapping[str, float]
@@ -19,6 +20,7 @@ class Column:
         better: 1 where more is better, -1 where less is, 0 where neither is said.
         share: a number from 0 to 1.
         of_answers: means nothing for a model that does not answer instructions, so no other is compared with it.
+        decimals: of every number of the column, so that they can be compared at a glance; see `columns_for`.
     """
 
     metric: str
@@ -28,12 +30,16 @@ class Column:
     share: bool = True
     long: str = ""
     of_answers: bool = False
+    decimals: int = 2
 
     def text(self, value: float | None) -> str:
         """The number as it is shown."""
-        if value is None:
-            return "–"
-        return f"{value:.2f}" if self.share else number(value)
+        return "–" if value is None else _written(f"{round(value, self.decimals) + 0.0:,.{self.decimals}f}")
+
+    def signed(self, difference: float) -> str:
+        """A difference; nothing where it would read as 0.00."""
+        text = f"{difference:+,.{self.decimals}f}"
+        return _written(text) if any(digit in text for digit in "123456789") else ""
 
     def tone(self, value: float, difference: float) -> int:
         """1 where a change is for the better, -1 where for the worse, 0 where it is small or neither."""
@@ -93,9 +99,6 @@ MOVED: Final = (
 )
 """The shares that show what training moved."""
 
-ANSWERS: Final = 0.1
-"""A model that follows fewer instructions than this share does not answer, it goes on with a text."""
-
 _LIFE: Final = ("pretrain", "sft", "reward_model", "dpo", "ppo")
 _NOT_FOR_TABLES: Final = frozenset({"steps", "best_step", "seconds"})
 
@@ -105,27 +108,22 @@ def columns_for(models: Mapping[str, Metrics], limit: int = 8) -> tuple[Column, 
     named = {name for metrics in models.values() for name in metrics}
     sets = [tuple(c for c in columns if c.metric in named) for columns in (HEADLINE, FILES)]
     if any(sets):
-        return max(sets, key=len)
+        return tuple(_fitted(column, models) for column in max(sets, key=len))
     names = dict.fromkeys(name for metrics in models.values() for name in metrics if name not in _NOT_FOR_TABLES)
     often = sorted(names, key=lambda name: -sum(name in metrics for metrics in models.values()))
-    return tuple(Column(name, name.replace("_", " "), share=False) for name in often[:limit])
+    return tuple(_fitted(Column(n, n.replace("_", " "), share=False), models) for n in often[:limit])
 
 
-def differences(models: Mapping[str, Metrics], columns: Iterable[Column]) -> dict[str, dict[str, float]]:
-    """By model and metric: how far it is from the first model of the column.
-
-    A base model's few accidental answers are no measure for those of later models: see `Column.of_answers`.
-    """
-    found: dict[str, dict[str, float]] = {name: {} for name in models}
-    for column in columns:
-        base: float | None = None
-        for name, metrics in models.items():
-            value = metrics.get(column.metric)
-            if value is not None and base is not None:
-                found[name][column.metric] = value - base
-            elif not column.of_answers or metrics.get("instruction_following", 1.0) >= ANSWERS:
-                base = value
-    return found
+def _fitted(column: Column, models: Mapping[str, Metrics]) -> Column:
+    """The column, with as many decimals as tell something of its largest number; shares keep their two."""
+    values = [metrics[column.metric] for metrics in models.values() if column.metric in metrics]
+    largest = max(map(abs, values), default=0.0)
+    if column.share or not largest:
+        return column
+    if all(value == int(value) for value in values):
+        return replace(column, decimals=0)
+    places = 1 - math.floor(math.log10(largest))  # two digits of a number below 1
+    return replace(column, decimals=min(6, max(2, places)) if largest < 10 else max(0, places + 1))
 
 
 def by_stage(metrics: Metrics) -> dict[str, dict[str, float]]:
@@ -153,18 +151,18 @@ def number(value: float) -> str:
     """Two decimals where they tell something, and thousands with a thin space."""
     size = abs(value)
     if size >= 10_000:
-        text = f"{value:,.0f}".replace(",", "\u202f")
+        text = f"{value:,.0f}"
     elif size >= 100 or value == int(value):
         text = f"{value:.0f}"
     else:
         text = f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.005 else f"{value:.2g}"
-    return text.replace("-", "−")
+    return _written(text)
 
 
-def signed(value: float, share: bool) -> str:
-    """A difference; nothing where it would read as 0.00."""
-    text = f"{value:+.2f}" if share or abs(value) < 10 else f"{value:+.1f}"
-    return "" if float(text) == 0 else text.replace("-", "−")
+def _written(text: str) -> str:
+    """A true minus, and thin spaces between thousands from ten thousand on."""
+    short = len(text.partition(".")[0].strip("+-")) < len("10,000")
+    return text.replace(",", "" if short else "\u202f").replace("-", "−")
 
 
 def duration(seconds: float) -> str:

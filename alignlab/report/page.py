@@ -7,6 +7,7 @@ into the page, and the page's own policy runs no script and no style but the two
 import base64
 import datetime
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from markupsafe import Markup
 
 from alignlab.report.answers import side_by_side
 from alignlab.report.chart import Chart, charts
-from alignlab.report.columns import MOVED, Column, columns_for, differences, duration, evaluated, number, signed
+from alignlab.report.columns import MOVED, Column, Metrics, columns_for, duration, evaluated, number
 from alignlab.report.drawing import box_lines, drawing, drawn_stages
+from alignlab.report.lineage import Ends, Parents, differences, ends, in_words
 from alignlab.report.raters import labelling
 from alignlab.report.run import ModelView, RunView, StageView
 from alignlab.text import printable
@@ -27,10 +29,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Headline:
-    """A metric from the first model to the later ones."""
+    """A metric from the first model that has it to those that a run ends with."""
 
     column: Column
-    values: Sequence[tuple[str, str]]
+    ends: Ends
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Trained:
     shown: Sequence[Chart]
     more: Sequence[Chart]
 
+    @property
+    def published(self) -> str:
+        """Which weights the stage left, in words."""
+        return _published(self.stage)
+
 
 def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
     """The page as text."""
@@ -50,8 +57,7 @@ def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_clean,
     )  # fmt: skip
-    environment.filters |= {"duration": duration, "number": number, "yaml": _yaml}
-    environment.globals |= {"signed": signed}
+    environment.filters |= {"duration": duration, "number": number, "yaml": _yaml, "struck": struck}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         style=Markup(style), script=Markup(script), policy=_policy(style, script), now=now, experiment=experiment,
@@ -62,19 +68,23 @@ def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
 def _content(run: RunView) -> dict[str, Any]:
     models = _evaluated(run)
     metrics = {m.name: m.metrics for m in models}
+    parents = {m.name: m.stage.parents.get("policy", "") for m in models}
     columns = columns_for(metrics)
-    moved = differences(metrics, columns)
+    trained = _trained(run)
     colour = {m.name: f"m{i % 8}" for i, m in enumerate(run.models)}
     return {
         "run": run,
         "models": models,
         "columns": columns,
-        "moved_by": moved,
-        "headlines": _headlines(models, columns, moved),
+        "moved_by": differences(metrics, columns, parents),
+        "started": in_words(metrics, parents),
+        "headlines": _headlines(metrics, columns, {m.name: m.stage.parents.get("policy", "") for m in run.models}),
+        "metrics": metrics,
         "moved": [c for c in MOVED if sum(c.metric in m.metrics for m in models) > 1],
         "pipeline": drawing(run, colour) if run.stages else "",
         "boxes": {name: (stage, box_lines(stage, run)) for name, stage in drawn_stages(run).items()},
-        "trained": _trained(run),
+        "trained": trained,
+        "referred": any("reference" in chart.lines for t in trained for chart in [*t.shown, *t.more]),
         "asked": side_by_side([m for m in run.models if m.samples]),
         "answering": [m.name for m in run.models if m.samples],
         "labelling": labelling(list(run.stages.values())),
@@ -89,16 +99,10 @@ def _evaluated(run: RunView) -> list[ModelView]:
 
 
 def _headlines(
-    models: Sequence[ModelView], columns: Sequence[Column], moved: Mapping[str, Mapping[str, float]], limit: int = 4
+    models: Mapping[str, Metrics], columns: Sequence[Column], parents: Parents, limit: int = 4
 ) -> list[Headline]:
-    """What the run is about, in four numbers: from the first model of a column to the later ones."""
-    found = []
-    for column in columns:
-        later = [m for m in models if column.metric in moved[m.name]]
-        first = [m for m in models[: models.index(later[0])] if column.metric in m.metrics][-1:] if later else []
-        having = [(m.name, column.text(m.metrics[column.metric])) for m in first + later]
-        if column.better and len(having) > 1:
-            found.append(Headline(column, having))
+    """What the run is about, in four numbers: from the base model to each that nothing was made from any more."""
+    found = [Headline(c, e) for c in columns if c.better and (e := ends(models, c, parents)) is not None]
     return sorted(found, key=lambda h: _PRIORITY.get(h.column.metric, 9))[:limit]
 
 
@@ -110,9 +114,28 @@ def _trained(run: RunView, shown: int = 3) -> list[Trained]:
     return [Trained(stage, found[:shown], found[shown:]) for stage, found in drawn if found]
 
 
+def _published(stage: StageView) -> str:
+    """Which weights a stage left: its best validation tells little where it kept the last."""
+    best, loop = stage.metrics.get("best_step"), stage.artifact.manifest.get("config", {}).get("loop")
+    if best is None:
+        return ""
+    if isinstance(loop, Mapping) and loop.get("keep") == "last" and best != stage.metrics.get("steps"):
+        return f"published: the last step (validation was best at step {number(best)})"
+    return f"published: step {number(best)}, where validation was best"
+
+
 def _clean(value: Any) -> Any:
     """Every text that a template prints, but for our own markup."""
     return printable(value, limit=20_000) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def struck(words: str) -> Markup:
+    """Words to be struck out, but for the bullets among them: a line through a bullet reads as a longer dash."""
+    parts = _BULLET.split(words)
+    return Markup("").join(p if i % 2 else Markup("<s>{}</s>").format(p) for i, p in enumerate(parts) if p)
+
+
+_BULLET = re.compile(r"((?:^|(?<=\s)|\s+)[-–—*•](?:\s+|$))")
 
 
 def _policy(style: str, script: str) -> str:

@@ -21,7 +21,7 @@ class Report(Stage):
         seed: of nothing.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     TAKES_ALL: ClassVar[bool] = True
     PRODUCES: ClassVar[Kind] = "report"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs", "seed"})

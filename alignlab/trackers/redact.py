@@ -17,6 +17,8 @@ _VALUE = re.compile(
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password in an address
 )
 
+_PAIR = re.compile(r"""(['"]?([\w.\-]+)['"]?\s*:\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)""")  # of a mapping, {token: x}
+
 
 def redact(value: Any, name: str = "") -> Any:
     """A copy of a config in which everything that looks like a secret reads `<redacted>`.
@@ -36,7 +38,8 @@ def redact(value: Any, name: str = "") -> Any:
 def redact_override(text: str) -> str:
     """An override as typed, `a.b.api_key=...`, in which the value of a secret reads `<redacted>`."""
     key, equals, value = text.partition("=")
-    return f"{key}{equals}{redact(value, re.split('[.@/]', key)[-1])}"
+    shown = redact(value, re.split("[.@/]", key)[-1])
+    return f"{key}{equals}{_PAIR.sub(lambda pair: pair[1] + str(redact(pair[3], pair[2])), shown)}"
 
 
 def _snake(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,17 @@ from typing import Any
 from rich.console import Console
 
 from alignlab.artifact import SAMPLES, Artifact
+from alignlab.run_folder import REPORT
 from alignlab.trackers.curves import Curves
+from alignlab.trackers.redact import redact_override
 from alignlab.trackers.terminal import PlainLines, StageLine, say, stage_line
 from alignlab.trackers.weights_and_biases import ROWS, WandbRun
-from alignlab.tracking import Tracker, Tracking
+from alignlab.tracking import Origin, Tracker, Tracking
+
+TAG = 64
+"""Characters of a tag that W&B takes."""
+_OF_THE_MACHINE = re.compile(r"[+~]*(?:hydra[./@=]|store_dir=)")
+"""Overrides that say where an experiment ran, not what it is."""
 
 
 class StageTracker(Tracker):
@@ -77,21 +85,23 @@ class StageTracker(Tracker):
                 run.log(step, metrics)
         if error is None and not self._has_table:
             run.table("samples", _first_rows(self._folder))
-        run.close(failed=error is not None)
+        if error is None and (page := self._folder / REPORT).is_file():
+            run.page("report", page)
+        run.close(error)
 
     def _try(self, what: str, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # whatever a listener raises, training must not hear of it
-            self._drop(what)
+            self._drop(what, error)
             say(f"{what} failed and is left out from here on, the stage goes on: {type(error).__name__}: {error}")
 
-    def _drop(self, what: str) -> None:
+    def _drop(self, what: str, error: Exception) -> None:
         if what == "W&B":
             run, self._wandb = self._wandb, None
             if run is not None:
                 with contextlib.suppress(Exception):  # it has failed already, and that is what the run shall say
-                    run.close(failed=True)
+                    run.close(error)
         elif what == "curves.jsonl":
             self._curves = None
         else:
@@ -102,8 +112,7 @@ def open_stage(
     tracking: Tracking,
     *,
     name: str,
-    group: str,
-    experiment: str,
+    origin: Origin,
     folder: Path,
     work: Path | None,
     fingerprint: str,
@@ -112,17 +121,26 @@ def open_stage(
     """Open the listeners of one stage; the first process's alone, where several were launched."""
     if not _is_first_process():
         return StageTracker(None, None, None, folder)
+    overrides = [redact_override(o) for o in origin.overrides]
     keywords = {
         "project": tracking.project,
         "entity": tracking.entity,
-        "group": group,
+        "group": origin.group or origin.experiment,
+        "name": name if origin.job is None else f"{origin.job}/{name}",
         "job_type": name,
+        "tags": _tags(overrides),
         "fingerprint": fingerprint,
-        "config": {"experiment": experiment, **config},
+        # An evaluation must know the beta of the model that it measured: so the whole experiment is every run's config.
+        "config": {**origin.config, **config, "experiment": origin.experiment, "overrides": overrides},
         "folder": Path(tracking.folder),
     }
     run = _open_run(tracking, keywords)
     return StageTracker(stage_line(name) if tracking.progress else None, Curves(folder, work), run, folder)
+
+
+def _tags(overrides: Sequence[str]) -> list[str]:
+    """What was changed, to filter by. What W&B would refuse is left out; the config has it all."""
+    return [o for o in dict.fromkeys(overrides) if len(o) <= TAG and not _OF_THE_MACHINE.match(o)]
 
 
 def _is_first_process() -> bool:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from alignlab.errors import AlignlabError, Preempted
 from alignlab.text import printable
 from alignlab.trackers.redact import redact
 from alignlab.tracking import NullTracker
 
 ROWS = 128
 """Rows of a table that are sent; a table of 256 rows may take half a second."""
+STOPPED = 143
+"""Exit code of a run that was asked to stop; anything but 0 makes W&B's "preempting" a "preempted"."""
 
 
 class WandbRun(NullTracker):
@@ -20,8 +23,10 @@ class WandbRun(NullTracker):
     Args:
         mode: "online" or "offline".
         project, entity: where the run is filed.
-        group: shared by the stages of one run of an experiment.
+        group: shared by the stages of one run of an experiment, and by all runs of one sweep.
+        name: shown in lists and legends.
         job_type: the stage's name.
+        tags: what W&B filters by; at most 64 characters each.
         fingerprint: of the stage; a retry gets an id of its own, because offline runs cannot be continued.
         config: redacted here.
         folder: runs are kept in `<folder>/wandb`.
@@ -34,7 +39,9 @@ class WandbRun(NullTracker):
         project: str,
         entity: str | None,
         group: str,
+        name: str,
         job_type: str,
+        tags: Sequence[str],
         fingerprint: str,
         config: Mapping[str, Any],
         folder: Path,
@@ -65,7 +72,8 @@ class WandbRun(NullTracker):
             entity=entity,
             group=group,
             job_type=job_type,
-            name=f"{group}/{job_type}",
+            name=name,
+            tags=tags,
             id=f"{(fingerprint or job_type)[:16]}-{uuid4().hex[:8]}",
             config=redact(config),
             dir=str(folder),
@@ -90,9 +98,26 @@ class WandbRun(NullTracker):
         """The stage's metrics."""
         self._run.summary.update(dict(metrics))
 
-    def close(self, failed: bool) -> None:
-        """End the run; a failed one is marked so."""
-        self._run.finish(exit_code=1 if failed else 0)
+    def page(self, name: str, file: Path) -> None:
+        """A self-contained HTML file, as it is: what W&B would add to it, its own policy forbids."""
+        import wandb
+
+        self._run.log({name: wandb.Html(file, inject=False)})
+
+    def close(self, error: BaseException | None) -> None:
+        """End the run; one that failed or was asked to stop is marked so, and says why."""
+        if error is not None:
+            self._run.summary["error"] = _reason(error)
+        if isinstance(error, Preempted):
+            self._run.mark_preempting()
+        self._run.finish(exit_code=0 if error is None else STOPPED if isinstance(error, Preempted) else 1)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, as the command would print it."""
+    lines = str(redact(str(error))).strip().splitlines()
+    kind = [] if lines and isinstance(error, AlignlabError) else [type(error).__name__]
+    return ": ".join([*kind, *(printable(line, limit=500) for line in lines[:1])])
 
 
 def _cell(value: object) -> object:

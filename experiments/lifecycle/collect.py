@@ -1,11 +1,13 @@
 """Collect what lifecycle runs measured: `python experiments/lifecycle/collect.py RUN_FOLDER RUN_FOLDER ...`.
 
-Writes results.csv (a row for each run, model and metric) and figure.png beside this file.
+Writes results.csv (a row for each run, model and metric) and figure.png beside this file. What is no folder of a run
+(a sweep's multirun.yaml) is passed over; a run that is not complete is named.
 """
 
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -51,8 +53,20 @@ def draw(table: list[dict[str, object]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def runs(names: Sequence[str]) -> list[Path]:
+    """The folders of complete runs among what a shell makes of `runs/DATE/TIME/*`."""
+    folders = [Path(name) for name in names if (Path(name) / "status.json").is_file()]
+    complete = [f for f in folders if json.loads((f / "status.json").read_text())["status"] == "completed"]
+    for folder in folders:
+        if folder not in complete:
+            print(f"left out, not completed: {folder}", file=sys.stderr)
+    if not complete:
+        sys.exit("no complete run among these; give run folders: collect.py runs/DATE/TIME/*")
+    return complete
+
+
 if __name__ == "__main__":
-    everything = [row for name in sys.argv[1:] for row in rows(Path(name))]
+    everything = [row for folder in runs(sys.argv[1:]) for row in rows(folder)]
     with (HERE / "results.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["seed", "stage", "metric", "value"], lineterminator="\n")
         writer.writeheader()
