@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 from fake_plugins import FAKES, declare, python_path, write_package
 
+from alignlab import help
 from alignlab.cli import main
 from alignlab.run_folder import read_status
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib")
 
 
@@ -278,6 +282,29 @@ def test_a_secret_on_the_command_line_reaches_no_file(override: str) -> None:
     assert read_status(Path("run")) == "failed"
     written = "".join(f.read_text() for f in Path("run").rglob("*") if f.is_file())
     assert "hunter2" not in written
+
+
+DOCUMENTS = ("README.md", "docs/write-a-plugin.md", "docs/architecture.md", "experiments/lifecycle/README.md")
+
+
+def shown_to_readers() -> list[str]:
+    """Every command that documents and help show, but for those with a place for something of the reader's own."""
+    texts = [*((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS), help.TEXT]
+    shown = re.compile(r"alignlab (?:-m |plan )?experiment=[^`#\n]+?(?=  |[`#\n]|$)")
+    found = {command.strip() for text in texts for command in shown.findall(text)}
+    return sorted(c for c in found if not re.search(r"FOLDER|FILE|NAME|POLICY|hinge|[{(…<]", c))
+
+
+@pytest.mark.parametrize("command", shown_to_readers())
+def test_every_command_that_readers_are_shown_composes(command: str) -> None:
+    words = [word for word in shlex.split(command)[1:] if word != "plan"]
+    for file in (word.partition("=")[2] for word in words if word.startswith("data.")):
+        Path(file).touch()
+    assert main(["plan", *words]) == 0
+
+
+def test_the_readers_commands_were_found() -> None:
+    assert len(shown_to_readers()) >= 6 and any("objective=ipo" in command for command in shown_to_readers())
 
 
 def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from fake_plugins import FAKES, declare, write_package
+from omegaconf import OmegaConf
 
-from alignlab import config, plugins
+from alignlab import chosen, config, plugins
 from alignlab.errors import ConfigError
 from alignlab.instantiate import Builder, locate
 from alignlab.overrides import rewrite
@@ -285,3 +286,37 @@ def test_every_experiment_passes_the_final_check(overrides: list[str]) -> None:
 def test_every_stage_can_be_trained_alone(stage: str) -> None:
     inputs = [f"stage.inputs.{name}=folder" for name in ("policy", "preferences", "reward")]
     assert list(checked("experiment=train", f"stage={stage}", *inputs).pipeline) == [stage]
+
+
+# ---- options chosen over an experiment's ---------------------------------------------------------------------------
+def settled(*typed: str) -> dict[str, Any]:
+    """The configuration of one job, with what the command chose in it."""
+    with config.hydra_session():
+        overrides = config.rewritten(typed, [])
+        cfg, _ = config.composed(overrides)
+        found: Any = OmegaConf.to_container(chosen.settled(cfg, overrides, []))
+        return dict(found["pipeline"])
+
+
+def test_a_replaced_option_takes_nothing_over_from_the_one_that_it_replaces() -> None:
+    """The experiment tunes DPO's beta; IPO has none, and another objective's would mean something else."""
+    assert settled("experiment=lifecycle")["dpo"]["objective"]["beta"] == 0.5
+    ipo = settled("experiment=lifecycle", "pipeline.dpo.objective=ipo")["dpo"]
+    assert ipo["objective"] == {"_target_": "alignlab_dpo.IPO", "tau": 0.1}
+    assert ipo["inputs"] == {"policy": "sft", "preferences": "label"}, "all else stays"
+
+
+def test_what_the_command_says_below_a_replaced_option_stands() -> None:
+    ipo = settled("experiment=lifecycle", "pipeline.dpo.objective.tau=0.3", "pipeline.dpo.objective=ipo")["dpo"]
+    assert ipo["objective"]["tau"] == 0.3
+
+
+def test_the_option_that_stood_there_keeps_what_the_experiment_says() -> None:
+    dpo = settled("experiment=lifecycle", "pipeline.dpo.objective=dpo")["dpo"]
+    assert dpo["objective"]["beta"] == 0.5
+
+
+def test_a_replaced_stage_comes_as_its_own_file_has_it() -> None:
+    stages = settled("experiment=lifecycle", "pipeline.ppo=dpo", "pipeline.ppo.objective=ipo", "pipeline.ppo.seed=7")
+    assert stages["ppo"]["_target_"] == "alignlab_dpo.DPOStage" and "advantage" not in stages["ppo"]
+    assert stages["ppo"]["objective"] == {"_target_": "alignlab_dpo.IPO", "tau": 0.1} and stages["ppo"]["seed"] == 7

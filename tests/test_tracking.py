@@ -277,21 +277,20 @@ def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
     assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
 
 
-@pytest.mark.parametrize(("mode", "expected"), [(RunMode.RUN, (None, None)), (RunMode.MULTIRUN, ("TIME", 3))])
+@pytest.mark.parametrize(("mode", "number"), [(RunMode.RUN, None), (RunMode.MULTIRUN, 3)])
 def test_jobs_of_a_sweep_share_its_group(
-    mode: RunMode, expected: tuple[str | None, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: RunMode, number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = tmp_path / "DATE" / "TIME"
+    time = tmp_path / "DATE" / "TIME"
     hydra = SimpleNamespace(
-        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(sweep)),
-        runtime=SimpleNamespace(choices={}, output_dir=str(sweep / "3")), overrides=SimpleNamespace(task=["++seed=1"]),
+        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(time)),
+        runtime=SimpleNamespace(choices={}, output_dir=str(time / "3" if number else time), config_sources=[]),
+        overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"]),
     )  # fmt: skip
-    asked: list[Any] = []
     monkeypatch.setattr(jobs, "HydraConfig", SimpleNamespace(get=lambda: hydra))
-    monkeypatch.setattr(jobs, "run", lambda *arguments: asked.extend(arguments) or 0)
-    jobs.task({})
-    assert (asked[4] and asked[4].name, asked[5]) == expected
-    assert jobs._group("smoke", sweep) == "smoke/DATE-TIME"
+    job = jobs.Job.of_hydra()
+    assert job.number == number and job.group("smoke") == "smoke/DATE-TIME"
+    assert job.typed() == ["seed=1", f"a.api_key={REDACTED}"]
 
 
 def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:

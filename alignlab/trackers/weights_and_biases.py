@@ -116,7 +116,7 @@ class WandbRun(NullTracker):
 def _reason(error: BaseException) -> str:
     """The first line of an error, as the command would print it."""
     lines = str(redact(str(error))).strip().splitlines()
-    kind = [] if lines and isinstance(error, AlignlabError) else [type(error).__name__]
+    kind = [] if lines and isinstance(error, (AlignlabError, Preempted)) else [type(error).__name__]
     return ": ".join([*kind, *(printable(line, limit=500) for line in lines[:1])])
 
 
