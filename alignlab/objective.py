@@ -12,7 +12,7 @@ Axes: T tokens, S sequences, P pairs.
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import torch
 from jaxtyping import Float
@@ -103,6 +103,22 @@ class Objective(abc.ABC, Generic[B]):
 def _weighted(x: Tensor, weight: Tensor) -> Tensor:
     """`x * weight`; what has weight 0 cannot leak in, not even infinity: an oracle gives it to what cannot happen."""
     return torch.where(weight != 0, x, torch.zeros_like(x)) * weight.to(x.dtype)
+
+
+def batch_type(owner: type[Any], generic: type[Any] = Objective) -> type[Batch] | None:
+    """The batch that a class says it takes (`class DPO(Objective[PreferenceBatch])`); None where it does not say.
+
+    Args:
+        owner: an objective's class, or another that is generic over its batch.
+        generic: which of its bases is.
+    """
+    for cls in owner.__mro__:
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is generic:
+                found = get_args(base)[0]
+                if isinstance(found, type) and issubclass(found, Batch):
+                    return found
+    return None
 
 
 def token_units(batch: Batch) -> Tensor:

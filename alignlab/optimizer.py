@@ -1,5 +1,6 @@
 """The optimizer and its schedule, stated once for every stage."""
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,28 @@ class ParameterGroup:
     clip_norm: float | None = None
 
 
+class OptimizerSpec(abc.ABC):
+    """What a stage steps by: it builds the torch optimizer, and sets its learning rates as a function of the step.
+
+    The stage hands `step` a closure, which gives loss and gradient at the weights as they are, so that an optimizer may
+    ask for them several times (LBFGS).
+    """
+
+    VERSION: ClassVar[str]
+    clip_norm: float | None
+    """Largest gradient norm of a group that does not state its own; None does not clip."""
+
+    @abc.abstractmethod
+    def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
+        """The torch optimizer over all groups."""
+
+    @abc.abstractmethod
+    def set_lr(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> float:
+        """Set every group's learning rate for optimizer step `step` (from 0) of `steps`; returns the first group's."""
+
+
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(OptimizerSpec):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with warm-up, decay and clipping by norm.
 
     Args:

@@ -11,11 +11,12 @@ from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
 from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, longest
+from alignlab.loop import Loop
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW
+from alignlab.optimizer import OptimizerSpec
 from alignlab.policy import Policy
 from alignlab.stage import StageContext
-from alignlab.training import Loop, TrainingStage
+from alignlab.training import TrainingStage
 
 RowPair: TypeAlias = tuple[Row, Row]
 """Chosen and rejected answer, tokenised with their prompt."""
@@ -43,7 +44,7 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
         self,
         *,
         objective: Objective[PreferenceBatch],
-        optimizer: AdamW,
+        optimizer: OptimizerSpec,
         loop: Loop,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,

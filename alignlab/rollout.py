@@ -91,30 +91,35 @@ def generate(
 
 
 def leaves_room(policy: Policy, prompt: Prompt) -> bool:
-    """Whether a prompt is short enough for the policy's context to hold an answer too."""
-    return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
+    """Whether a prompt can be asked: it holds no control token, and the context has room for an answer."""
+    try:
+        return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
+    except DataError:
+        return False
 
 
 def fitting(policy: Policy, prompts: Sequence[Prompt], skip: bool, say: Callable[[str], None]) -> list[Prompt]:
-    """The prompts that leave room for an answer.
+    """The prompts that can be asked.
 
     Args:
-        skip: leave the others out and say how many; if not, the first one is an error.
+        skip: leave the others out and say how many; if not, they are an error.
 
     Raises:
-        DataError: there is one that does not, or none that does.
+        DataError: there is one that cannot, or none that can.
     """
     kept = [p for p in prompts if leaves_room(policy, p)]
     if len(kept) == len(prompts):
         return kept
     first = next(p for p in prompts if not leaves_room(policy, p))
-    what = f"{len(prompts) - len(kept)} of {len(prompts)} prompts fill the model's context of {policy.context} tokens"
+    what = (
+        f"{len(prompts) - len(kept)} of {len(prompts)} prompts fill the model's context of {policy.context} tokens, or "
+        f"hold control tokens"
+    )
     if not skip or not kept:
         raise DataError(
-            f"{what} and leave no room for an answer; raise the context, or leave them out with "
-            f"data.on_bad_record=skip; the first: {first.text[:60]!r}"
+            f"{what}; raise the context, or leave them out with data.on_bad_record=skip; the first: {first.text[:60]!r}"
         )
-    say(f"{what} and are left out")
+    say(f"{what}; they are left out")
     return kept
 
 

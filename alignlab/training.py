@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -26,50 +26,14 @@ from alignlab.artifact import SAMPLES, Artifact, write_lines
 from alignlab.batch import Batch
 from alignlab.data.rows import mix
 from alignlab.errors import NonFiniteError
-from alignlab.objective import Loss, Objective
-from alignlab.optimizer import AdamW, ParameterGroup
+from alignlab.loop import Loop
+from alignlab.objective import Loss, Objective, batch_type
+from alignlab.optimizer import OptimizerSpec, ParameterGroup
 from alignlab.policy import Policy
 from alignlab.stage import Stage, StageContext
 from alignlab.stats import Mean, TokenStats
 
 B = TypeVar("B", bound=Batch)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """How long and in what portions a stage trains.
-
-    Args:
-        steps: optimizer steps.
-        batch_size: units (sequences, pairs) of one optimizer step, over all micro-batches and processes.
-        micro_batch_tokens: tokens of one forward pass: the memory knob; it does not change what is learnt.
-        validate_every: optimizer steps between validations; the last step is always validated.
-        patience: stop after this many validations in a row without a better one; null trains to the end.
-        checkpoint_every: also publish the model every so many steps, as `checkpoints/step-000100`; null does not.
-        keep: publish the model that validated "best", or the "last".
-        log_every: optimizer steps between two logged points; each is the mean of what came between.
-        save_every: optimizer steps between two resumable checkpoints.
-    """
-
-    steps: int
-    batch_size: int
-    micro_batch_tokens: int = 8192
-    validate_every: int = 50
-    patience: int | None = None
-    checkpoint_every: int | None = None
-    keep: Literal["best", "last"] = "best"
-    log_every: int = 5
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Loop: {name} must be >= 1, got {getattr(self, name)}")
-        for name in ("patience", "checkpoint_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
 
 
 class TrainingStage(Stage, pl.LightningModule, Generic[B]):
@@ -95,6 +59,9 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
     DROPOUT: ClassVar[bool] = True
     """Whether dropout is on while training; off where a policy is compared with a reference or with its old self."""
 
+    FILLS: ClassVar[frozenset[str]] = frozenset()
+    """Extras that its batches carry (`reference_logp`, ...): what an objective may name in `reads`."""
+
     policy: Policy
     context: StageContext
 
@@ -102,7 +69,7 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         self,
         *,
         objective: Objective[B],
-        optimizer: AdamW,
+        optimizer: OptimizerSpec,
         loop: Loop,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
@@ -112,6 +79,21 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         self.objective = objective
         self.optimizer_spec = optimizer
         self.loop = loop
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse an objective that could not read this stage's batches, before anything is loaded."""
+        mine, its = type(self).__name__, type(self.objective).__name__
+        if missing := sorted(self.objective.reads - self.FILLS):
+            fills = ", ".join(sorted(self.FILLS)) or "nothing more"
+            raise ValueError(
+                f"{its} reads {', '.join(missing)}, but the batches of {mine} carry {fills}; choose another"
+            )
+        given, wanted = batch_type(type(self), TrainingStage), batch_type(type(self.objective))
+        if given and wanted and not issubclass(given, wanted):
+            raise ValueError(
+                f"{its} takes a {wanted.__name__}, but {mine} trains on a {given.__name__}; choose another"
+            )
 
     # ---- what a method says ---------------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -181,13 +163,22 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         whole = self.batch_at(step)
         torch.manual_seed(mix(self.seed, step, self.global_rank))
         batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
-        loss, metrics = self._backward(batch)
-        norms = self._clip()
-        self._check_finite(step, loss, norms, whole)
         optimizer: Any = self.optimizers()
         lr = self.optimizer_spec.set_lr(optimizer, step, self.loop.steps)
-        optimizer.step()
+        seen: list[tuple[Mean, dict[str, Mean], dict[str, Tensor]]] = []
+
+        def evaluate() -> Tensor:
+            """Loss and gradient at the weights as they are: once a step, or as often as the optimizer asks for it."""
+            optimizer.zero_grad(set_to_none=True)
+            loss, metrics = self._backward(batch)
+            norms = self._clip()
+            self._check_finite(step, loss, norms, whole)
+            seen.append((loss, metrics, norms))
+            return loss.value()
+
+        optimizer.step(evaluate)
         optimizer.zero_grad(set_to_none=True)
+        loss, metrics, norms = seen[0]
         self.last_step = StepReport(
             {"loss": loss, **metrics}, norms, lr, whole.num_tokens, time.perf_counter() - started
         )

@@ -115,9 +115,9 @@ def test_a_prompt_that_fills_the_context_stops_or_is_left_out_and_counted(policy
     long = Prompt.user(" ".join(["w1"] * 40))
     said: list[str] = []
     assert fitting(policy, PROMPTS, False, said.append) == PROMPTS and not said
-    with pytest.raises(DataError, match=r"1 of 7 prompts fill the model's context of 32 tokens .*on_bad_record=skip"):
+    with pytest.raises(DataError, match=r"1 of 7 prompts fill the model's context of 32 tokens, .*on_bad_record=skip"):
         fitting(policy, [*PROMPTS, long], False, said.append)
     assert fitting(policy, [*PROMPTS, long], True, said.append) == PROMPTS
-    assert said == ["1 of 7 prompts fill the model's context of 32 tokens and are left out"]
+    assert said == ["1 of 7 prompts fill the model's context of 32 tokens, or hold control tokens; they are left out"]
     with pytest.raises(DataError, match="1 of 1 prompts"):
         fitting(policy, [long], True, said.append)

@@ -72,7 +72,8 @@ def test_cutting_is_counted_and_losing_the_answer_is_an_error() -> None:
     assert len(example_rows(WORD, [long, short], skipping, skip=True)) == 1
     assert (
         skipping.describe("instructions")
-        == "of 2 instructions: 1 cut short at 5 tokens, 1 skipped (answer wholly cut away)"
+        == "of 2 instructions: 1 cut short at 5 tokens, 1 skipped (the answer was wholly cut away, or the prompt held "
+        "control tokens)"
     )
     with pytest.raises(DataError, match="no example is left of 1"):
         example_rows(WORD, [long], Truncation(4), skip=True)

@@ -22,6 +22,7 @@ from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.evaluation import Evaluate, RewardEvaluation
 from alignlab.labelling import Label
 from alignlab.learned_reward import LearnedReward
+from alignlab.loop import Loop
 from alignlab.model import Llama
 from alignlab.objective import Objective
 from alignlab.optimizer import AdamW
@@ -37,7 +38,6 @@ from alignlab.testing import (
     tiny_policy_artifact,
     tiny_preferences_artifact,
 )
-from alignlab.training import Loop
 
 ROOT = Path(__file__).parents[1]
 

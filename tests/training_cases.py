@@ -20,13 +20,14 @@ from torch import Tensor
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, PreferenceBatch, RolloutBatch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.loop import Loop
 from alignlab.model import Llama
 from alignlab.objective import Loss, Objective
 from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import Mean, TokenStats
-from alignlab.training import Loop, TrainingStage
+from alignlab.training import TrainingStage
 
 STEPS = 20
 UNITS = 8
@@ -79,6 +80,7 @@ class Fixed(TrainingStage[Any]):
 
     VERSION: ClassVar[str] = "1"
     PRODUCES: ClassVar[Kind] = "policy"
+    FILLS: ClassVar[frozenset[str]] = frozenset({"reference_logp", "old_logp", "old_value", "advantage", "returns"})
 
     def __init__(self, kind: type[TokenBatch], **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -16,19 +16,34 @@ from alignlab.errors import DataError
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
-    "{{ '<' + message['role'] + '>' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '<' + message['role'] + '>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-"""For tokenizers that the lab trains; `<system>`, `<user>` and `<assistant>` are tokens of their own."""
+"""For tokenizers that the lab trains; `<system>`, `<user>` and `<assistant>` are tokens of their own. What is generated
+is marked, so that `return_assistant_tokens_mask=True` of transformers gives the mask that is trained on here."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of the conversation, up to where the answer begins."""
+    """Token ids of the conversation, up to where the answer begins.
+
+    Raises:
+        DataError: a message holds a control token of the tokenizer, and could speak for somebody else with it.
+    """
+    for message in prompt.messages:
+        for token in tokenizer.all_special_tokens:
+            if token in message.content:
+                raise DataError(
+                    f"a message holds {token!r}, a control token of the tokenizer; change it, or leave such records "
+                    f"out with on_bad_record=skip: {message.content[:60]!r}"
+                )
     messages = _as_dicts(prompt.messages)
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return encode_text(tokenizer, str(text))
+    ids: list[int] = tokenizer(str(text), add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> tuple[list[int], list[bool]]:
@@ -45,8 +60,8 @@ def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text; nothing is added."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Token ids of a text; nothing is added, and what reads like a control token is spelt out as text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 

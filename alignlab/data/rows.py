@@ -75,7 +75,8 @@ class Truncation:
     def describe(self, what: str) -> str:
         """One line for the reader, empty when everything fitted."""
         parts = [f"{self.cut} cut short at {self.max_length} tokens"] if self.cut else []
-        parts += [f"{self.dropped} skipped (answer wholly cut away)"] if self.dropped else []
+        why = "the answer was wholly cut away, or the prompt held control tokens"
+        parts += [f"{self.dropped} skipped ({why})"] if self.dropped else []
         return f"of {self.records} {what}: {', '.join(parts)}" if parts else ""
 
 

@@ -8,13 +8,14 @@ Axes: T tokens, S sequences.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeAlias, get_args, get_origin
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
 from alignlab.objective import Objective
+from alignlab.objective import batch_type as stated_batch_type
 from alignlab.stats import TokenStats
 
 Extra: TypeAlias = Callable[[Batch, torch.Generator], Tensor]
@@ -169,15 +170,12 @@ def _statistic(name: str, batch: Batch, generator: torch.Generator) -> Tensor:
 
 def batch_type(objective: Objective[Any]) -> type[Batch]:
     """The batch that the class says it takes: `class DPO(Objective[PreferenceBatch])`."""
-    for owner in type(objective).__mro__:
-        for base in getattr(owner, "__orig_bases__", ()):
-            if get_origin(base) is Objective:
-                found = get_args(base)[0]
-                if isinstance(found, type) and issubclass(found, Batch):
-                    return TokenBatch if found is Batch else found
-    raise TypeError(
-        f"{type(objective).__name__}: does not say which batch it takes; write Objective[TokenBatch], or pass batch="
-    )
+    found = stated_batch_type(type(objective))
+    if found is None:
+        raise TypeError(
+            f"{type(objective).__name__}: says not which batch it takes; write Objective[TokenBatch], or pass batch="
+        )
+    return TokenBatch if found is Batch else found
 
 
 def make_batch(kind: type[Batch], atoms: int, generator: torch.Generator) -> Batch:

@@ -9,6 +9,7 @@ from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch, concatenate
 from alignlab.data.rows import order_at, portions, preference_batch
+from alignlab.errors import PipelineError
 from alignlab.policy import Policy
 from alignlab.preference_stage import PreferenceStage, RowPair
 from alignlab.stage import StageContext
@@ -27,6 +28,7 @@ class DPOStage(PreferenceStage):
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"reference": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "policy"
     DROPOUT: ClassVar[bool] = False
+    FILLS: ClassVar[frozenset[str]] = frozenset({"reference_logp"})
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Policy, rows of both answers, and what the reference says of them."""
@@ -34,6 +36,11 @@ class DPOStage(PreferenceStage):
         reference = self.policy
         if "reference" in inputs:
             reference = Policy.load(inputs["reference"], context.runtime.dtype)
+            if reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
+                raise PipelineError(
+                    f"{context.name}.inputs.reference: its vocabulary is not the policy's, so it would score other "
+                    f"texts; give a model of the same tokenizer"
+                )
         # Pairs that the run is too short to visit need no reference.
         size = self.loop.batch_size
         visited = sorted({i for step in range(self.loop.steps) for i in order_at(step, len(rows), size, self.seed)})

@@ -17,14 +17,15 @@ from alignlab.data.rows import mix, order_at, permutation
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError, PipelineError
 from alignlab.learned_reward import LearnedReward
+from alignlab.loop import Loop
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW, ParameterGroup
+from alignlab.optimizer import OptimizerSpec, ParameterGroup
 from alignlab.policy import Policy
 from alignlab.reward import RewardSource
 from alignlab.rollout import Sampling, fitting
 from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
-from alignlab.training import Loop, TrainingStage
+from alignlab.training import TrainingStage
 from alignlab_ppo.collector import Collector, check_on_policy
 from alignlab_ppo.critic import Critic
 from alignlab_ppo.rollouts import as_state, explained_variance, from_state, summary
@@ -71,6 +72,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
     DROPOUT: ClassVar[bool] = False
+    FILLS: ClassVar[frozenset[str]] = frozenset({"old_logp", "reference_logp", "old_value", "advantage", "returns"})
 
     critic: Critic | None
     """None where neither the objective nor the advantage asks for values."""
@@ -81,7 +83,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
         data: DataSource,
         objective: Objective[RolloutBatch],
         advantage: Advantage,
-        optimizer: AdamW,
+        optimizer: OptimizerSpec,
         loop: Loop,
         sampling: Sampling,
         reward: RewardSource | None = None,

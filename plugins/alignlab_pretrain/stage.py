@@ -11,12 +11,13 @@ from alignlab.data.rows import check_max_length, document_rows, longest, mix, or
 from alignlab.data.source import DataSource
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
+from alignlab.loop import Loop
 from alignlab.model import ModelSpec
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW
+from alignlab.optimizer import OptimizerSpec
 from alignlab.policy import Policy
 from alignlab.stage import StageContext
-from alignlab.training import Loop, TrainingStage
+from alignlab.training import TrainingStage
 
 
 class Pretrain(TrainingStage[TokenBatch]):
@@ -40,7 +41,7 @@ class Pretrain(TrainingStage[TokenBatch]):
         model: ModelSpec,
         tokenizer: TokenizerSpec,
         objective: Objective[TokenBatch],
-        optimizer: AdamW,
+        optimizer: OptimizerSpec,
         loop: Loop,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,

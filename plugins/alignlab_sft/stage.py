@@ -21,11 +21,12 @@ from alignlab.data.rows import (
     token_batch,
 )
 from alignlab.data.source import DataSource
+from alignlab.loop import Loop
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW
+from alignlab.optimizer import OptimizerSpec
 from alignlab.policy import Policy
 from alignlab.stage import StageContext
-from alignlab.training import Loop, TrainingStage
+from alignlab.training import TrainingStage
 
 
 class SFT(TrainingStage[TokenBatch]):
@@ -47,7 +48,7 @@ class SFT(TrainingStage[TokenBatch]):
         *,
         data: DataSource,
         objective: Objective[TokenBatch],
-        optimizer: AdamW,
+        optimizer: OptimizerSpec,
         loop: Loop,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,

@@ -1,0 +1,41 @@
+"""How long and in what portions a stage trains."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long and in what portions a stage trains.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: units (sequences, pairs) of one optimizer step, over all micro-batches and processes.
+        micro_batch_tokens: tokens of one forward pass: the memory knob; it does not change what is learnt.
+        validate_every: optimizer steps between validations; the last step is always validated.
+        patience: stop after this many validations in a row without a better one; null trains to the end.
+        checkpoint_every: also publish the model every so many steps, as `checkpoints/step-000100`; null does not.
+        keep: publish the model that validated "best", or the "last".
+        log_every: optimizer steps between two logged points; each is the mean of what came between.
+        save_every: optimizer steps between two resumable checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    micro_batch_tokens: int = 8192
+    validate_every: int = 50
+    patience: int | None = None
+    checkpoint_every: int | None = None
+    keep: Literal["best", "last"] = "best"
+    log_every: int = 5
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Loop: {name} must be >= 1, got {getattr(self, name)}")
+        for name in ("patience", "checkpoint_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
