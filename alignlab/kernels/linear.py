@@ -7,7 +7,7 @@ import importlib.util
 from typing import Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from alignlab.kernels import chunked, reference
@@ -20,7 +20,7 @@ Implementation: TypeAlias = Literal["reference", "chunked", "triton"]
 def linear_logprobs(
     hidden: Float[Tensor, "N d"],
     weight: Float[Tensor, "V d"],
-    targets: Int[Tensor, "N"],
+    targets: Integer[Tensor, "N"],
     bias: Float[Tensor, "V"] | None = None,
     *,
     temperature: float | int = 1.0,
