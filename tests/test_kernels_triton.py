@@ -68,10 +68,39 @@ def corners() -> dict[str, float]:
     one, two = case(**SHAPE).to(torch.float32), case(**SHAPE).to(torch.float32)
     expanded = torch.autograd.grad(one.run("triton").logp.sum(), one.leaves())
     dense = torch.autograd.grad(two.run("triton").logp, two.leaves(), torch.ones(SHAPE["tokens"]))
-    return {
+    return strided_targets() | {
+        "second derivative": second_derivative(),
         "empty": float(sum(g.abs().sum() for g in gradients)),
         "stride": max(absolute(a, b) for a, b in zip(expanded, dense, strict=True)),
     }
+
+
+def second_derivative() -> float:
+    """1 where the gradient of a gradient is a number, not an error."""
+    problem = case(**SHAPE).to(torch.float32)
+    logp = problem.run("triton").logp.sum()
+    (g,) = torch.autograd.grad(logp, problem.hidden, create_graph=True)
+    try:
+        torch.autograd.grad(logp + (g**2).sum(), problem.hidden)
+    except RuntimeError as error:
+        return float("no second derivative" not in str(error))
+    return 1.0
+
+
+def strided_targets() -> dict[str, float]:
+    """Differences that the strides of targets make, a column of a matrix and one value expanded: none."""
+    found = {}
+    for name, ids in (("column", torch.arange(82).view(41, 2)), ("expanded", torch.tensor([[7]]).expand(41, 2))):
+        rows, dense = case(**SHAPE, ignored=0).to(torch.float32), case(**SHAPE, ignored=0).to(torch.float32)
+        rows.targets, dense.targets = ids[:, 0], ids[:, 0].contiguous()
+        both = [(*c.run("triton"), *c.pull(c.run("triton"))) for c in (rows, dense)]
+        found[f"targets, {name}"] = max(absolute(a, b) for a, b in zip(*both, strict=True) if a is not None)
+        losses = [
+            linear_loss_streamed(c.hidden, c.weight, c.targets, lambda s, _: s.logp, implementation="triton")
+            for c in (rows, dense)
+        ]
+        found[f"targets, {name}, streamed"] = absolute(losses[0].loss, losses[1].loss)
+    return found
 
 
 def _version(package: str) -> tuple[int, int]:
@@ -113,7 +142,8 @@ def test_interpreted_logits_of_ten_thousand(interpreted: dict[str, dict[str, flo
 
 
 def test_interpreted_corners(interpreted: dict[str, dict[str, float]]) -> None:
-    assert interpreted["corners"] == {"empty": 0.0, "stride": 0.0}
+    wrong = {name: error for name, error in interpreted["corners"].items() if error}
+    assert len(interpreted["corners"]) == 7 and not wrong
 
 
 def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import frozen, products, rows, slabs
+from alignlab.kernels.once import once
 from alignlab.kernels.tiles import Problem, Sums
 from alignlab.kernels.types import Head, LogProbs
 
@@ -69,7 +69,7 @@ class _Slabs(torch.autograd.Function):
         return (logp, lse) if ent is None else (logp, lse, ent)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, peak, total, entropy = ctx.saved_tensors
         problem = Problem(hidden, weight, bias, ctx.head, ctx.cut)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import products, slabs
+from alignlab.kernels.once import once
 from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
 
 BLOCK_BYTES = 8 * 2**20  # a block of logits that stays in the last-level cache between product and softmax
@@ -89,7 +89,7 @@ class Kept(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, p, *stats = ctx.saved_tensors
         found = LogProbs(stats[0], stats[1], stats[2] if len(stats) > 2 else None)
