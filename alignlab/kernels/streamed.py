@@ -132,7 +132,7 @@ def _stream(
     """Go over the blocks once; return the loss, the statistics of every token, and the gradients."""
     n, size = hidden.shape[0], _block(hidden, weight, task)
     blocks = _blocks(task.implementation)(hidden, weight, bias, task.head, min(size, n))
-    sums = rows.Sums(hidden, weight, bias, want, task.head, single=n <= size)
+    sums = rows.Sums(hidden, weight, bias, want, task.head, single=n <= size, cast=blocks.weight)
     loss = torch.zeros((), dtype=accumulation_dtype(hidden.dtype), device=hidden.device)
     found: list[LogProbs] = []
     for start in range(0, max(1, n), size):
