@@ -22,6 +22,7 @@ FULL = {"entropy": True, "softcap": 3.0, "temperature": 0.7}
 CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "float32": ({"bias": False}, "float32", {}),
     "float32, all features": ({"masked": 70}, "float32", FULL),
+    "float32, a wide soft-cap": ({}, "float32", {"softcap": 30.0, "temperature": 0.25}),
     "bfloat16, entropy": ({}, "bfloat16", {"entropy": True}),
     "bfloat16, all features": ({"masked": 70}, "bfloat16", FULL),
     "float16": ({}, "float16", {}),
@@ -125,8 +126,9 @@ def interpreted() -> dict[str, dict[str, float]]:
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("float32", "one"))])
 def test_interpreted_float32_is_exact(name: str, interpreted: dict[str, dict[str, float]]) -> None:
+    largest = 16.0 if "wide" in name else 4.0  # logits of this size are themselves rounded to 1e-7 of it
     for what, error in interpreted[name].items():
-        assert error < (2e-6 if what.startswith("stat") else 1e-5), what
+        assert error < (4e-7 * largest if what.startswith("stat") else 1e-6), what
 
 
 @pytest.mark.parametrize(("name", "bound"), [(n, 4e-3 if n.startswith("b") else 5e-4) for n in CASES if "16" in n])
@@ -165,7 +167,7 @@ def test_every_kernel_compiles_and_fits(capability: int, tmp_path: Path, monkeyp
     assert len(found) == 4
     for kernel in found:
         assert kernel.shared <= SHARED_LIMIT[capability]
-        assert kernel.spills <= 320
+        assert kernel.spills <= 96
         assert kernel.tensor_core > 0 or kernel.name.startswith("stored_gradient")
 
 
