@@ -36,7 +36,7 @@ def linear_logprobs(
     `entropy = −Σ_v p_v log p_v`, all in nats. Each is differentiable (once) with respect to hidden, weight and
     bias: given upstream gradients g, gl, ge, `dz = g·(onehot − p) + gl·p − ge·p·(log p + entropy)`.
     Ignored tokens are dropped before the product. A vocabulary row of −inf (its bias, or its weight) is masked:
-    probability 0, no gradient, also under a soft-cap. Same inputs give the same bits.
+    probability 0 and no gradient, also under a soft-cap, unless a target is that word. Same inputs give the same bits.
 
     Args:
         hidden: last hidden states; half, float32 or float64. Under autocast, cast as `F.linear` would.
