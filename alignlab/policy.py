@@ -27,6 +27,7 @@ from alignlab.data.chat import stop_token
 from alignlab.errors import ConfigError, StoreError
 from alignlab.kernels import linear_logprobs
 from alignlab.policy_files import add_score, quiet, read_score_head
+from alignlab.policy_head import head_of
 from alignlab.stats import TokenStats
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
@@ -143,8 +144,9 @@ class Policy(nn.Module):
         self.eval()  # and so it stays until somebody trains it: dropout is never on by accident
         tokens = torch.arange(4, device=self.device)[None] % self.model.config.get_text_config().vocab_size
         logits = self.model(input_ids=tokens, use_cache=False).logits.float()
-        head = self.model.get_output_embeddings()
-        ours = head(self._body(tokens)).float()
+        weight, bias = head_of(self.model)  # what the fused loss will read, whatever else the head's own forward does
+        hidden = self._body(tokens).to(weight.dtype)
+        ours = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
         ours = ours if self.softcap is None else self.softcap * torch.tanh(ours / self.softcap)
         scale = logits.abs().max().clamp_min(1.0)
         if not torch.allclose(ours / scale, logits / scale, atol=1e-3):
@@ -226,16 +228,6 @@ class Policy(nn.Module):
         except (OSError, ValueError, SafetensorError) as error:
             raise StoreError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
         return cls(model, tokenizer, head)
-
-
-def head_of(model: PreTrainedModel) -> tuple[Float[Tensor, "V d"], Float[Tensor, "V"] | None]:
-    """Weight and bias of a model's head; with LoRA on it, the sum of base and adapters, differentiable."""
-    head = model.get_output_embeddings()
-    if not hasattr(head, "get_delta_weight"):
-        return head.weight, getattr(head, "bias", None)
-    base = head.get_base_layer()
-    adapters = [] if head.merged or head.disable_adapters else [a for a in head.active_adapters if a in head.lora_A]
-    return base.weight + sum(head.get_delta_weight(a) for a in adapters), base.bias
 
 
 def length_buckets(lengths: Sequence[int]) -> list[list[int]]:

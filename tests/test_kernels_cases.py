@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from alignlab.kernels import LogProbs, linear_logprobs
 
@@ -80,10 +81,14 @@ def absolute(value: Tensor, truth: Tensor) -> float:
 
 
 class Watch(TorchDispatchMode):
-    """Counts multiply-adds of matrix products, and remembers the largest tensor that any operation made."""
+    """Counts multiply-adds of matrix products, and remembers the largest tensor that any operation made.
 
-    def __init__(self) -> None:
+    `also` sees each tensor that an operation returns in memory of its own.
+    """
+
+    def __init__(self, also: Callable[[Tensor], None] | None = None) -> None:
         super().__init__()
+        self.also = also
         self.flops = 0
         self.largest = 0
 
@@ -94,6 +99,9 @@ class Watch(TorchDispatchMode):
             self.flops += a.shape[0] * a.shape[1] * b.shape[1]
         if isinstance(out, Tensor):
             self.largest = max(self.largest, out.numel())
+            given = [t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            if self.also is not None and out.untyped_storage().data_ptr() not in given:
+                self.also(out)
         return out
 
 

@@ -32,7 +32,7 @@ def run(arguments: list[torch.Tensor], dtype: torch.dtype, implementation: str |
     hidden, weight, targets, shift = arguments
     leaves = [None if t is None else t.detach().to(dtype).requires_grad_() for t in (hidden, weight, shift)]
     out = linear_logprobs(leaves[0], leaves[1], targets, leaves[2], implementation=implementation, **options)
-    wave = torch.cos(torch.arange(len(targets), device="cuda")).to(out.logp.dtype)
+    wave = torch.cos(torch.arange(len(targets), device=targets.device)).to(out.logp.dtype)
     terms = [(scale * wave * s).sum() for scale, s in zip((1.0, 0.3, -0.5), out, strict=True) if s is not None]
     present = [t for t in leaves if t is not None]
     return out, torch.autograd.grad(torch.stack(terms).sum(), present)
@@ -65,6 +65,16 @@ def test_same_inputs_same_bits() -> None:
     arguments = problem(2048, 50257, 768, torch.bfloat16)
     one, two = (run(arguments, torch.bfloat16, "triton", entropy=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip((*one[0], *one[1]), (*two[0], *two[1]), strict=True))
+
+
+def test_tensors_of_another_gpu_than_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    arguments = problem(500, 5000, 320, torch.bfloat16)
+    want, expected = run(arguments, torch.bfloat16, "triton")
+    got, gradients = run([None if t is None else t.to("cuda:1") for t in arguments], torch.bfloat16, "triton")
+    assert got.logp.device.index == 1 and torch.equal(got.logp.cpu(), want.logp.cpu())
+    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(gradients, expected, strict=True))
 
 
 def test_offsets_beyond_two_to_the_thirty_one() -> None:

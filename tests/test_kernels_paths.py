@@ -51,6 +51,18 @@ def test_a_streamed_loss_takes_three_products_and_a_block_of_rows() -> None:
     assert products(run, LOGITS * WIDTH) == (3.0, WORDS * WIDTH)  # the largest tensor is the weight's gradient
 
 
+@pytest.mark.parametrize("workspace_mb", [256, SLAB_MB])
+def test_a_streamed_loss_casts_the_head_once(workspace_mb: float) -> None:
+    """On a CPU half types are multiplied in float32; the head in that type is as large as anything here."""
+    problem, made = big().to(torch.bfloat16), []
+    with Watch(lambda out: made.append((out.dtype, out.shape))):
+        linear_loss_streamed(
+            problem.hidden, problem.weight, problem.targets, lambda s, _: s.logp, workspace_mb=workspace_mb
+        )
+    whole = [dtype for dtype, shape in made if shape == problem.weight.shape and dtype == torch.float32]
+    assert len(whole) == 2  # the head, and the sum that becomes its gradient
+
+
 def test_ignored_tokens_are_dropped_before_the_product() -> None:
     problem = big()
     problem.targets[: TOKENS // 2] = -100

@@ -13,6 +13,7 @@ from training_cases import OBJECTIVES, batch_of, stage_of
 
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.errors import ConfigError
 from alignlab.model import Llama
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
@@ -87,7 +88,7 @@ def test_low_rank_adapters_on_the_head_are_seen_and_trained() -> None:
 
 
 def test_peft_adapters_on_the_head_are_seen_and_trained() -> None:
-    peft = pytest.importorskip("peft", reason="peft is not installed; it is an extra")
+    peft = pytest.importorskip("peft", reason="peft is not installed; the dev extra brings it")
     policy, batch = small(tied=False), batch_of(TokenBatch, 1)
     wrapped = peft.inject_adapter_in_model(
         peft.LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False), policy.model
@@ -96,6 +97,21 @@ def test_peft_adapters_on_the_head_are_seen_and_trained() -> None:
     grads = gradients(policy, batch)
     assert float(grads["model.lm_head.lora_B.default.weight"].abs().sum()) > 0
     assert wrapped is policy.model
+    assert Policy(policy.model, policy.tokenizer).softcap is None  # the probe knows the adapters too
+
+
+class Scaled(nn.Linear):
+    """A head that does something of its own with its weight."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return 2 * super().forward(hidden)
+
+
+def test_a_head_that_is_not_its_weight_is_refused() -> None:
+    policy = small(tied=False)
+    policy.model.lm_head.__class__ = Scaled
+    with pytest.raises(ConfigError, match="its logits are not its head applied to its last hidden state"):
+        Policy(policy.model, policy.tokenizer)
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

@@ -41,25 +41,36 @@ class Compiled:
 
     def __str__(self) -> str:
         return (
-            f"sm_{self.capability} {self.name:46s} {self.registers:4d} registers  {self.shared / 1024:6.1f} KiB shared"
+            f"sm_{self.capability} {self.name:60s} {self.registers:4d} registers  {self.shared / 1024:6.1f} KiB shared"
             f"  {self.spills:4d} spills  {self.tensor_core:4d} tensor-core instructions"
         )
 
 
 def cases(capability: int) -> Iterator[tuple[str, Any, dict[str, Any], str, Blocks]]:
-    """Yield (name, kernel, flags, element type, blocks) of every variant that training launches."""
-    for element in ("bf16", "fp32") if capability >= 90 else ("bf16",):
-        blocks = Blocks.of_capability((capability // 10, capability % 10), half=element == "bf16")
-        desc = capability >= 90
-        for extra in (False, True):
-            flags = {"ENTROPY": extra, "SOFTCAP": extra, "BIAS": extra, "DESC": desc}
-            features = "all features" if extra else "plain"
-            label = f"{element} {features}, {blocks.tokens}x{blocks.words}x{blocks.width}"
-            yield f"tile_statistics {label}", kernels.tile_statistics, {**flags, "STORE": False}, element, blocks
-            yield f"tile_statistics+store {label}", kernels.tile_statistics, {**flags, "STORE": True}, element, blocks
-            yield f"slab_gradient {label}", kernels.slab_gradient, flags, element, blocks
-            rest = {"ENTROPY": extra, "SOFTCAP": extra}
-            yield f"stored_gradient {label}", kernels.stored_gradient, rest, element, blocks
+    """Yield (name, kernel, flags, element type, blocks) of every variant that training launches.
+
+    From sm_90 on operands are read by descriptor, and by pointers where a row is not a multiple of 16 bytes.
+    """
+    for element in ("bf16", "fp16", "fp32"):
+        blocks = Blocks.of_capability((capability // 10, capability % 10), half=element != "fp32")
+        for desc in (True, False) if capability >= 90 else (False,):
+            way = " by pointers" if capability >= 90 and not desc else ""
+            for extra in (False, True):
+                flags = {"ENTROPY": extra, "SOFTCAP": extra, "BIAS": extra, "DESC": desc}
+                features = "all features" if extra else "plain"
+                label = f"{element} {features}{way}, {blocks.tokens}x{blocks.words}x{blocks.width}"
+                yield f"tile_statistics {label}", kernels.tile_statistics, {**flags, "STORE": False}, element, blocks
+                yield (
+                    f"tile_statistics+store {label}",
+                    kernels.tile_statistics,
+                    {**flags, "STORE": True},
+                    element,
+                    blocks,
+                )
+                yield f"slab_gradient {label}", kernels.slab_gradient, flags, element, blocks
+                if not way:  # it reads neither operand
+                    rest = {"ENTROPY": extra, "SOFTCAP": extra}
+                    yield f"stored_gradient {label}", kernels.stored_gradient, rest, element, blocks
 
 
 def compile_for(capability: int, only: str = "") -> Iterator[Compiled]:
@@ -72,7 +83,9 @@ def compile_for(capability: int, only: str = "") -> Iterator[Compiled]:
 def _compile(name: str, kernel: Any, flags: dict[str, Any], element: str, blocks: Blocks, capability: int) -> Compiled:
     constants = _constants(kernel, flags, blocks)
     types = {arg: "constexpr" if arg in constants else _type(arg, element, flags, blocks) for arg in kernel.arg_names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, arg in enumerate(kernel.arg_names) if _aligned(arg, types[arg])}
+    odd = "by pointers" in name
+    args = enumerate(kernel.arg_names)
+    aligned = {(i,): [["tt.divisibility", 16]] for i, arg in args if _aligned(arg, types[arg], odd=odd)}
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages} if "BK" in kernel.arg_names else {}
     source = ASTSource(kernel, types, constants, aligned)
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -110,9 +123,14 @@ def _type(arg: str, element: str, flags: dict[str, Any], blocks: Blocks) -> str:
     return "*fp32" if arg in FLOATS else f"*{element}"
 
 
-def _aligned(arg: str, kind: str) -> bool:
-    """Return whether a launch would find this argument divisible by 16: pointers, and sizes as models have them."""
-    return kind.startswith("*") or arg in ("D", "V", "start")
+def _aligned(arg: str, kind: str, *, odd: bool) -> bool:
+    """Return whether a launch would find this argument divisible by 16: pointers, and sizes as models have them.
+
+    An `odd` width leaves neither D nor where a slab of the head begins divisible.
+    """
+    if arg == "D" or (arg == "W" and kind.startswith("*")):
+        return not odd
+    return kind.startswith("*") or arg in ("V", "start")
 
 
 def _inspect(cubin: bytes) -> tuple[str, str]:

@@ -4,7 +4,7 @@ The vocabulary is cut into slabs of columns. The forward walks over them with a 
 of exponentials (the online softmax), so that it needs one slab at a time; the backward makes each slab again, turns
 it into the gradient of the logits in place, and multiplies it away: four matrix products instead of three, and
 no [N, V] matrix. A slab of the weight's gradient is written once, so nothing is accumulated in half precision.
-Where all logits are small they are kept (`rows`); where the head is frozen the backward is free (`frozen`).
+Where all logits are small they are kept (`kept`); where the head is frozen the backward is free (`frozen`).
 
 Axes: N tokens, n tokens of a block, V vocabulary, k columns of a slab, d width of the hidden states.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from alignlab.kernels import frozen, products, rows, slabs
+from alignlab.kernels import frozen, kept, products, slabs
+from alignlab.kernels.once import once
 from alignlab.kernels.tiles import Problem, Sums
 from alignlab.kernels.types import Head, LogProbs
 
@@ -37,8 +37,8 @@ def logprobs(
     grad = torch.is_grad_enabled()
     head_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     learns = grad and (hidden.requires_grad or head_trains)
-    if learns and rows.fits(hidden, weight, min(KEEP_BYTES, int(workspace_mb * 2**20))):
-        return rows.logprobs(hidden, weight, bias, targets, head, entropy=entropy)
+    if learns and kept.fits(hidden, weight, min(KEEP_BYTES, int(workspace_mb * 2**20))):
+        return kept.logprobs(hidden, weight, bias, targets, head, entropy=entropy)
     buffers = 1 + entropy + (head.softcap is not None)
     cut = slabs.plan(hidden, weight.shape[0], workspace_mb, buffers)
     if learns and not head_trains and not entropy:
@@ -69,7 +69,7 @@ class _Slabs(torch.autograd.Function):
         return (logp, lse) if ent is None else (logp, lse, ent)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, peak, total, entropy = ctx.saved_tensors
         problem = Problem(hidden, weight, bias, ctx.head, ctx.cut)

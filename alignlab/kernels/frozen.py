@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import products, slabs
+from alignlab.kernels.once import once
 from alignlab.kernels.tiles import Problem
 from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
 
@@ -45,13 +45,13 @@ class _Frozen(torch.autograd.Function):
         slope = None if head.softcap is None else products.slope(online.chosen, head)
         ctx.set_materialize_grads(False)
         ctx.head, ctx.dtype, ctx.cut = head, hidden.dtype, cut
-        ctx.save_for_backward(weight, targets, pull, slope)
+        ctx.save_for_backward(weight, targets, pull, slope, logp)  # logp: what `once` finds the hidden states by
         return logp, lse
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g: Tensor | None, gl: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, targets, pull, slope = ctx.saved_tensors
+        weight, targets, pull, slope, _ = ctx.saved_tensors
         both = (0 if gl is None else gl) - (0 if g is None else g)
         d_hidden = pull * both[:, None] if isinstance(both, Tensor) else torch.zeros_like(pull)
         if g is not None:

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import products, reference, slabs
+from alignlab.kernels.once import once
 from alignlab.kernels.prepare import pack
 from alignlab.kernels.tiles import Problem, Sums
 from alignlab.kernels.types import Head
@@ -143,7 +143,7 @@ class _KL(torch.autograd.Function):
         return kl
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, *other, kl, peak, total, other_peak, other_total = ctx.saved_tensors
         student = Problem(hidden, weight, bias, ctx.heads[0], ctx.cut)

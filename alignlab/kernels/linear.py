@@ -7,7 +7,7 @@ import importlib.util
 from typing import Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from alignlab.kernels import chunked, reference
@@ -20,7 +20,7 @@ Implementation: TypeAlias = Literal["reference", "chunked", "triton"]
 def linear_logprobs(
     hidden: Float[Tensor, "N d"],
     weight: Float[Tensor, "V d"],
-    targets: Int[Tensor, "N"],
+    targets: Integer[Tensor, "N"],
     bias: Float[Tensor, "V"] | None = None,
     *,
     temperature: float | int = 1.0,
@@ -36,7 +36,7 @@ def linear_logprobs(
     `entropy = −Σ_v p_v log p_v`, all in nats. Each is differentiable (once) with respect to hidden, weight and
     bias: given upstream gradients g, gl, ge, `dz = g·(onehot − p) + gl·p − ge·p·(log p + entropy)`.
     Ignored tokens are dropped before the product. A vocabulary row of −inf (its bias, or its weight) is masked:
-    probability 0, no gradient, also under a soft-cap. Same inputs give the same bits.
+    probability 0 and no gradient, also under a soft-cap, unless a target is that word. Same inputs give the same bits.
 
     Args:
         hidden: last hidden states; half, float32 or float64. Under autocast, cast as `F.linear` would.

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 
@@ -31,7 +31,7 @@ class Packed(NamedTuple):
 def pack(
     hidden: Float[Tensor, "N d"],
     weight: Float[Tensor, "V d"],
-    targets: Int[Tensor, "N"],
+    targets: Integer[Tensor, "N"],
     bias: Float[Tensor, "V"] | None,
     ignore_index: int,
 ) -> Packed:
@@ -45,19 +45,21 @@ def pack(
         IndexError: a target outside the vocabulary that is not `ignore_index`.
     """
     _check_shapes(hidden, weight, targets, bias)
+    # Once, before anything compares or indexes: 8 bits cannot hold the ignore_index, and kernels know no strides.
+    targets = targets.long().contiguous()
     hidden, weight, bias = _one_type(hidden, weight, bias)
     low, high, least = _facts(targets, weight)
     if least == -math.inf:
         weight, bias = _mask_rows(weight, bias)
     if not low <= ignore_index <= high and low >= 0 and high < weight.shape[0]:
-        return Packed(hidden, weight, bias, targets.long(), None, targets.shape[0])
+        return Packed(hidden, weight, bias, targets, None, targets.shape[0])
     valid = targets != ignore_index
     outside = valid & ((targets < 0) | (targets >= weight.shape[0]))
     count, wrong = torch.stack([valid.sum(), outside.sum()]).tolist()
     if wrong:
         _refuse(targets, outside, weight.shape[0], ignore_index)
     rows = torch.nonzero_static(valid, size=count)[:, 0]
-    return Packed(hidden.index_select(0, rows), weight, bias, targets[rows].long(), rows, targets.shape[0])
+    return Packed(hidden.index_select(0, rows), weight, bias, targets[rows], rows, targets.shape[0])
 
 
 def _facts(targets: Tensor, weight: Tensor) -> tuple[float, float, float]:

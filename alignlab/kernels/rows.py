@@ -1,18 +1,16 @@
 """Whole rows of logits, a block of tokens at a time: the exact gradient needs three matrix products, not four.
 
-Used where all logits may be kept from forward to backward (small problems), and where the gradient is taken in the
-forward so that a block need not outlive its turn (`linear_loss_streamed`).
+Used where all logits may be kept from forward to backward (`kept`, small problems), and where the gradient is taken in
+the forward so that a block need not outlive its turn (`linear_loss_streamed`).
 
 Axes: N tokens, n tokens of a block, V vocabulary, d width of the hidden states.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import products, slabs
 from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
@@ -55,59 +53,11 @@ def entropy(p: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
     return found.sum(1)
 
 
-def fits(hidden: Tensor, weight: Tensor, limit: int) -> bool:
-    """Return whether all logits, a block of gradients and (for half types) the head in float32 fit into `limit`."""
-    itemsize = accumulation_dtype(hidden.dtype).itemsize
-    copies = 0 if products.operand_dtype(weight) == weight.dtype else weight.numel() * itemsize
-    return hidden.shape[0] * weight.shape[0] * itemsize + copies <= limit
-
-
-class Kept(torch.autograd.Function):
-    """Statistics of one head whose probabilities are kept from forward to backward; differentiable once."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        head: Head,
-        want_entropy: bool,
-    ) -> tuple[Tensor, ...]:
-        dtype, operand = accumulation_dtype(hidden.dtype), products.operand_dtype(hidden)
-        p = torch.empty(hidden.shape[0], weight.shape[0], dtype=dtype, device=hidden.device)
-        w, b = weight.to(operand), None if bias is None else bias.to(dtype)
-        stats: list[tuple[Tensor, ...]] = []
-        for rows in _blocks(p):
-            found = softmax(hidden[rows].to(operand), w, b, targets[rows], head, p[rows])
-            stats.append((*found, entropy(p[rows])) if want_entropy else found)
-        out = stats[0] if len(stats) == 1 else tuple(torch.cat(part) for part in zip(*stats, strict=True))
-        ctx.set_materialize_grads(False)
-        ctx.head = head
-        ctx.save_for_backward(hidden, weight, bias, targets, p, *out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, p, *stats = ctx.saved_tensors
-        found = LogProbs(stats[0], stats[1], stats[2] if len(stats) > 2 else None)
-        sums = Sums(hidden, weight, bias, ctx.needs_input_grad, ctx.head)
-        if plain(grads, ctx.head):
-            # In place and put back after: `.data`, since for a second backward nothing has changed.
-            p, at = p.data, targets[:, None]
-            own = p.gather(1, at)
-            try:
-                sums.add(slice(0, len(p)), *less_target(p, targets, grads[0]))
-            finally:
-                p.scatter_(1, at, own)
-        else:
-            up = slabs.upstream(grads, torch.ones_like(found.lse), found.entropy)
-            for rows in _blocks(p):
-                own_stats = LogProbs(found.logp[rows], found.lse[rows], None)
-                sums.add(rows, gradient(p[rows], own_stats, up[rows], targets[rows], ctx.head))
-        return (*sums.finish(), None, None, None)
+def blocks_of(p: Float[Tensor, "N V"]) -> Iterator[slice]:
+    """Yield blocks of tokens that cover all of them."""
+    size = max(1, BLOCK_BYTES // (p.itemsize * p.shape[1]))
+    for start in range(0, max(1, p.shape[0]), size):
+        yield slice(start, min(start + size, p.shape[0]))
 
 
 def plain(grads: Sequence[Tensor | None], head: Head) -> bool:
@@ -152,6 +102,7 @@ class Sums:
     """Gradients of hidden, weight and bias while blocks of tokens go by; only what is wanted is computed.
 
     The weight's is a sum over blocks, so it is held in float32 unless a half type sees a single block on a GPU.
+    `cast` is the weight as the products take it, where the caller has it already: on a CPU, a head of its own size.
     """
 
     def __init__(
@@ -163,11 +114,12 @@ class Sums:
         head: Head,
         *,
         single: bool = False,
+        cast: Tensor | None = None,
     ) -> None:
         dtype = accumulation_dtype(hidden.dtype)
         self.inputs, self.scale, self.fresh = (hidden, weight, bias), 1 / head.temperature, True
         self.operand = products.operand_dtype(hidden)
-        self.head = weight.to(self.operand) if want[0] else weight
+        self.head = (weight if cast is None else cast).to(self.operand) if want[0] else weight
         self.hidden = torch.empty_like(hidden, dtype=dtype) if want[0] else None
         self.weight = torch.empty_like(weight, dtype=self.operand if single else dtype) if want[1] else None
         self.bias = torch.zeros_like(bias, dtype=dtype) if want[2] and bias is not None else None
@@ -223,24 +175,3 @@ class Blocks:
             return less_target(self.p, self.targets, grads[0] if grads else None)
         up = slabs.upstream(grads, torch.ones_like(self.found.lse), self.found.entropy)
         return gradient(self.p, self.found, up, self.targets, self.head, self.p), None
-
-
-def _blocks(p: Float[Tensor, "N V"]) -> Iterator[slice]:
-    """Yield blocks of tokens that cover all of them."""
-    size = max(1, BLOCK_BYTES // (p.itemsize * p.shape[1]))
-    for start in range(0, max(1, p.shape[0]), size):
-        yield slice(start, min(start + size, p.shape[0]))
-
-
-def logprobs(
-    hidden: Float[Tensor, "N d"],
-    weight: Float[Tensor, "V d"],
-    bias: Float[Tensor, "V"] | None,
-    targets: Int[Tensor, "N"],
-    head: Head,
-    *,
-    entropy: bool,
-) -> LogProbs:
-    """Return the statistics of every token, keeping all logits for the backward."""
-    out = Kept.apply(hidden, weight, bias, targets, head, entropy)  # type: ignore[no-untyped-call]
-    return LogProbs(out[0], out[1], out[2] if entropy else None)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import linear, rows
+from alignlab.kernels.once import once
 from alignlab.kernels.prepare import Packed, pack
 from alignlab.kernels.types import Head, LogProbs, accumulation_dtype
 
@@ -34,7 +34,7 @@ class Streamed(NamedTuple):
 def linear_loss_streamed(
     hidden: Float[Tensor, "N d"],
     weight: Float[Tensor, "V d"],
-    targets: Int[Tensor, "N"],
+    targets: Integer[Tensor, "N"],
     token_loss_fn: TokenLoss,
     bias: Float[Tensor, "V"] | None = None,
     *,
@@ -108,10 +108,11 @@ class _Streamed(torch.autograd.Function):
         loss, stats, sums = _stream(hidden, weight, bias, targets, task, want)
         ctx.grads = sums.finish()
         ctx.mark_non_differentiable(*stats)
+        ctx.save_for_backward(loss)  # what `once` finds the inputs by
         return loss, *stats
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError(
@@ -131,7 +132,7 @@ def _stream(
     """Go over the blocks once; return the loss, the statistics of every token, and the gradients."""
     n, size = hidden.shape[0], _block(hidden, weight, task)
     blocks = _blocks(task.implementation)(hidden, weight, bias, task.head, min(size, n))
-    sums = rows.Sums(hidden, weight, bias, want, task.head, single=n <= size)
+    sums = rows.Sums(hidden, weight, bias, want, task.head, single=n <= size, cast=blocks.weight)
     loss = torch.zeros((), dtype=accumulation_dtype(hidden.dtype), device=hidden.device)
     found: list[LogProbs] = []
     for start in range(0, max(1, n), size):

@@ -4,6 +4,7 @@
 Axes: N tokens, V vocabulary, d width of the hidden states, T tiles along the vocabulary, k columns of a slab.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +69,12 @@ class Launch:
         moments = torch.empty_like(totals) if entropy else None
         online = Online(peaks, n, entropy=entropy)
         if n:
-            kernels.tile_statistics[self._grid(n, v)](
-                *self._operands(), targets, peaks, totals, moments, online.chosen, store, n, v, self.hidden.shape[1],
-                self.head.inner, self.head.outer, ENTROPY=entropy, STORE=store is not None, **self._flags()
-            )  # fmt: skip
+            with on_device_of(self.hidden):
+                kernels.tile_statistics[self._grid(n, v)](
+                    *self._operands(), targets, peaks, totals, moments, online.chosen, store, n, v,
+                    self.hidden.shape[1], self.head.inner, self.head.outer, ENTROPY=entropy, STORE=store is not None,
+                    **self._flags()
+                )  # fmt: skip
             combine(online, peaks, totals, moments)
         return online, peaks
 
@@ -81,10 +84,11 @@ class Launch:
         """Fill `out` with the gradient of the products of a slab that begins at word `start`."""
         n, v = out.shape
         if n:
-            kernels.slab_gradient[self._grid(n, v)](
-                *self._operands(), targets, peak, up.g, up.a, up.b, out, n, v, self.hidden.shape[1], start,
-                self.head.inner, self.head.outer, ENTROPY=up.b is not None, **self._flags()
-            )  # fmt: skip
+            with on_device_of(self.hidden):
+                kernels.slab_gradient[self._grid(n, v)](
+                    *self._operands(), targets, peak, up.g, up.a, up.b, out, n, v, self.hidden.shape[1], start,
+                    self.head.inner, self.head.outer, ENTROPY=up.b is not None, **self._flags()
+                )  # fmt: skip
         return out
 
     def stored_gradient(
@@ -99,10 +103,11 @@ class Launch:
         n, v = stored.shape
         rows, words = min(8, self.blocks.tokens), self.blocks.words
         if n:
-            kernels.stored_gradient[(-(-n // rows), -(-v // words))](
-                stored, targets, peaks, online.peak, online.chosen, up.g, up.a, up.b, n, v, self.head.outer,
-                TILE=words, BM=rows, BN=words, SOFTCAP=self.head.softcap is not None, ENTROPY=up.b is not None
-            )  # fmt: skip
+            with on_device_of(stored):
+                kernels.stored_gradient[(-(-n // rows), -(-v // words))](
+                    stored, targets, peaks, online.peak, online.chosen, up.g, up.a, up.b, n, v, self.head.outer,
+                    TILE=words, BM=rows, BN=words, SOFTCAP=self.head.softcap is not None, ENTROPY=up.b is not None
+                )  # fmt: skip
         return stored
 
     def _grid(self, n: int, v: int) -> tuple[int]:
@@ -139,6 +144,11 @@ class Launch:
             "num_warps": self.blocks.warps,
             "num_stages": self.blocks.stages,
         }
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Make a tensor's GPU the current one: Triton launches there, wherever the tensors are. Nothing on a CPU."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def combine(

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alignlab.kernels import slabs, triton_launch
+from alignlab.kernels.once import once
 from alignlab.kernels.tiles import Problem, Sums, Tile
 from alignlab.kernels.triton_launch import Blocks, Launch
 from alignlab.kernels.types import Head, LogProbs
@@ -81,7 +81,7 @@ class _LogProbs(torch.autograd.Function):
         return tuple(out)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, peak, total, *ent = ctx.saved_tensors
         columns = ctx.workspace // max(1, hidden.shape[0] * hidden.element_size())
