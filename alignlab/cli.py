@@ -84,7 +84,7 @@ def _hydra(arguments: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     from alignlab import config, foreign, jobs
-    from alignlab.completion import print_verbs
+    from alignlab.completion import handled
 
     parsed = get_args_parser().parse_intermixed_args(arguments)
     if parsed.config_path or parsed.config_name:
@@ -94,7 +94,8 @@ def _hydra(arguments: list[str]) -> int:
         )
     folders = config.config_folders(parsed.config_dir)
     if parsed.shell_completion:
-        print_verbs(parsed.overrides)
+        if handled(parsed.overrides):
+            return 0
     else:
         overrides = config.rewritten(parsed.overrides, folders)
         arguments = [a for a in arguments if a not in parsed.overrides] + overrides

@@ -96,9 +96,9 @@ def composing() -> Iterator[None]:
         raise ConfigError(f"a file of options is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError("the defaults lists go round in a circle; does a file of options name itself?") from error
-    except OSError as error:
-        raise ConfigError(f"{error}; choose another folder (hydra.run.dir, hydra.sweep.dir)") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ConfigError(f"{error}; choose another folder (hydra.run.dir, hydra.sweep.dir)") from error
         if not _raised_by_hydra(error):
             raise
         raise ConfigError(f"the configuration cannot be composed ({type(error).__name__}: {error})") from error
@@ -243,7 +243,7 @@ def _check_stage(node: Any, raw: Any, path: str, checker: Any) -> None:
 
 
 def _stages(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
-    pipeline = resolved.get("pipeline") or {}
+    pipeline = {} if resolved.get("pipeline") is None else resolved["pipeline"]
     if not isinstance(pipeline, Mapping):
         raise ConfigError(f"pipeline: expected stages by name, got {_short(pipeline)}")
     for name in pipeline:

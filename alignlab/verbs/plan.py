@@ -115,7 +115,7 @@ def _table(stages: Sequence[Mapping[str, Any]]) -> Any:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in ("stage", "takes", "makes", "sizes", "key", ""):
-        table.add_column(head, no_wrap=head != "takes")
+        table.add_column(head, no_wrap=head not in ("stage", "takes", "sizes"), overflow="fold")
     for stage in stages:
         inputs = stage["inputs"]
         takes = "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(inputs.values())
