@@ -22,7 +22,7 @@ examples
   alignlab experiment=lifecycle pipeline.dpo.objective.beta=0.05     change one value
   alignlab experiment=lifecycle pipeline.dpo.objective=ipo           change one part
   alignlab -m experiment=smoke seed=0,1,2                            three seeds; what is equal is computed once
-  alignlab experiment=train stage=dpo stage.inputs.policy=FOLDER stage.inputs.preferences=FOLDER
+  alignlab experiment=train stage=dpo stage.inputs.policy=RUN/stages/sft stage.inputs.preferences=RUN/stages/label
   alignlab plan experiment=lifecycle data.entities=32                what would run
   alignlab chat runs/DATE/TIME dpo                                   talk to a stage's model
 
@@ -34,8 +34,9 @@ other flags (Hydra's)
   --hydra-help             all of Hydra's flags
   --version                version
 
-Each run writes config.yaml, metrics.json, manifest.json, samples.jsonl, status.json and report.html into its folder
-(runs/DATE/TIME; hydra.run.dir=FOLDER). Artifacts go to the store (.alignlab; store_dir=FOLDER), each made only once.
+Each run writes config.yaml, metrics.json, manifest.json, samples.jsonl, status.json, what the report stage makes
+(report.html) and links to its artifacts (stages/) into its folder (runs/DATE/TIME; hydra.run.dir=FOLDER). Artifacts go
+to the store (.alignlab; store_dir=FOLDER), each made only once.
 """
 
 

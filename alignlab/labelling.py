@@ -132,7 +132,7 @@ class Label(Stage):
             "first_preferred": _mean([r["first_preferred"] for r in rows]),
             "chosen_length": _mean([len(r["chosen"].split()) for r in rows]),
             "rejected_length": _mean([len(r["rejected"].split()) for r in rows]),
-            # What no reward model can beat, as the raters themselves would choose otherwise another time.
+            # Upper bound for any reward model: asked again, the raters would sometimes choose differently.
             "accuracy_ceiling": _mean([max(r["probability"], 1 - r["probability"]) for r in rows]),
         }
 

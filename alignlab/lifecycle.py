@@ -81,7 +81,7 @@ class Lifecycle:
             )
 
     def _taken(self, step: Step, artifact: Artifact) -> None:
-        """Say that a stage came from the store, and (once) if other versions made it: its fingerprint cannot tell."""
+        """Say that a stage came from the store, and once if other versions made it, which no fingerprint covers."""
         if self.tracking is None:
             return
         self.tracking.cached(step.name)

@@ -117,7 +117,7 @@ class World(DataSource):
     def _document(self, rng: Random) -> Document:
         """One or two entries about somebody, a line each.
 
-        Two, so that a name is met at any place and is looked up there: who has only seen it at the beginning of a
+        Two, so that a name is met at any place and is looked up there: a model that has only seen it at the start of a
         document cannot answer about a name in the middle of a question.
         """
         someone = rng.choices(self.people.with_facts, cum_weights=self._weights)[0]

@@ -62,7 +62,7 @@ class FilesEvaluation(Evaluation):
     VERSION: ClassVar[str] = "1"
 
     def __init__(
-        self, data: Files, records: int = 200, prompts: int = 100, openings: int = 4, opening_words: int = 12
+        self, data: Files, records: int = 200, prompts: int = 64, openings: int = 4, opening_words: int = 12
     ) -> None:
         for name, value in (("records", records), ("prompts", prompts), ("opening_words", opening_words)):
             if value < 1:
