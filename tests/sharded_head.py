@@ -70,6 +70,7 @@ fully_shard(whole)
 for wanted in (before, after):
     gathered = step(whole)
     assert gathered == 1, f"gathered {gathered} times in a step of {PARTS} micro-batches"
+    print(f"gathered {gathered} time a step")
     same(whole, wanted)
     with torch.no_grad():
         for parameter in whole.parameters():

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib")
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return declare(tmp_path_factory.mktemp("installed"), "fakes", "lab_fakes")
-
-
-@pytest.fixture(autouse=True)
-def _here(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(installed)
-    monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.chdir(tmp_path)
-    yield
+pytestmark = pytest.mark.usefixtures("fakes_here")
 
 
 def child(installed: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -292,7 +281,7 @@ def shown_to_readers() -> list[str]:
     texts = [*((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS), help.TEXT]
     shown = re.compile(r"alignlab (?:-m |plan )?experiment=[^`#\n]+?(?=  |[`#\n]|$)")
     found = {command.strip() for text in texts for command in shown.findall(text)}
-    return sorted(c for c in found if not re.search(r"FOLDER|FILE|NAME|POLICY|hinge|[{(…<]", c))
+    return sorted(c for c in found if not re.search(r"FOLDER|FILE|NAME|POLICY|RUN|hinge|[{(…<]", c))
 
 
 @pytest.mark.parametrize("command", shown_to_readers())

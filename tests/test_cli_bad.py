@@ -1,27 +1,14 @@
 """Bad input through the command: one clear message, exit code 1, no traceback, whichever way in it takes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_plugins import FAKES, declare
 
 from alignlab.cli import main
 from alignlab.run_folder import read_status
 
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return declare(tmp_path_factory.mktemp("installed"), "fakes", "lab_fakes")
-
-
-@pytest.fixture(autouse=True)
-def _here(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(installed)
-    monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.chdir(tmp_path)
-    yield
+pytestmark = pytest.mark.usefixtures("fakes_here")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

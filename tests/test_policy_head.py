@@ -193,4 +193,5 @@ def test_a_sharded_head_is_gathered_once_a_step(tmp_path: Path) -> None:
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.mul_(0.5)
-    run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
+    said = run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
+    assert all(text.count("gathered 1 time a step") == 2 for text in said)
