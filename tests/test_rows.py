@@ -1,10 +1,12 @@
 """From text to rows: one BOS, a trained stop token, no merge at the boundary, nothing cut without a word."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignlab.data.chat import encode_answer, encode_prompt
+from alignlab.data.chat import encode_answer, encode_prompt, encode_text
 from alignlab.data.records import Comparison, Document, Example, Message, Prompt
 from alignlab.data.rows import Truncation, comparison_rows, document_rows, example_rows, mix, order_at
 from alignlab.data.tokenizer import TrainTokenizer
@@ -103,3 +105,34 @@ def test_the_order_is_a_function_of_the_step_alone() -> None:
 def test_mixed_seeds_differ() -> None:
     assert len({mix(a, b) for a in range(100) for b in range(100)}) == 10_000
     assert mix(1, 2) != mix(2, 1)
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [(9, 2), (2, 9), (9, 9)])
+def test_either_side_of_a_pair_is_cut_and_counted(chosen: int, rejected: int) -> None:
+    pair = Comparison(Prompt.user("a"), " ".join(["dog"] * chosen), " ".join(["cat"] * rejected))
+    truncation = Truncation(7)
+    ((one, other),) = comparison_rows(WORD, [pair], truncation, skip=True)
+    assert len(one.tokens) == min(7, chosen + 5) and len(other.tokens) == min(7, rejected + 5)
+    assert truncation.cut == (chosen > 2) + (rejected > 2)
+    words = [WORD.decode(row.tokens) for row in (one, other)]
+    assert words[0].split()[4] == "dog" and words[1].split()[4] == "cat"
+
+
+def merging() -> Any:
+    """A tokenizer to which "answers" is one token, under a template that ends in the plain text "answer"."""
+    words: Any = TrainTokenizer("bpe", 300).train(["answer answers answers answers"] * 9)
+    words.chat_template = "{{ bos_token }}{{ messages[-1]['content'] }} answer"
+    return words
+
+
+def test_no_token_spans_the_boundary_of_a_template_that_ends_in_plain_text() -> None:
+    words = merging()
+    prompt, answer = Prompt.user("answer"), "s answer"
+    before = encode_prompt(words, prompt)
+    joint = encode_text(words, "<bos>answer answers answer")
+    tokens, mask = encode_answer(words, prompt, answer)
+    assert tokens[len(before) : -1] == encode_text(words, answer)
+    assert tokens == [*before, *encode_text(words, answer), words.eos_token_id]
+    assert mask == [False] * len(before) + [True] * (len(tokens) - len(before))
+    assert joint[: len(before)] != before, "together they would have merged"
+    assert words.decode(joint) == words.decode(tokens[:-1])

@@ -214,6 +214,30 @@ class DetachedWhenEmpty(Honest):
         return super().__call__(now, batch, context) if batch.num_tokens else Loss({"loss": torch.zeros(())})
 
 
+class WeightTimesInfinity(Honest):
+    """Mean over pairs, weighted by multiplying: 0 * inf is NaN."""
+
+    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
+        per_pair = -logsigmoid(self.beta * self.margin(now, batch))
+        return Loss({"loss": (per_pair * batch.weight).sum()})
+
+
+class MetricTimesInfinity(Honest):
+    """Mean over pairs; its metric is weighted by multiplying."""
+
+    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
+        loss, margin = super().__call__(now, batch, context), self.margin(now, batch).detach()
+        return Loss(loss.terms, {"margin": Mean((margin * batch.weight).sum(), batch.weight.sum())})
+
+
+class CentredOnAll(Honest):
+    """Mean over pairs of a margin that is centred over all pairs, those of weight 0 too."""
+
+    def margin(self, now: TokenStats, batch: PreferenceBatch) -> Tensor:
+        margin = super().margin(now, batch)
+        return margin - margin.mean()
+
+
 class MetricOfBatch(Honest):
     """Mean over pairs; the metric is a mean over batches."""
 
@@ -268,6 +292,9 @@ MUTANTS: list[tuple[str, type[Objective[Any]]]] = [
     ("order_and_neighbours_change_nothing", Neighbourly),
     ("empty_and_masked_batches_are_free", NanWhenEmpty),
     ("empty_and_masked_batches_are_free", DetachedWhenEmpty),
+    ("what_has_weight_0_cannot_leak_in", WeightTimesInfinity),
+    ("what_has_weight_0_cannot_leak_in", MetricTimesInfinity),
+    ("what_has_weight_0_cannot_leak_in", CentredOnAll),
     ("metrics_are_means_over_units", MetricOfBatch),
     ("float32_agrees_with_float64", HalfWay),
     ("float32_agrees_with_float64", SingleAlways),

@@ -23,6 +23,7 @@ from alignlab.testing.cases import PER_SEQUENCE, Extra, Subject
 from alignlab.testing.compare import Downcasts, close, is_free, same_bits, same_step
 from alignlab.testing.paths import fused_and_eager_paths_agree
 from alignlab.testing.step import run, statistic
+from alignlab.testing.weights import what_has_weight_0_cannot_leak_in
 
 _UNIT_WORDS = re.compile(r"\b(token|sequence|pair|answer|sample|group|prompt|document|turn)s?\b", re.IGNORECASE)
 
@@ -217,6 +218,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     masked_values_change_nothing,
     order_and_neighbours_change_nothing,
     empty_and_masked_batches_are_free,
+    what_has_weight_0_cannot_leak_in,
     metrics_are_means_over_units,
     float32_agrees_with_float64,
     far_from_the_reference_stays_finite,

@@ -11,6 +11,7 @@ from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.batch import RolloutBatch
 from alignlab.policy import Policy
+from alignlab.rollout import generate
 
 
 def test_old_logp_is_the_trainers_own_at_the_sampling_temperature(prepared: Any, policy: Artifact) -> None:
@@ -105,3 +106,21 @@ def test_summary_and_explained_variance_by_hand() -> None:
     assert summary(batch) == pytest.approx({"reward": 2.0, "kl": 1.0, "answer_length": 1.5, "finished": 0.5})
     assert explained_variance(batch) == pytest.approx(1 - 0.5 / (14 / 3))
     assert explained_variance(batch.with_tokens(returns=torch.ones(5))) == 0.0
+
+
+def test_answers_stop_tokens_and_finished_are_the_samplers(prepared: Any) -> None:
+    """The stop token of a finished answer is a scored token; an answer that ran out of room has none."""
+    stage = prepared(samples_per_prompt=12)
+    prompts = stage._prompts[:3]
+    batch = stage.collector.collect(stage.policy, prompts, 12, 7)
+    sampled = generate(stage.policy, [p for p in prompts for _ in range(12)], stage.sampling, 7)
+    assert {s.finished for s in sampled} == {True, False}
+    assert batch.sequence("finished").tolist() == [float(s.finished) for s in sampled]
+    stops = stage.policy.stop_ids
+    for number, sample in enumerate(sampled):
+        of = batch.sequence_id == number
+        scored = batch.tokens[of & batch.response_mask].tolist()
+        assert scored == list(sample.answer_ids)
+        assert batch.tokens[of & ~batch.response_mask].tolist() == list(sample.prompt_ids)
+        assert (scored[-1] in stops) == sample.finished == bool(batch.sequence("finished")[number])
+        assert not stops & set(scored[:-1])

@@ -1,13 +1,24 @@
 """The Bradley-Terry loss against its closed form, and what it converges to."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from alignlab_reward_model import BradleyTerry
+from alignlab_reward_model import BradleyTerry, RewardModel
 
+from alignlab.artifact import Artifact
 from alignlab.batch import PreferenceBatch
+from alignlab.data import preferences
+from alignlab.data.rows import order_at
+from alignlab.learned_reward import LearnedReward
+from alignlab.loop import Loop
+from alignlab.optimizer import AdamW
+from alignlab.policy import Policy
+from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
+from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
+from alignlab.testing.workshop import KillingTracker
 
 
 def pairs(count: int, weight: torch.Tensor | None = None) -> PreferenceBatch:
@@ -56,3 +67,61 @@ def test_exact_preferences_give_back_the_utilities_up_to_a_constant() -> None:
     optimizer.step(closure)  # type: ignore[arg-type]
     found = score.detach() - score.detach().mean()
     assert float((found - (utility - utility.mean())).abs().max()) < 1e-6
+
+
+# ---- the stage ------------------------------------------------------------------------------------------------------
+def stage_in(folder: Path, steps: int = 3, max_length: int | None = None) -> tuple[RewardModel, KillingTracker]:
+    """A stage whose data is read: two words are preferred to five, in every pair."""
+    inputs = {"policy": tiny_policy_artifact(folder / "policy"), "preferences": tiny_preferences_artifact(folder / "p")}
+    (folder / "work").mkdir()
+    optimizer, loop = AdamW(lr=1e-2, warmup_steps=0), Loop(steps, 4, validate_every=steps, keep="last")
+    stage = RewardModel(objective=BradleyTerry(), optimizer=optimizer, loop=loop, seed=3, max_length=max_length)
+    tracker = KillingTracker()
+    stage.context = StageContext("rm", folder, folder / "work", Runtime("cpu"), tracker)
+    if steps > 3:
+        stage.run(inputs, stage.context)
+    else:
+        stage.prepare(inputs, stage.context)
+    return stage, tracker
+
+
+def answers(stage: RewardModel, batch: PreferenceBatch) -> list[str]:
+    """What is scored of each sequence."""
+    scored = [batch.tokens[(batch.sequence_id == s) & batch.response_mask] for s in range(batch.num_sequences)]
+    return [str(stage.policy.tokenizer.decode(ids)).removesuffix("<eos>").strip() for ids in scored]
+
+
+def test_even_sequences_hold_the_chosen_answer_and_odd_ones_the_rejected(tmp_path: Path) -> None:
+    stage, _ = stage_in(tmp_path)
+    pairs = {"train": stage.batch_at(0), "validation": stage.validation_batches()[0]}
+    for split, batch in pairs.items():
+        known = preferences.read(Artifact.open(tmp_path / "p"), split)  # type: ignore[arg-type]
+        index = order_at(0, 8, 4, seed=3) if split == "train" else range(4)
+        wanted = [text for i in index for text in (known[i].chosen, known[i].rejected)]
+        assert answers(stage, batch) == wanted
+        assert batch.names[:2] == (f"{known[index[0]].source} (chosen)", f"{known[index[0]].source} (rejected)")
+
+
+def test_it_learns_from_the_one_split_and_is_validated_on_the_other(tmp_path: Path) -> None:
+    stage, tracker = stage_in(tmp_path)
+    lines = {name.split()[0] for k in range(3) for name in stage.batch_at(k).names}
+    held_out = {name.split()[0] for batch in stage.validation_batches() for name in batch.names}
+    assert held_out == {f"preferences.jsonl:{n}" for n in (3, 6, 9, 12)}
+    assert lines == {f"preferences.jsonl:{n}" for n in (1, 2, 4, 5, 7, 8, 10, 11)}
+    assert tracker.reports == ["8 pairs to learn from, 4 held out"]
+
+
+def test_what_is_cut_is_said(tmp_path: Path) -> None:
+    """A prompt is 8 tokens, the longer answer and its stop token 6: ten tokens cut every rejected answer."""
+    stage, tracker = stage_in(tmp_path, max_length=10)
+    assert tracker.reports[-1] == "of 12 pairs: 12 cut short at 10 tokens"
+    assert int(stage.batch_at(0).lengths().max()) == 10
+
+
+def test_a_short_training_scores_held_out_chosen_answers_above_the_rejected(tmp_path: Path) -> None:
+    stage_in(tmp_path, steps=25)
+    reward = LearnedReward(Policy.load(tmp_path))
+    held_out = preferences.read(Artifact.open(tmp_path / "p"), "validation")
+    prompts = [pair.prompt for pair in held_out]
+    margin = reward.score(prompts, [p.chosen for p in held_out]) - reward.score(prompts, [p.rejected for p in held_out])
+    assert float(margin.min()) > 1.0

@@ -18,6 +18,7 @@ from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
+from alignlab.testing.workshop import KillingTracker
 
 
 def test_only_answer_tokens_count_and_each_counts_the_same() -> None:
@@ -67,3 +68,37 @@ def test_replay_takes_its_share_of_steps(tmp_path: Path) -> None:
 def test_a_share_of_one_or_more_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"SFT: replay must be in \[0, 1\), got 1.0"):
         prepared(tmp_path, replay=1.0)
+
+
+class TwoSplits(Tiny):
+    """Other words to learn from than to be validated on."""
+
+    def instructions(self, split: Split) -> list[Example]:
+        return [Example(Prompt.user("a"), "b b b b b b" if split == "train" else "d")] * (3 if split == "train" else 2)
+
+
+def in_splits(tmp_path: Path, **more: Any) -> tuple[SFT, KillingTracker]:
+    words = TrainTokenizer("word", 50).train(["a b c d x y z"])
+    Policy(Llama(layers=1, width=8, heads=1, feedforward=8, context=16).build(words, 0), words).save(tmp_path)
+    tracker = KillingTracker()
+    stage = SFT(data=TwoSplits(), objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(10, 2), **more)
+    stage.prepare({"policy": Artifact.open(tmp_path)}, StageContext("sft", tmp_path, tmp_path, Runtime("cpu"), tracker))
+    return stage, tracker
+
+
+def test_it_learns_from_the_one_split_and_is_validated_on_the_other(tmp_path: Path) -> None:
+    stage, tracker = in_splits(tmp_path)
+
+    def words(batch: TokenBatch) -> set[str]:
+        return set(stage.policy.tokenizer.decode(batch.tokens[batch.response_mask]).split()) - {"<eos>"}
+
+    assert [words(stage.batch_at(k)) for k in range(3)] == [{"b"}] * 3
+    assert [words(batch) for batch in stage.validation_batches()] == [{"d"}]
+    assert tracker.reports == ["3 answers to learn from, 2 held out"]
+
+
+def test_what_is_cut_is_said(tmp_path: Path) -> None:
+    """A prompt is 4 tokens, the long answer and its stop token 7."""
+    stage, tracker = in_splits(tmp_path, max_length=8)
+    assert tracker.reports[-1] == "of 5 instructions: 3 cut short at 8 tokens"
+    assert stage.batch_at(0).lengths().tolist() == [8, 8]
