@@ -52,6 +52,11 @@ def compared(policy: Policy, pairs: Iterable[Comparison], seed: int) -> Rows:
     ]
 
 
+def compared_texts(pairs: Iterable[Comparison]) -> Rows:
+    """The first pairs as they are."""
+    return [{"prompt": p.prompt.text, "chosen": p.chosen, "rejected": p.rejected} for p in _first(pairs)]
+
+
 def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sampling: Sampling, seed: int) -> Rows:
     """The policy's answer to the first prompts, and its reward, in reward units."""
     asked = _first(p for p in prompts if leaves_room(policy, p))

@@ -6,6 +6,7 @@ from typing import ClassVar, get_args
 from alignlab.artifact import Artifact, Kind
 from alignlab.data import preferences
 from alignlab.data.source import DataSource, Split
+from alignlab.samples import compared_texts
 from alignlab.stage import Stage, StageContext
 
 
@@ -30,6 +31,8 @@ class ImportPreferences(Stage):
         """Write `preferences.jsonl`; returns how many pairs there are and how long their answers are."""
         pairs = [(split, pair) for split in get_args(Split) for pair in self.data.comparisons(split)]
         preferences.write(context.folder, (preferences.row(p, split, source=p.source) for split, p in pairs))
+        held_out = [pair for split, pair in pairs if split == "validation"]
+        context.tracker.table("preferences", compared_texts(held_out or [pair for _, pair in pairs]))
         longer = [float(len(p.chosen) > len(p.rejected)) + 0.5 * (len(p.chosen) == len(p.rejected)) for _, p in pairs]
         return {
             "pairs": float(len(pairs)),
