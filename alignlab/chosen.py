@@ -28,7 +28,21 @@ class Choice(NamedTuple):
     def of(cls, override: str) -> "Choice | None":
         """What a rewritten override chooses; None where it sets a value."""
         found = re.fullmatch(r"\+{0,2}([^@=~]+)@([^=]+)=(.+)", override)
-        return cls(*found.groups()) if found else None
+        if found:
+            return cls(*found.groups())
+        group, _, option = override.partition("=")
+        return cls(group, group, option) if group in config.OBJECTS and option else None
+
+    def __str__(self) -> str:
+        """As an override that composes it alone."""
+        if self.group == self.package:
+            return f"{self.group}={self.option}"
+        return f"+{self.group}@{self.package}={self.option}"
+
+    @property
+    def key(self) -> str:
+        """What Hydra lists it by among a configuration's choices."""
+        return self.group if self.group == self.package else f"{self.group}@{self.package}"
 
     def holds(self, override: str) -> bool:
         """Whether another override is about something below this one."""
@@ -36,20 +50,23 @@ class Choice(NamedTuple):
         return key.startswith(f"{self.package}.")
 
 
-def settled(cfg: config.Tree, overrides: Sequence[str], folders: Sequence[Path]) -> config.Tree:
+def settled(
+    cfg: config.Tree, overrides: Sequence[str], folders: Sequence[Path], searchpath: Sequence[str] = ()
+) -> config.Tree:
     """The configuration of one job, in which replaced options bring nothing along from those that they replace.
 
     Args:
         cfg: as Hydra composed it, without its own section; changed in place.
         overrides: rewritten ones, of this job alone.
         folders: of options, that the command was given.
+        searchpath: overrides of `hydra.searchpath`, which a job's own overrides do not hold.
     """
     chosen = [c for c in map(Choice.of, overrides) if c is not None]
     if chosen:
         with config.hydra_session(folders):
-            for choice in _others(chosen, overrides):
+            for choice in _others(chosen, [*searchpath, *overrides]):
                 below = [o for o in overrides if choice.holds(o)]
-                alone = config.with_hydra([f"+{choice.group}@{choice.package}={choice.option}", *below])
+                alone = config.with_hydra([*searchpath, str(choice), *below])
                 with read_write(cfg), open_dict(cfg):
                     OmegaConf.update(cfg, choice.package, OmegaConf.select(alone, choice.package), merge=False)
     return cfg
@@ -61,5 +78,5 @@ def _others(chosen: Sequence[Choice], overrides: Sequence[str]) -> list[Choice]:
         before = config.with_hydra([o for o in overrides if Choice.of(o) is None]).hydra.runtime.choices
     except HydraException:  # without them there is nothing that could have been tuned
         return []
-    stood = {c: before.get(f"{c.group}@{c.package}") for c in chosen}
+    stood = {c: before.get(c.key) for c in chosen}
     return sorted((c for c, was in stood.items() if was not in (None, c.option)), key=lambda c: c.package.count("."))

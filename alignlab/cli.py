@@ -99,8 +99,8 @@ def _hydra(arguments: list[str]) -> int:
     else:
         overrides = config.rewritten(parsed.overrides, folders)
         arguments = [a for a in arguments if a not in parsed.overrides] + overrides
-        if parsed.cfg == "job" and not parsed.package and not parsed.multirun:
-            return _print_config(overrides, folders, bool(parsed.resolve))
+        if parsed.cfg == "job" and not parsed.multirun:
+            return _print_config(overrides, folders, bool(parsed.resolve), parsed.package)
     jobs.begin()
     run = hydra.main(version_base=config.VERSION_BASE, config_path=None, config_name=config.NAME)(jobs.task)
     try:
@@ -114,15 +114,17 @@ def _hydra(arguments: list[str]) -> int:
     return jobs.exit_code()
 
 
-def _print_config(overrides: list[str], folders: list[Path], resolve: bool) -> int:
-    """What `--cfg job` prints: the configuration as a run would take it."""
+def _print_config(overrides: list[str], folders: list[Path], resolve: bool, package: str | None) -> int:
+    """What `--cfg job` prints: the configuration, or a part of it, as a run would take it."""
     from omegaconf import OmegaConf
 
     from alignlab import chosen, config
 
     with config.hydra_session(folders):
         cfg, _ = config.composed(overrides)
-    print(OmegaConf.to_yaml(chosen.settled(cfg, overrides, folders), resolve=resolve), end="")
+        cfg = chosen.settled(cfg, overrides, folders)
+    node = OmegaConf.select(cfg, package) if package else cfg
+    print(OmegaConf.to_yaml(node, resolve=resolve) if OmegaConf.is_config(node) else node, end="")
     return 0
 
 

@@ -4,7 +4,6 @@ Of the library, only this module knows Hydra; the command does too (`cli`, `jobs
 What leaves here is plain: mappings, lists and scalars, checked against the constructors that they will be given to.
 """
 
-import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
+import hydra
+import omegaconf
 import yaml
 from hydra import compose, initialize
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -106,8 +107,9 @@ def composing() -> Iterator[None]:
 
 def _raised_by_hydra(error: BaseException) -> bool:
     """Whether Hydra stumbled over what it was given: its own code raised, not ours."""
-    last = [frame.filename for frame in traceback.extract_tb(error.__traceback__)][-1:]
-    return any(f"{os.sep}{package}{os.sep}" in file for file in last for package in ("hydra", "omegaconf", "yaml"))
+    last = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)][-1:]
+    homes = [Path(str(module.__file__)).parent for module in (hydra, omegaconf, yaml)]
+    return any(file.is_relative_to(home) for file in last for home in homes)
 
 
 def _of_hydra(error: BaseException) -> str:

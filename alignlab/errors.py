@@ -33,7 +33,16 @@ class StoreError(AlignlabError):
 
 
 class NonFiniteError(AlignlabError, ArithmeticError):
-    """A loss or gradient is NaN or infinite; raised before the optimizer step, so that the weights stay good."""
+    """A loss or gradient is NaN or infinite; raised before the optimizer step.
+
+    Args:
+        message: what, where, and what to do.
+        weights_are_good: they are those of the step before, and worth keeping.
+    """
+
+    def __init__(self, message: str, weights_are_good: bool = False) -> None:
+        super().__init__(message)
+        self.weights_are_good = weights_are_good
 
 
 class Preempted(BaseException):

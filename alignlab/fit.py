@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,11 +46,23 @@ def fit(stage: TrainingStage[Any], context: StageContext) -> Mapping[str, float]
             trainer = _trainer(stage, context, [_Reports(stage, context), keeper])
             # Processes that the strategy spawns would never ask whether somebody wants them to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
-            with stopping.deferred() if alone else contextlib.nullcontext():
+            with stopping.deferred() if alone else _ended_together(trainer):
                 trainer.fit(stage, ckpt_path=_resumable(context), weights_only=True)
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
+    """When this process is stopped, those that it has spawned are too: they would train on behind its back."""
+    try:
+        yield
+    except BaseException:
+        launcher: Any = trainer.strategy.launcher
+        if hasattr(launcher, "kill"):
+            launcher.kill(signal.SIGKILL)
+        raise
 
 
 def _resumable(context: StageContext) -> str | None:
@@ -152,7 +165,6 @@ class _Keeper(pl.Callback):
         self._intermediate = context.work / CHECKPOINTS  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
         self._said: set[str] = set()
-        self._validated_well = True
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------------
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -164,14 +176,14 @@ class _Keeper(pl.Callback):
         if loop.checkpoint_every and self._step % loop.checkpoint_every == 0:
             self._publish(self._intermediate / f"step-{self._step:06d}")
         stop = stopping.requested()
-        if not last and (stop or self._step % loop.save_every == 0):
+        if stop or (not last and self._step % loop.save_every == 0):
             self.save(trainer)
         if stop:
             raise stop
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A bad number stops before the step, so the weights are those of the step before: keep them."""
-        if isinstance(exception, NonFiniteError) and trainer.global_step and self._validated_well:
+        if isinstance(exception, NonFiniteError) and exception.weights_are_good:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -206,7 +218,6 @@ class _Keeper(pl.Callback):
             self._context.tracker.log(self._step, {f"validation/{k}": v for k, v in metrics.items()})
         bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
         if bad:
-            self._validated_well = False
             raise NonFiniteError(
                 f"{self._context.name}: validation at step {self._step} found {bad}; nothing is published. Lower "
                 f"optimizer.lr, or look at the held-out records"
@@ -240,9 +251,10 @@ class _Keeper(pl.Callback):
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             # Both digests are written before the file is replaced: whenever this is cut short, one of them fits.
-            known = file.with_suffix(DIGEST)
-            before = known.read_text(encoding="utf-8").split()[:1] if known.is_file() else []
-            known.write_text("\n".join([digest_of_file(temporary), *before]), encoding="utf-8")
+            digests = [digest_of_file(f) for f in (temporary, file) if f.is_file()]
+            listed = file.with_suffix(f"{DIGEST}.new")
+            listed.write_text("\n".join(digests), encoding="utf-8")
+            os.replace(listed, file.with_suffix(DIGEST))
             os.replace(temporary, file)
 
     def _save_best(self) -> None:
@@ -269,7 +281,7 @@ class _Keeper(pl.Callback):
             self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
         if distributed.rank() == 0:
             for folder in sorted(self._intermediate.glob("step-*")):
-                shutil.move(folder, self._published / folder.name)
+                shutil.copytree(folder, self._published / folder.name)  # the work folder goes when all is published
         keep = self._stage.loop.keep
         differ = self._best_step not in (0, self._step)
         if differ and keep == "best":

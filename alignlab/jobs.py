@@ -4,6 +4,7 @@ A job of a sweep that fails does not end the others; the sweep's exit code says 
 stands in its `status.json`; where that is missing, it is not.
 """
 
+import errno
 import os
 import shlex
 import sys
@@ -28,6 +29,8 @@ from alignlab.trackers.redact import redact, redact_override
 if TYPE_CHECKING:
     from alignlab.lifecycle import Lifecycle
 
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+"""A full disk, a folder that may not be written to: no bug of ours, and no traceback."""
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.Tree`."""
 _process: dict[str, int] = {}
@@ -54,6 +57,7 @@ class Job:
         overrides: of this job alone, rewritten.
         stage: chosen option of the group `stage`.
         folders: of options, that the command was given.
+        searchpath: overrides of Hydra's own search path.
         sweep: the folder of the sweep that it belongs to, if any.
         number: within the sweep.
     """
@@ -62,6 +66,7 @@ class Job:
     overrides: Sequence[str] = ()
     stage: str | None = None
     folders: Sequence[Path] = ()
+    searchpath: Sequence[str] = ()
     sweep: Path | None = None
     number: int | None = None
 
@@ -71,7 +76,8 @@ class Job:
         hydra = HydraConfig.get()
         sources = hydra.runtime.config_sources
         folders = [Path(s.path) for s in sources if s.provider == "command-line" and s.schema == "file"]
-        given = [str(o) for o in hydra.overrides.task], hydra.runtime.choices.get("stage"), folders
+        searchpath = [str(o) for o in hydra.overrides.hydra if "hydra.searchpath" in str(o)]
+        given = [str(o) for o in hydra.overrides.task], hydra.runtime.choices.get("stage"), folders, searchpath
         if hydra.mode != RunMode.MULTIRUN:
             return cls(Path(hydra.runtime.output_dir), *given)
         return cls(Path(hydra.runtime.output_dir), *given, Path(hydra.sweep.dir).absolute(), int(hydra.job.num))
@@ -101,12 +107,14 @@ def run(cfg: Tree, job: Job) -> int:
     try:
         with stopping.heard():
             folder.status("running")
-            _run(chosen.settled(cfg, job.overrides, job.folders), job, folder)
+            _run(chosen.settled(cfg, job.overrides, job.folders, job.searchpath), job, folder)
     except Preempted as error:
         return _end(folder, "preempted", error, error.code)
     except (AlignlabError, HydraException, OmegaConfBaseException) as error:
         return _end(folder, "failed", error, 1)
-    except OSError as error:  # a full disk, a folder that may not be written to: no bug of ours
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            traceback.print_exc()
         return _end(folder, "failed", f"{error}; finished stages are kept", 1)
     except Exception as error:
         traceback.print_exc()

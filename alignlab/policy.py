@@ -203,8 +203,10 @@ class Policy(nn.Module):
             except SafetensorError as error:
                 raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
             # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
-            self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, self.context)
+            own = self.tokenizer.model_max_length
+            self.tokenizer.model_max_length = min(own, self.context)
             self.tokenizer.save_pretrained(folder)
+            self.tokenizer.model_max_length = own  # here, longer texts are cut on purpose, and need no warning
         if self.score_head is not None:
             add_score(folder, self.score_head.weight.detach().cpu().contiguous(), self.model)
 

@@ -5,6 +5,7 @@
 the artifacts). All are brought up to date after every stage, so that a failure loses nothing.
 """
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -39,9 +40,20 @@ class RunFolder:
         self._answers: dict[tuple[str, str], dict[str, str]] = {}
         self._started = _now()
         path.mkdir(parents=True, exist_ok=True)
+        if (path / STATUS).is_file():
+            self._clear()
+
+    def _clear(self) -> None:
+        """Remove what an earlier run has left in the folder, and nothing else: it may be somebody's working folder."""
         for name in (CONFIG, MANIFEST, METRICS, SAMPLES, REPORT):
-            (path / name).unlink(missing_ok=True)  # of an earlier run into the same folder
-        shutil.rmtree(path / STAGES, ignore_errors=True)
+            (self.path / name).unlink(missing_ok=True)
+        links = self.path / STAGES
+        if links.is_dir():
+            for link in links.iterdir():
+                if link.is_symlink():
+                    link.unlink()
+            with contextlib.suppress(OSError):  # something of the user's own is in there
+                links.rmdir()
 
     def config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration (secrets already redacted)."""
@@ -74,10 +86,6 @@ class RunFolder:
             "kind": artifact.kind,
             "stage": artifact.manifest.get("stage", ""),
         }
-        link = self.path / STAGES / name
-        link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(artifact.path, target_is_directory=True)
         owner = self._owner(name, artifact, inputs)
         for metric, value in artifact.metrics().items():
             free = f"{owner}/{metric}" not in self.metrics
@@ -86,6 +94,16 @@ class RunFolder:
         if artifact.kind == "report" and (artifact.path / REPORT).is_file():
             shutil.copyfile(artifact.path / REPORT, self.path / REPORT)
         self._write()
+        self._link(name, artifact)
+
+    def _link(self, name: str, artifact: Artifact) -> None:
+        """A convenience: `manifest.json` says where the artifact is, too."""
+        link = self.path / STAGES / name
+        with contextlib.suppress(OSError):  # some file systems know no links
+            link.parent.mkdir(exist_ok=True)
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(artifact.path, target_is_directory=True)
 
     def _owner(self, name: str, artifact: Artifact, inputs: Mapping[str, str]) -> str:
         """Whose metrics these are: what an evaluation finds is filed under the stage whose policy it measured."""

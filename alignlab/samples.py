@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
 
+from alignlab.data.chat import encode_document
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.policy import Policy
 from alignlab.reward import RewardSource
@@ -24,7 +25,7 @@ Rows: TypeAlias = list[dict[str, Any]]
 def continued(policy: Policy, documents: Iterable[Document], seed: int) -> Rows:
     """The first documents, gone on with after their first words, and how they really go on."""
     texts = [d.text for d in _first(documents)]
-    openings = [opening(text, OPENING_WORDS) for text in texts]
+    openings = [opening(policy, text, OPENING_WORDS) for text in texts]
     found = complete(policy, openings, SAMPLING, seed)
     return [
         {"prompt": start, "answer": sample.text, "wanted": text[len(start) :].strip()}
@@ -68,9 +69,9 @@ def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sa
     ]
 
 
-def scored(source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
-    """The first pairs, and what a reward source says of both answers, in reward units."""
-    shown = _first(pairs)
+def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
+    """The first pairs, and what a reward source (a policy's) says of both answers, in reward units."""
+    shown = _first(p for p in pairs if leaves_room(policy, p.prompt))
     prompts = [p.prompt for p in shown]
     better, worse = (source.score(prompts, [getattr(p, side) for p in shown]) for side in ("chosen", "rejected"))
     return [
@@ -85,11 +86,16 @@ def scored(source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
     ]
 
 
-def opening(text: str, words: int) -> str:
-    """The text up to the end of its `words`-th word, line breaks kept."""
+def opening(policy: Policy, text: str, words: int) -> str:
+    """The text up to the end of its `words`-th word, line breaks kept; less where that would fill half of the context.
+
+    (Not every language parts its words by blanks.)
+    """
     end = 0
     for word in text.split()[:words]:
         end = text.index(word, end) + len(word)
+    while end > 1 and 2 * len(encode_document(policy.tokenizer, text[:end])) > policy.context:
+        end //= 2
     return text[:end]
 
 

@@ -27,7 +27,9 @@ def heard() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in _REASONS}
+    # What is ignored on purpose (nohup, a job in the background) stays ignored.
+    heeded = [number for number in _REASONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, _stop) for number in heeded}
     try:
         yield
     finally:
@@ -38,12 +40,14 @@ def heard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within it, a first request waits for `requested` to be asked."""
+    """Within it, a first request waits for `requested` to be asked, or for the end."""
     _deferring.append(True)
     try:
         yield
     finally:
         _deferring.pop()
+    if _pending and not _deferring:
+        raise _pending.pop()
 
 
 def requested() -> Preempted | None:

@@ -56,8 +56,6 @@ class Store:
         """
         if self.has(key):
             return self._open(key), True
-        if self.path(key).exists():
-            raise StoreError(f"{self.path(key)} has lost its {MANIFEST}; delete the folder and run again")
         try:
             for folder in ("objects", "work", "locks"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -66,6 +64,8 @@ class Store:
         with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
             if self.has(key):
                 return self._open(key), True
+            if self.path(key).exists():
+                raise StoreError(f"{self.path(key)} has lost its {MANIFEST}; delete the folder and run again")
             self._build(key, build)
         return self._open(key), False
 

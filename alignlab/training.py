@@ -25,7 +25,7 @@ from alignlab import distributed
 from alignlab.artifact import SAMPLES, Artifact, write_lines
 from alignlab.batch import Batch
 from alignlab.data.rows import mix
-from alignlab.errors import NonFiniteError
+from alignlab.errors import AlignlabError, ConfigError, NonFiniteError
 from alignlab.loop import Loop
 from alignlab.objective import Loss, Objective, batch_type
 from alignlab.optimizer import OptimizerSpec, ParameterGroup
@@ -143,8 +143,16 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         self.policy.freeze_idle(self.objective.needs)
         metrics = fit(self, context)
         if distributed.rank() == 0:
-            write_lines(context.folder / SAMPLES, self.samples())
+            write_lines(context.folder / SAMPLES, self._samples())
         return metrics
+
+    def _samples(self) -> Sequence[Mapping[str, object]]:
+        """The samples; what cannot be shown is no reason to lose what was trained."""
+        try:
+            return self.samples()
+        except AlignlabError as error:
+            self.context.tracker.say(f"no samples: {error}")
+            return ()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer over all parameter groups."""
@@ -167,17 +175,21 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
         lr = self.optimizer_spec.set_lr(optimizer, step, self.loop.steps)
         seen: list[tuple[Mean, dict[str, Mean], dict[str, Tensor]]] = []
 
+        @torch.enable_grad()
         def evaluate() -> Tensor:
             """Loss and gradient at the weights as they are: once a step, or as often as the optimizer asks for it."""
             optimizer.zero_grad(set_to_none=True)
             loss, metrics = self._backward(batch)
             norms = self._clip()
-            self._check_finite(step, loss, norms, whole)
+            self._check_finite(step, loss, norms, whole, moved=bool(seen))
             seen.append((loss, metrics, norms))
             return loss.value()
 
         optimizer.step(evaluate)
         optimizer.zero_grad(set_to_none=True)
+        if not seen:
+            name = type(self.optimizer_spec).__name__
+            raise ConfigError(f"{name}: its optimizer never called the closure that gives it the loss")
         loss, metrics, norms = seen[0]
         self.last_step = StepReport(
             {"loss": loss, **metrics}, norms, lr, whole.num_tokens, time.perf_counter() - started
@@ -240,17 +252,25 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
             norms[group.name] = torch.nn.utils.clip_grad_norm_(group.parameters, limit)
         return norms
 
-    def _check_finite(self, step: int, loss: Mean, norms: Mapping[str, Tensor], batch: B) -> None:
+    def _check_finite(self, step: int, loss: Mean, norms: Mapping[str, Tensor], batch: B, moved: bool = False) -> None:
+        """Refuse to step by a bad number.
+
+        Args:
+            moved: the optimizer has moved the weights in this step already, and asks for the loss once more.
+        """
         values = {"loss": loss.value(), **{f"gradient norm of {k}": v for k, v in norms.items()}}
         bad = {k: float(v) for k, v in values.items() if not torch.isfinite(v)}
-        if bad:
-            names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
-            what = ", ".join(f"{k} is {v}" for k, v in bad.items())
-            kept = f"; those after {step} steps are kept in {self.context.work}" if step else ""
-            raise NonFiniteError(
-                f"{self.context.name}: {what} at step {step}, before the optimizer stepped: the weights are "
-                f"good{kept}. Batch: {names or 'unnamed'}. Lower optimizer.lr, or look at those records"
-            )
+        if not bad:
+            return
+        names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
+        what = ", ".join(f"{k} is {v}" for k, v in bad.items())
+        good = not moved and step > 0 and all(bool(p.isfinite().all()) for p in self.parameters())
+        kept = f"; the weights of the {step} steps before are kept in {self.context.work}" if good else ""
+        raise NonFiniteError(
+            f"{self.context.name}: {what} at step {step}, before the optimizer stepped{kept}. Batch: "
+            f"{names or 'unnamed'}. Lower optimizer.lr, or look at those records",
+            weights_are_good=good,
+        )
 
     # ---- means over batches ---------------------------------------------------------------------------------------
     @torch.no_grad()

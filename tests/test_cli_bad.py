@@ -130,6 +130,21 @@ def test_what_an_earlier_run_left_in_the_same_folder_is_not_taken_for_this_runs(
     assert sorted(f.name for f in Path("run").iterdir()) == ["status.json"]
 
 
+def test_a_folder_that_is_somebodys_own_keeps_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/stages").mkdir(parents=True)
+    for file in ("mine/stages/notes.txt", "mine/metrics.json"):
+        Path(file).write_text("my own")
+    refused(["experiment=fake", "sed=1", "hydra.run.dir=mine"], capsys)
+    refused(["experiment=fake", "sed=1", "hydra.run.dir=mine"], capsys)  # now there is a status.json
+    assert Path("mine/stages/notes.txt").read_text() == "my own"
+
+
+def test_a_part_of_the_configuration_is_printed_as_a_run_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["experiment=lifecycle", "pipeline.dpo.objective=ipo", "--cfg", "job", "-p", "pipeline.dpo.objective"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out == "_target_: alignlab_dpo.IPO\ntau: 0.1\n"
+
+
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in refused(["experiment=fake", "pipeline.base.objective=\x1b[31mred"], capsys)
 

@@ -316,6 +316,24 @@ def test_the_option_that_stood_there_keeps_what_the_experiment_says() -> None:
     assert dpo["objective"]["beta"] == 0.5
 
 
+def test_another_model_takes_nothing_over_from_the_one_that_the_experiment_tuned() -> None:
+    with config.hydra_session():
+        overrides = config.rewritten(["experiment=smoke", "model=small", "model.layers=5"], [])
+        cfg = chosen.settled(config.composed(overrides)[0], overrides, [])
+    assert (cfg.model.layers, cfg.model.width, cfg.model.feedforward) == (5, 192, 512)
+
+
+def test_an_option_from_hydras_search_path_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "mine.yaml").write_text("# Mine.\n_target_: alignlab_dpo.IPO\ntau: 0.7\n")
+    found = [f"hydra.searchpath=[file://{tmp_path}]"]
+    overrides = ["experiment=lifecycle", "objective@pipeline.dpo.objective=mine"]
+    with config.hydra_session():
+        cfg, _ = config.composed([*found, *overrides])
+        node = chosen.settled(cfg, overrides, [], found).pipeline.dpo.objective
+    assert dict(node) == {"_target_": "alignlab_dpo.IPO", "tau": 0.7}
+
+
 def test_a_replaced_stage_comes_as_its_own_file_has_it() -> None:
     stages = settled("experiment=lifecycle", "pipeline.ppo=dpo", "pipeline.ppo.objective=ipo", "pipeline.ppo.seed=7")
     assert stages["ppo"]["_target_"] == "alignlab_dpo.DPOStage" and "advantage" not in stages["ppo"]

@@ -139,6 +139,16 @@ def test_a_table_may_hold_lists_of_messages(tmp_path: Path, written: Any) -> Non
     assert everything("preferences", str(tmp_path / "a.csv")) == [Comparison(ASK, A, B)]
 
 
+def test_a_cell_that_is_an_answer_stays_a_text(tmp_path: Path) -> None:
+    answers = ["[{'id': 1}]", "[{[1]: 2}]", "Human: hi\n\nAssistant: hello"]
+    rows = io.StringIO()
+    csv.writer(rows).writerows([["instruction", "output"], *([Q, a] for a in answers)])
+    (tmp_path / "a.csv").write_text(rows.getvalue(), encoding="utf-8")
+    assert [e.answer for e in everything("instructions", str(tmp_path / "a.csv"))] == answers
+    dialogue = write(tmp_path / "b.jsonl", {"prompt": "Write a dialogue.", "completion": answers[2]})
+    assert everything("instructions", dialogue) == [Example(Prompt.user("Write a dialogue."), answers[2])]
+
+
 def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {"question": Q, "context": "", "answer": A, "level": 3})
     files = Files(instructions=file, validation_fraction=0.0)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from alignlab import samples
 from alignlab.batch import RolloutBatch
-from alignlab.data.records import Prompt
+from alignlab.data.records import Document, Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
 from alignlab.model import Llama
@@ -109,6 +110,12 @@ def test_a_prompt_that_leaves_no_room_is_an_error(policy: Policy) -> None:
 def test_impossible_sampling_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
+
+
+def test_samples_of_a_language_without_blanks_fit_the_context(policy: Policy) -> None:
+    """Six of its words may be the whole document."""
+    found = samples.continued(policy, [Document("w1" * 400), Document("w1 w2 w3 w4 w5 w6 w7")], seed=0)
+    assert [row["prompt"] for row in found][1] == "w1 w2 w3 w4 w5 w6"
 
 
 def test_a_prompt_that_fills_the_context_stops_or_is_left_out_and_counted(policy: Policy) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from alignlab.data.chat import encode_answer, encode_prompt, encode_text
 from alignlab.data.records import Comparison, Document, Example, Message, Prompt
@@ -136,3 +137,22 @@ def test_no_token_spans_the_boundary_of_a_template_that_ends_in_plain_text() -> 
     assert mask == [False] * len(before) + [True] * (len(tokens) - len(before))
     assert joint[: len(before)] != before, "together they would have merged"
     assert words.decode(joint) == words.decode(tokens[:-1])
+
+
+def test_any_control_token_of_a_tokenizer_is_refused_in_a_message_and_spelt_out_in_an_answer() -> None:
+    """Also one that has no role by name, as header tokens of published tokenizers."""
+    bpe = TrainTokenizer("bpe", 400).train(["say <|turn|> and <eos>"])
+    bpe.add_tokens([AddedToken("<|turn|>", special=True)])
+    for token in ("<|turn|>", "<eos>", "<assistant>"):
+        with pytest.raises(DataError, match="a control token of the tokenizer"):
+            encode_prompt(bpe, Prompt.user(f"say {token}"))
+        ids, mask = encode_answer(bpe, Prompt.user("say"), f"say {token}")
+        answer = [i for i, m in zip(ids, mask, strict=True) if m]
+        assert bpe.convert_tokens_to_ids(token) not in answer[:-1] and answer[-1] == bpe.eos_token_id
+
+
+def test_transformers_own_mask_of_what_is_generated_is_the_one_that_is_trained_on() -> None:
+    said = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "a dog"}]
+    theirs = WORD.apply_chat_template(said, return_dict=True, return_assistant_tokens_mask=True)
+    ids, mask = encode_answer(WORD, Prompt.user("the cat"), "a dog")
+    assert theirs["input_ids"] == ids and theirs["assistant_masks"] == [int(m) for m in mask]

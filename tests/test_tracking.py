@@ -285,7 +285,7 @@ def test_jobs_of_a_sweep_share_its_group(
     hydra = SimpleNamespace(
         mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(time)),
         runtime=SimpleNamespace(choices={}, output_dir=str(time / "3" if number else time), config_sources=[]),
-        overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"]),
+        overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"], hydra=["hydra.searchpath=[x]"]),
     )  # fmt: skip
     monkeypatch.setattr(jobs, "HydraConfig", SimpleNamespace(get=lambda: hydra))
     job = jobs.Job.of_hydra()

@@ -34,7 +34,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
         DataError: a message holds a control token of the tokenizer, and could speak for somebody else with it.
     """
     for message in prompt.messages:
-        for token in tokenizer.all_special_tokens:
+        for token in control_tokens(tokenizer):
             if token in message.content:
                 raise DataError(
                     f"a message holds {token!r}, a control token of the tokenizer; change it, or leave such records "
@@ -44,6 +44,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(str(text), add_special_tokens=False)["input_ids"]
     return ids
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Texts that the tokenizer takes for control tokens, whether or not they have a role by name."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> tuple[list[int], list[bool]]:

@@ -135,7 +135,8 @@ def replied(prompt: Prompt, conversation: Conversation) -> tuple[Prompt, str]:
         raise ValueError(
             "its conversation does not begin with the record's prompt; drop the prompt, or mend one of them"
         )
-    system = [m for m in prompt.messages if m.role == "system" and m not in whole.messages]
+    own = any(m.role == "system" for m in whole.messages)
+    system = [m for m in prompt.messages if m.role == "system" and not own]
     return Prompt((*system, *whole.messages)), answer
 
 

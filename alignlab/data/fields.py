@@ -1,5 +1,9 @@
 """The columns of one record, taken by type; every complaint names file, line, field, what was found and what to do."""
 
+import ast
+import contextlib
+import json
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -57,28 +61,28 @@ class Fields:
 
     def records(self, name: str) -> list["Fields"]:
         """A list of objects within this record."""
-        value = self._value(name)
+        value = self._maybe_list(name)
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             raise self._wrong(name, "a list of objects")
         return [Fields(Raw(self.where, v)) for v in value]
 
     def messages(self, name: str) -> Conversation:
         """A list of messages."""
-        value = self._value(name)
+        value = self._maybe_list(name)
         if not isinstance(value, list):
             raise self._wrong(name, "a list of messages, each with role and content")
         return self.checked(name, lambda: conversations.of_messages(value))
 
     def conversation(self, name: str) -> Conversation:
         """A list of messages, or a transcript."""
-        if isinstance(self._value(name), list):
+        if isinstance(self._maybe_list(name), list):
             return self.messages(name)
         text = self.text(name)
         return self.checked(name, lambda: conversations.of_transcript(text))
 
     def prompt(self, name: str) -> Prompt:
         """A text, a transcript, or a list of messages that ends with the user's; with the column `system`, if any."""
-        value, system = self._value(name), self.optional_text("system")
+        value, system = self._maybe_list(name), self.optional_text("system")
         if isinstance(value, list):
             said = self.messages(name)
         else:
@@ -91,11 +95,14 @@ class Fields:
 
     def reply(self, name: str, prompt: Prompt) -> tuple[Prompt, str]:
         """A prompt and its answer: a text, or messages or a transcript, which may hold the prompt over again."""
-        value = self._value(name)
-        if not isinstance(value, list) and not conversations.is_transcript(self.text(name)):
-            return prompt, self.text(name)
-        said = self.conversation(name)
-        return self.checked(name, lambda: conversations.replied(prompt, said))
+        if isinstance(self._maybe_list(name), list):
+            said = self.messages(name)
+            return self.checked(name, lambda: conversations.replied(prompt, said))
+        text = self.text(name)
+        if conversations.is_transcript(text):
+            with contextlib.suppress(ValueError):  # a dialogue that is itself the answer
+                return conversations.replied(prompt, conversations.of_transcript(text))
+        return prompt, text
 
     def replies(self, prompt: Prompt) -> tuple[Prompt, str, str]:
         """The fields `chosen` and `rejected`, as answers to one prompt."""
@@ -111,6 +118,16 @@ class Fields:
         except ValueError as error:
             raise bad_record(self.where, f"field {name!r}: {error}") from error
 
+    def _maybe_list(self, name: str) -> Any:
+        """The value; a cell of a table that holds a list of objects, as JSON or as Python writes it, as that list."""
+        value = self._value(name)
+        if not isinstance(value, str) or not value.startswith("[{"):
+            return value
+        for parse in (json.loads, _literal):
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                return parse(value)
+        return value
+
     def _value(self, name: str) -> Any:
         if self._values.get(name) is None:
             have = ", ".join(str(k) for k, v in self._values.items() if v is not None) or "nothing"
@@ -123,3 +140,9 @@ class Fields:
         kind = _NAMES.get(type(value).__name__, f"a {type(value).__name__}")
         shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:40] + "..."
         return bad_record(self.where, f"field {name!r} must be {wanted}, found {kind}: {shown}")
+
+
+def _literal(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash in somebody's text
+        return ast.literal_eval(text)

@@ -42,7 +42,7 @@ class Files(DataSource):
         DataError: a file is missing or of an unknown extension.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"corpus", "instructions", "preferences", "labelled", "require", "on_bad_record"}
     )

@@ -6,7 +6,6 @@ and CSV readers guess types from the values (an answer "2020-01-01" comes back a
 give up on the whole file where one line is broken, and do not say which line that was. Parquet has types of its own.
 """
 
-import ast
 import csv
 import glob
 import gzip
@@ -238,19 +237,7 @@ def _csv(lines: Iterator[str], path: Path, delimiter: str) -> Iterator[Raw]:
 def _csv_row(header: list[str], values: list[str], where: str) -> Raw:
     if len(values) != len(header):
         return Raw(where, problem=f"{len(values)} fields where the header has {len(header)} ({', '.join(header)})")
-    return Raw(where, {name: _cell(value) for name, value in zip(header, values, strict=True)})
-
-
-def _cell(value: str) -> Any:
-    """A cell of a table; a list of objects (messages, instances) as JSON or as Python writes it, else a text."""
-    if not value.startswith("[{"):
-        return value
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    return value
+    return Raw(where, dict(zip(header, values, strict=True)))
 
 
 def _parquet(path: Path) -> Iterator[Raw]:

@@ -141,7 +141,7 @@ class FilesEvaluation(Evaluation):
         if not self.data.has("corpus"):
             return []
         documents = _some(self.data.documents("validation"), self.openings)
-        return complete(policy, [opening(d.text, self.opening_words) for d in documents], sampling, seed)
+        return complete(policy, [opening(policy, d.text, self.opening_words) for d in documents], sampling, seed)
 
 
 def _some(items: Sequence[T], limit: int) -> list[T]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import MANIFEST, SAMPLES, Artifact
-from alignlab.errors import ConfigError, PipelineError, suggestion
+from alignlab.errors import ConfigError, DataError, PipelineError, suggestion
 from alignlab.text import printable
 
 Answer = Callable[[str], str]
@@ -31,7 +31,10 @@ def run(arguments: list[str]) -> int:
     if examples := _examples(Path(asked.run)):
         _note(f"it was evaluated on questions such as: {' | '.join(examples)}")
     for line in _lines():
-        _say(answer(line) or "(empty)")
+        try:
+            _say(answer(line) or "(empty)")
+        except DataError as error:  # too long, or with a control token in it
+            _note(str(error))
     return 0
 
 

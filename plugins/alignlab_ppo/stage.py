@@ -146,7 +146,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
         dtype, budget = context.runtime.dtype, self.loop.micro_batch_tokens
         self.policy = Policy.load(inputs["policy"], dtype)
         self.critic = None
-        if "value" in self.objective.needs or "old_value" in self.advantage.reads:
+        if "value" in self.objective.needs or "old_value" in self.advantage.reads | self.objective.reads:
             self.critic = Critic.start(self.policy, inputs["policy"], inputs.get("reward"), dtype)
         reference, scorer = copy.deepcopy(self.policy), self._scorer(inputs)
         source = self.reward if scorer is None else LearnedReward(scorer, budget)

@@ -39,7 +39,7 @@ class RewardModel(PreferenceStage):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Its scores of held-out pairs."""
-        return samples.scored(LearnedReward(self.policy), self.held_out)
+        return samples.scored(self.policy, LearnedReward(self.policy), self.held_out)
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Train; `accuracy` is the share of held-out pairs that the published model orders as the raters did."""
