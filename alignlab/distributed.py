@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.fsdp import FSDPModule
-from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.stats import Mean
 
@@ -60,6 +58,10 @@ def part_of_a_step(wrapped: nn.Module, policies: Iterable[nn.Module], last: bool
         policies: modules that FSDP2 may have sharded.
         last: whether this is the step's last micro-batch.
     """
+    # Late: importing FSDP takes half a second, which a plan would wait for.
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
+
     for policy in policies:
         if isinstance(policy, FSDPModule):
             policy.set_reshard_after_backward(last, recurse=False)
