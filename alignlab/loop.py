@@ -1,7 +1,12 @@
-"""How long and in what portions a stage trains."""
+"""How long and in what portions a stage trains, the numbers of its steps, and what one step has to say."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import Tensor
+
+from alignlab.stats import Mean
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,31 @@ class Loop:
                 raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
         if self.keep not in ("best", "last"):
             raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step has to say: means over all processes, gradient norms, learning rate, tokens, seconds."""
+
+    means: Mapping[str, Mean]
+    norms: Mapping[str, Tensor]
+    lr: float
+    tokens: int
+    seconds: float
+
+
+class StepNumbers:
+    """An endless, resumable data loader: it yields the numbers of the optimizer steps still to come.
+
+    Args:
+        next_step: gives the number of the next step, asked when the loader starts.
+    """
+
+    def __init__(self, next_step: Callable[[], int]) -> None:
+        self._next_step = next_step
+
+    def __iter__(self) -> Iterator[int]:
+        step = self._next_step()
+        while True:
+            yield step
+            step += 1

@@ -12,8 +12,7 @@ the wrong count), `loss_type` switches of any kind.
 import abc
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,7 +25,7 @@ from alignlab.artifact import SAMPLES, Artifact, write_lines
 from alignlab.batch import Batch
 from alignlab.data.rows import mix
 from alignlab.errors import AlignlabError, ConfigError, NonFiniteError
-from alignlab.loop import Loop
+from alignlab.loop import Loop, StepNumbers, StepReport
 from alignlab.objective import Loss, Objective, batch_type
 from alignlab.optimizer import OptimizerSpec, ParameterGroup
 from alignlab.policy import Policy
@@ -160,7 +159,7 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
 
     def train_dataloader(self) -> Iterable[int]:
         """Step numbers, from the one that is next: the data itself follows from the number."""
-        return _StepNumbers(self)
+        return StepNumbers(lambda: int(self.trainer.global_step))
 
     def training_step(self, step: int, _: int) -> None:
         """One optimizer step."""
@@ -292,30 +291,6 @@ class TrainingStage(Stage, pl.LightningModule, Generic[B]):
                 metrics = _add(metrics, loss.metrics)
         found = {k: float(m.value()) for k, m in distributed.sum_of_means(metrics).items()}
         return {"loss": sum(float(m.value()) for m in distributed.sum_of_means(terms).values()), **found}
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one optimizer step has to say: means over all processes, gradient norms, learning rate, tokens, seconds."""
-
-    means: Mapping[str, Mean]
-    norms: Mapping[str, Tensor]
-    lr: float
-    tokens: int
-    seconds: float
-
-
-class _StepNumbers:
-    """An endless, resumable data loader: it yields the numbers of the optimizer steps still to come."""
-
-    def __init__(self, stage: TrainingStage[Any]) -> None:
-        self._stage = stage
-
-    def __iter__(self) -> Iterator[int]:
-        step = self._stage.trainer.global_step
-        while True:
-            yield step
-            step += 1
 
 
 def _add(known: dict[str, Mean], more: Mapping[str, Mean]) -> dict[str, Mean]:
