@@ -12,7 +12,7 @@ import pytest
 import torch
 from together import run_together
 from torch import Tensor
-from training_cases import OBJECTIVES, Fixed, batch_of, parameters, stage_of, train
+from training_cases import OBJECTIVES, Dies, Fixed, Mortal, batch_of, parameters, stage_of, train
 
 from alignlab import stopping
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
@@ -82,21 +82,6 @@ def _context(folder: Path) -> Any:
 
 
 # ---- resuming -------------------------------------------------------------------------------------------------------
-class Dies(Exception):
-    """Stands for a kill."""
-
-
-class Mortal(Fixed):
-    """Dies before the step that it is told."""
-
-    dies_at: int = -1
-
-    def batch_at(self, step: int) -> Batch:
-        if step == self.dies_at:
-            raise Dies
-        return super().batch_at(step)
-
-
 @pytest.mark.parametrize("dies_at", [1, 4, 5])
 def test_a_killed_run_goes_on_to_the_same_bits(dies_at: int, tmp_path: Path) -> None:
     whole = stage_of("dpo", 60, steps=6)

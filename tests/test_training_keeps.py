@@ -5,26 +5,16 @@ from typing import Any, ClassVar
 
 import pytest
 from torch import Tensor
-from training_cases import Fixed, parameters, stage_of, train
+from training_cases import Dies, Mortal, parameters, stage_of, train
 
-from alignlab.batch import Batch
 from alignlab.policy import Policy
 
 
-class Dies(Exception):
-    """Stands for a kill."""
-
-
-class Told(Fixed):
+class Told(Mortal):
     """Validates as it is told, by step, and keeps the weights of each step; may die before a step."""
 
     course: ClassVar[dict[int, float]] = {2: 3.0, 4: 1.0, 6: 2.0, 8: 2.0}
     dies_at: int = -1
-
-    def batch_at(self, step: int) -> Batch:
-        if step == self.dies_at:
-            raise Dies
-        return super().batch_at(step)
 
     def validate_now(self) -> dict[str, float]:
         at = self.trainer.global_step

@@ -100,6 +100,21 @@ class Fixed(TrainingStage[Any]):
         return [batch_of(self.kind, 50)]
 
 
+class Dies(Exception):
+    """Stands for a kill."""
+
+
+class Mortal(Fixed):
+    """Dies before the step that it is told."""
+
+    dies_at: int = 3
+
+    def batch_at(self, step: int) -> Batch:
+        if step == self.dies_at:
+            raise Dies
+        return super().batch_at(step)
+
+
 def stage_of(name: str, micro_batch_tokens: int, steps: int = STEPS, **loop: Any) -> Fixed:
     """The stage of one case."""
     objective, kind = OBJECTIVES[name]

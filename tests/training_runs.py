@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from torch import Tensor
-from training_cases import Fixed, stage_of
+from training_cases import Dies, Fixed, Mortal, stage_of
 
-from alignlab.batch import Batch
 from alignlab.stage import Runtime, StageContext
 from alignlab.tracking import NullTracker
 
@@ -34,19 +33,6 @@ def run_in(folder: Path, stage: Fixed, runtime: Runtime | None = None) -> tuple[
         (folder / name).mkdir(parents=True, exist_ok=True)
     context = StageContext("loop", folder / "out", folder / "work", runtime or Runtime("cpu"), heard)
     return dict(stage.run({}, context)), heard
-
-
-class Dies(Exception):
-    """Stands for a kill."""
-
-
-class Mortal(Fixed):
-    """Dies before step 3."""
-
-    def batch_at(self, step: int) -> Batch:
-        if step == 3:
-            raise Dies
-        return super().batch_at(step)
 
 
 def killed_and_resumed(folder: Path, make: Callable[[], Fixed]) -> tuple[Fixed, Heard]:
