@@ -21,6 +21,7 @@ METRICS = "metrics.json"
 PREFERENCES = "preferences.jsonl"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.jsonl"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

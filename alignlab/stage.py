@@ -3,13 +3,12 @@
 import abc
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from alignlab.artifact import Artifact, Kind
-from alignlab.tracking import NullTracker, Tracker
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +68,45 @@ class Runtime:
         if self.precision != "bf16-mixed":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+class Tracker(abc.ABC):
+    """Takes what one stage reports. A tracker never raises into training and never decides anything."""
+
+    @abc.abstractmethod
+    def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """One line: `done` of `total` (steps, prompts), and a few numbers (`loss`, `tokens_per_second`)."""
+
+    @abc.abstractmethod
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Numbers of one optimizer step; names are `train/...` and `validation/...`."""
+
+    @abc.abstractmethod
+    def table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """A small table, once, at the end of a stage."""
+
+    @abc.abstractmethod
+    def say(self, text: str) -> None:
+        """One line for the reader: what was detected, counted or decided."""
+
+    def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # a tracker need not care
+        """The metrics that the stage ended with."""
+
+
+class NullTracker(Tracker):
+    """Hears nothing."""
+
+    def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
 
 
 @dataclass(frozen=True)

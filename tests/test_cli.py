@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from fake_plugins import FAKES, declare, python_path, write_package
 
-from alignlab import help
-from alignlab.cli import main
-from alignlab.run_folder import read_status
+from alignlab.cli import help
+from alignlab.cli.app import main
+from alignlab.pipeline.run_folder import read_status
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.cli import main
-from alignlab.run_folder import read_status
+from alignlab.cli.app import main
+from alignlab.pipeline.run_folder import read_status
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
 
@@ -31,10 +31,10 @@ OVERRIDES = {
     "store_dir=''": "store_dir: is empty",
     "pipeline.base.objective.beta=nan": "pipeline.base.objective.beta: Weighing takes a finite number, not nan",
     "pipeline.base.objective.beta=-inf": "takes a finite number, not -inf",
-    "trainer.precision=16-mixed": "trainer.precision: Runtime takes '32-true' or",
-    "trainer.accelerator=tpu": "trainer.accelerator: Runtime takes 'auto' or 'cpu' or 'gpu'",
-    "trainer.devices=0": "trainer: Runtime: devices must be >= 1, got 0",
-    "trainer.threads=-1": "trainer: Runtime: threads must be >= 0",
+    "runtime.precision=16-mixed": "runtime.precision: Runtime takes '32-true' or",
+    "runtime.accelerator=tpu": "runtime.accelerator: Runtime takes 'auto' or 'cpu' or 'gpu'",
+    "runtime.devices=0": "runtime: Runtime: devices must be >= 1, got 0",
+    "runtime.threads=-1": "runtime: Runtime: threads must be >= 0",
     "pipeline.base.inputs.policy=''": "is neither a stage of this pipeline",
     "=3": "=3",
 }
@@ -115,7 +115,7 @@ def test_a_damaged_manifest_is_named_before_anything_is_made_again(
 def test_a_runs_folder_links_what_it_made_and_is_no_input_itself(capsys: pytest.CaptureFixture[str]) -> None:
     made = finished()
     assert {link.name: str(link.resolve()) for link in Path("run/stages").iterdir()} == made
-    alone = ["experiment=train", "stage=make", "tracking=off", "trainer=cpu", "stage.size=3", "hydra.run.dir=other"]
+    alone = ["experiment=train", "stage=make", "tracking=off", "runtime=cpu", "stage.size=3", "hydra.run.dir=other"]
     assert main([*alone, "stage.inputs.policy=run/stages/base"]) == 0
     assert "its stages' artifacts" not in capsys.readouterr().err
     assert "run is a run's folder, not a stage's" in refused([*alone, "stage.inputs.policy=run"], capsys)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from alignlab.cli import main
-from alignlab.run_folder import read_status
+from alignlab.cli.app import main
+from alignlab.pipeline.run_folder import read_status
 
 MODELS = ("pretrain", "sft", "dpo", "ppo")
 

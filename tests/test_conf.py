@@ -8,10 +8,10 @@ import pytest
 from fake_plugins import FAKES, declare, write_package
 from omegaconf import OmegaConf
 
-from alignlab import chosen, config, plugins
+from alignlab.config import compose, plugins, replaced
+from alignlab.config.build import Builder, locate
+from alignlab.config.overrides import rewrite
 from alignlab.errors import ConfigError
-from alignlab.instantiate import Builder, locate
-from alignlab.overrides import rewrite
 
 CATALOG = {
     "experiment": ["lifecycle", "train"],
@@ -29,11 +29,11 @@ def fakes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     yield
 
 
-def checked(*overrides: str) -> config.Experiment:
+def checked(*overrides: str) -> compose.Experiment:
     """As the command does it."""
-    with config.hydra_session():
-        cfg, stage = config.composed(config.rewritten(overrides, []))
-        return config.check(cfg, stage)
+    with compose.hydra_session():
+        cfg, stage = compose.composed(compose.rewritten(overrides, []))
+        return compose.check(cfg, stage)
 
 
 # ---- overrides -------------------------------------------------------------------------------------------------------
@@ -121,8 +121,8 @@ def test_a_good_configuration_passes() -> None:
         ("sede=1", r"sede: no such key; .* did you mean seed\?"),
         ("seed=x", r"seed: expected int, got 'x'"),
         ("pipeline=3", r"pipeline: expected stages by name, got 3"),
-        ("trainer.precison=64-true", r"trainer\.precison: Runtime takes precision, not precison"),
-        ("trainer=null", r"trainer=null: no such option; trainer has auto"),
+        ("runtime.precison=64-true", r"runtime\.precison: Runtime takes precision, not precison"),
+        ("runtime=null", r"runtime=null: no such option; runtime has auto"),
         ("stage=make", r"stage=make stands beside a pipeline"),
     ],
 )
@@ -136,10 +136,10 @@ def test_a_typo_in_a_file_is_found(tmp_path: Path) -> None:
     own = tmp_path / "conf" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\ndefaults: [fake]\nname: mine\npipeline: {base: {sise: 3}}\n")
-    with config.hydra_session([tmp_path / "conf"]):
-        cfg, stage = config.composed(["experiment=mine"])
+    with compose.hydra_session([tmp_path / "conf"]):
+        cfg, stage = compose.composed(["experiment=mine"])
         with pytest.raises(ConfigError, match=r"pipeline\.base\.sise: Make takes size, not sise"):
-            config.check(cfg, stage)
+            compose.check(cfg, stage)
 
 
 @pytest.mark.usefixtures("fakes")
@@ -263,8 +263,8 @@ def test_every_option_is_yaml_with_a_sentence_at_its_head() -> None:
 def test_every_option_composes_and_its_class_is_there() -> None:
     found = [o for o in plugins.options() if o.group and o.group.split("/")[0] not in ("hydra", "experiment")]
     probes = [f"+{o.group}@probe.{o.group}_{o.name}={o.name}" for o in found]
-    with config.hydra_session():
-        cfg, _ = config.composed(probes)
+    with compose.hydra_session():
+        cfg, _ = compose.composed(probes)
     for option in found:
         node = cfg.probe[f"{option.group}_{option.name}"]
         assert issubclass(locate(node._target_, option.file.name), object)
@@ -291,10 +291,10 @@ def test_every_stage_can_be_trained_alone(stage: str) -> None:
 # ---- options chosen over an experiment's ---------------------------------------------------------------------------
 def settled(*typed: str) -> dict[str, Any]:
     """The configuration of one job, with what the command chose in it."""
-    with config.hydra_session():
-        overrides = config.rewritten(typed, [])
-        cfg, _ = config.composed(overrides)
-        found: Any = OmegaConf.to_container(chosen.settled(cfg, overrides, []))
+    with compose.hydra_session():
+        overrides = compose.rewritten(typed, [])
+        cfg, _ = compose.composed(overrides)
+        found: Any = OmegaConf.to_container(replaced.drop_settings_of_replaced(cfg, overrides, []))
         return dict(found["pipeline"])
 
 
@@ -317,9 +317,9 @@ def test_the_option_that_stood_there_keeps_what_the_experiment_says() -> None:
 
 
 def test_another_model_takes_nothing_over_from_the_one_that_the_experiment_tuned() -> None:
-    with config.hydra_session():
-        overrides = config.rewritten(["experiment=smoke", "model=small", "model.layers=5"], [])
-        cfg = chosen.settled(config.composed(overrides)[0], overrides, [])
+    with compose.hydra_session():
+        overrides = compose.rewritten(["experiment=smoke", "model=small", "model.layers=5"], [])
+        cfg = replaced.drop_settings_of_replaced(compose.composed(overrides)[0], overrides, [])
     assert (cfg.model.layers, cfg.model.width, cfg.model.feedforward) == (5, 192, 512)
 
 
@@ -328,9 +328,9 @@ def test_an_option_from_hydras_search_path_is_found_again(tmp_path: Path) -> Non
     (tmp_path / "objective" / "mine.yaml").write_text("# Mine.\n_target_: alignlab_dpo.IPO\ntau: 0.7\n")
     found = [f"hydra.searchpath=[file://{tmp_path}]"]
     overrides = ["experiment=lifecycle", "objective@pipeline.dpo.objective=mine"]
-    with config.hydra_session():
-        cfg, _ = config.composed([*found, *overrides])
-        node = chosen.settled(cfg, overrides, [], found).pipeline.dpo.objective
+    with compose.hydra_session():
+        cfg, _ = compose.composed([*found, *overrides])
+        node = replaced.drop_settings_of_replaced(cfg, overrides, [], found).pipeline.dpo.objective
     assert dict(node) == {"_target_": "alignlab_dpo.IPO", "tau": 0.7}
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from alignlab.artifact import Artifact
 from alignlab.data import preferences
 from alignlab.data.files import Files
-from alignlab.data.import_preferences import ImportPreferences
 from alignlab.data.records import Comparison, Document, Example, Labelled, Message, Prompt
 from alignlab.data.source import DataSource
 from alignlab.errors import ConfigError
+from alignlab.preferences import ImportPreferences
 from alignlab.stage import StageContext
 
 Q, A, B = "Name a colour.", "Blue.", "Whatever."

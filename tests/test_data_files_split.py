@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from alignlab.config.build import Builder
 from alignlab.data.files import Files
 from alignlab.data.records import Document
 from alignlab.errors import DataError
-from alignlab.identity import identity
-from alignlab.instantiate import Builder
+from alignlab.pipeline.fingerprint import identity
 
 
 def write(path: Path, *records: Any) -> str:

@@ -15,17 +15,14 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
-from alignlab.data.world_text import Ask
+from alignlab.data.world.language import Ask
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation import Evaluate, Evaluation, EvaluationResult, RewardEvaluation, WorldEvaluation
 from alignlab.evaluation import reward as reward_module
 from alignlab.evaluation import world as world_module
-from alignlab.model import Llama
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy, Progress, Sample, Sampling
 from alignlab.reward import RewardSource
-from alignlab.rollout import Progress, Sample, Sampling
-from alignlab.stage import Runtime, StageContext
-from alignlab.tracking import NullTracker
+from alignlab.stage import NullTracker, Runtime, StageContext
 
 WORLD = World(entities=12, unknown=4, training_documents=400, training_instructions=100)
 PEOPLE = WORLD.people

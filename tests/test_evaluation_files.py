@@ -11,9 +11,7 @@ from alignlab.data.chat import encode_text
 from alignlab.data.files import Files
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.evaluation.files import FilesEvaluation
-from alignlab.model import Llama
-from alignlab.policy import Policy
-from alignlab.rollout import Sampling
+from alignlab.policy import Llama, Policy, Sampling
 
 PAIRS = [
     {

@@ -202,7 +202,7 @@ def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.Mon
     """Compile the variants whose name holds `only`, none of them from an earlier run's cache."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from alignlab.kernels.ahead import compile_for
+    from alignlab.kernels.aot import compile_for
 
     return list(compile_for(capability, only))
 
@@ -210,7 +210,7 @@ def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("capability", [80, 90])
 def test_every_kernel_compiles_and_fits(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all features on, in bfloat16: a shared memory that fits, tensor cores, and few spills, in the epilogue."""
-    from alignlab.kernels.ahead import SHARED_LIMIT
+    from alignlab.kernels.aot import SHARED_LIMIT
 
     found = compiled(capability, "bf16 all features,", tmp_path, monkeypatch)
     print(*found, sep="\n")
@@ -225,7 +225,7 @@ def test_every_kernel_compiles_and_fits(capability: int, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("capability", [80, 90])
 def test_every_variant_compiles_and_fits(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without features, which is how most training runs, no half type spills by the way that most models take."""
-    from alignlab.kernels.ahead import SHARED_LIMIT
+    from alignlab.kernels.aot import SHARED_LIMIT
 
     found = compiled(capability, "", tmp_path, monkeypatch)
     print(*found, sep="\n")

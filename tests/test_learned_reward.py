@@ -7,8 +7,7 @@ from torch import Tensor
 from alignlab.batch import TokenBatch
 from alignlab.data.chat import encode_answer
 from alignlab.data.records import Prompt
-from alignlab.learned_reward import LearnedReward
-from alignlab.policy import Policy
+from alignlab.policy import LearnedReward, Policy
 from alignlab.testing import tiny_policy
 from alignlab.testing.artifacts import WORDS
 

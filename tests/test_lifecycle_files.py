@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from alignlab import config
-from alignlab.cli import main
-from alignlab.pipeline import Step, plan
+from alignlab.cli.app import main
+from alignlab.config import compose
+from alignlab.pipeline.plan import Step, plan
 
 STAGES = ("pretrain", "sft", "reward_model", "dpo", "ppo")
 SMALL = [
     "tracking=off",
-    "trainer=cpu",
+    "runtime=cpu",
     "model.layers=1",
     "model.width=16",
     "model.heads=2",
@@ -88,8 +88,8 @@ def test_the_models_load_with_transformers_alone(run: Path) -> None:
 
 
 def steps(overrides: list[str]) -> dict[str, Step]:
-    with config.hydra_session():
-        experiment = config.check(*config.composed(config.rewritten(overrides, [])))
+    with compose.hydra_session():
+        experiment = compose.check(*compose.composed(compose.rewritten(overrides, [])))
     from alignlab.stage import Runtime
 
     return {step.name: step for step in plan(experiment.pipeline, Runtime())}

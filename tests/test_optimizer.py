@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignlab.optimizer import AdamW, ParameterGroup
+from alignlab.training import AdamW, ParameterGroup
 
 
 def test_the_schedule_closes_on_paper() -> None:

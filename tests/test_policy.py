@@ -24,9 +24,8 @@ from alignlab.data.chat import encode_answer
 from alignlab.data.records import Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError, StoreError
-from alignlab.learned_reward import LearnedReward
-from alignlab.model import Llama
-from alignlab.policy import Policy, length_buckets
+from alignlab.policy import LearnedReward, Llama, Policy
+from alignlab.policy.policy import length_buckets
 
 WORDS = [f"w{i}" for i in range(30)]
 ALL = frozenset({"logp", "lse", "entropy", "value", "score"})

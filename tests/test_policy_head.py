@@ -14,8 +14,7 @@ from training_cases import OBJECTIVES, batch_of, stage_of
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError
-from alignlab.model import Llama
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 
 LOGP = frozenset({"logp"})

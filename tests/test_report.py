@@ -21,8 +21,8 @@ from alignlab.report.raters import labelling, wilson
 from alignlab.report.route import BOX_H, lanes, path, places
 from alignlab.report.run import RunView
 from alignlab.report.svg import tag
+from alignlab.sanitize import printable
 from alignlab.stage import StageContext
-from alignlab.text import printable
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 

@@ -9,9 +9,10 @@ from tokenizers import AddedToken
 
 from alignlab.data.chat import encode_answer, encode_prompt, encode_text
 from alignlab.data.records import Comparison, Document, Example, Message, Prompt
-from alignlab.data.rows import Truncation, comparison_rows, document_rows, example_rows, mix, order_at
+from alignlab.data.rows import Truncation, comparison_rows, document_rows, example_rows, order_at
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
+from alignlab.seed import fold_in
 
 TEXTS = ["the cat sat on the mat", "a cat and a dog", "the dog ran"] * 3
 BPE = TrainTokenizer("bpe", 300).train(TEXTS)
@@ -104,8 +105,8 @@ def test_the_order_is_a_function_of_the_step_alone() -> None:
 
 
 def test_mixed_seeds_differ() -> None:
-    assert len({mix(a, b) for a in range(100) for b in range(100)}) == 10_000
-    assert mix(1, 2) != mix(2, 1)
+    assert len({fold_in(a, b) for a in range(100) for b in range(100)}) == 10_000
+    assert fold_in(1, 2) != fold_in(2, 1)
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(9, 2), (2, 9), (9, 9)])

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from alignlab.errors import StoreError
-from alignlab.store import Store, fingerprint
+from alignlab.pipeline.store import Store, fingerprint
 
 KEY = fingerprint("something")
 BUILD = """
 import os, sys, time
 from pathlib import Path
-from alignlab.store import Store
+from alignlab.pipeline.store import Store
 
 def build(folder, work):
     with open(sys.argv[3], "a") as log:

@@ -15,19 +15,14 @@ from alignlab_sft import SFT, AnswerNLL
 from report_run import make_run
 
 from alignlab.artifact import Artifact
-from alignlab.data.import_preferences import ImportPreferences
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.evaluation import Evaluate, RewardEvaluation
-from alignlab.labelling import Label
-from alignlab.learned_reward import LearnedReward
-from alignlab.loop import Loop
-from alignlab.model import Llama
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW
+from alignlab.policy import LearnedReward, Llama, Sampling
+from alignlab.preferences import ImportPreferences, Label
 from alignlab.report import Report
-from alignlab.rollout import Sampling
 from alignlab.stage import Stage
 from alignlab.testing import (
     Check,
@@ -38,6 +33,7 @@ from alignlab.testing import (
     tiny_policy_artifact,
     tiny_preferences_artifact,
 )
+from alignlab.training import AdamW, Loop
 
 ROOT = Path(__file__).parents[1]
 

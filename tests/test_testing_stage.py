@@ -10,12 +10,11 @@ import torch
 from alignlab_dpo import DPO, DPOStage
 
 from alignlab.artifact import Artifact, Kind
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
 from alignlab.stage import Stage, StageContext
 from alignlab.testing import conforms_stage, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.stage import CHECKS
 from alignlab.testing.workshop import KillingTracker, Subject
+from alignlab.training import AdamW, Loop
 
 
 class Honest(Stage):

@@ -90,7 +90,7 @@ def test_it_trains_alone(project: Path) -> None:
         "PREFERENCES": tiny_preferences_artifact(project / "preferences").path,
     }
     named = [re.sub(r"=(POLICY|PREFERENCES)$", lambda m: f"={folders[m[1]]}", word) for word in words]
-    small = ["stage.loop.steps=3", "stage.loop.batch_size=4", "tracking=off", "trainer=cpu"]
+    small = ["stage.loop.steps=3", "stage.loop.batch_size=4", "tracking=off", "runtime=cpu"]
     alignlab([*named, *small, "hydra.run.dir=alone"], project)
     found = metrics(project / "alone")
     assert found["dpo/steps"] == 3

@@ -14,13 +14,12 @@ import pytest
 from hydra.types import RunMode
 from rich.console import Console
 
-from alignlab import jobs
+from alignlab.cli import job as job_module
 from alignlab.errors import ConfigError, Preempted
-from alignlab.trackers import connection
-from alignlab.trackers.curves import Curves
-from alignlab.trackers.redact import REDACTED, redact, redact_override
-from alignlab.trackers.terminal import Bar, PlainLines, clock, facts, short
-from alignlab.tracking import Origin, Tracking
+from alignlab.sanitize import REDACTED, redact, redact_override
+from alignlab.tracking import Origin, Tracking, wandb_mode
+from alignlab.tracking.curves import Curves
+from alignlab.tracking.terminal import Bar, PlainLines, clock, facts, short
 
 LIFECYCLE = {
     "origin": Origin(
@@ -145,9 +144,9 @@ def never(*_: object) -> bool:
 def test_mode(
     mode: Any, key: bool, network: bool | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "has_key", lambda: key)
-    monkeypatch.setattr(connection, "reachable", never if network is None else lambda: network)
-    decided, reason = connection.decide(mode, tmp_path)
+    monkeypatch.setattr(wandb_mode, "has_key", lambda: key)
+    monkeypatch.setattr(wandb_mode, "reachable", never if network is None else lambda: network)
+    decided, reason = wandb_mode.decide(mode, tmp_path)
     assert decided == expected
     assert (f"wandb sync {tmp_path / 'wandb'}" in reason) == (expected == "offline")
 
@@ -159,23 +158,23 @@ def test_online_without_a_key_is_an_error_before_anything_runs(tmp_path: Path) -
 
 def test_environment_decides_for_auto_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert connection.decide("auto", tmp_path)[0] == "off"
-    assert connection.decide("offline", tmp_path)[0] == "offline"
+    assert wandb_mode.decide("auto", tmp_path)[0] == "off"
+    assert wandb_mode.decide("offline", tmp_path)[0] == "offline"
 
 
 def test_key_is_found_in_netrc_for_this_server_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not connection.has_key()
+    assert not wandb_mode.has_key()
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password 0123\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert connection.has_key()
+    assert wandb_mode.has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not connection.has_key()
+    assert not wandb_mode.has_key()
 
 
 def test_a_server_that_is_not_there_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(connection, "PATIENCE", 0.2)
-    assert not connection.reachable()
+    monkeypatch.setattr(wandb_mode, "PATIENCE", 0.2)
+    assert not wandb_mode.reachable()
 
 
 def test_unknown_mode_is_refused() -> None:
@@ -287,10 +286,10 @@ def test_jobs_of_a_sweep_share_its_group(
         runtime=SimpleNamespace(choices={}, output_dir=str(time / "3" if number else time), config_sources=[]),
         overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"], hydra=["hydra.searchpath=[x]"]),
     )  # fmt: skip
-    monkeypatch.setattr(jobs, "HydraConfig", SimpleNamespace(get=lambda: hydra))
-    job = jobs.Job.of_hydra()
-    assert job.number == number and job.group("smoke") == "smoke/DATE-TIME"
-    assert job.typed() == ["seed=1", f"a.api_key={REDACTED}"]
+    monkeypatch.setattr(job_module, "HydraConfig", SimpleNamespace(get=lambda: hydra))
+    found = job_module.Job.of_hydra()
+    assert found.number == number and found.group("smoke") == "smoke/DATE-TIME"
+    assert found.typed() == ["seed=1", f"a.api_key={REDACTED}"]
 
 
 def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -353,8 +352,8 @@ def test_an_online_run_that_is_refused_goes_on_offline(
         return init(**keywords)
 
     monkeypatch.setattr(wandb, "init", refuse)
-    monkeypatch.setattr(connection, "has_key", lambda: True)
-    monkeypatch.setattr(connection, "reachable", lambda: True)
+    monkeypatch.setattr(wandb_mode, "has_key", lambda: True)
+    monkeypatch.setattr(wandb_mode, "reachable", lambda: True)
     tracking = Tracking(folder=tmp_path, progress=False)
     for name in ("pretrain", "sft"):
         with tracking.stage(name=name, folder=tmp_path, **LIFECYCLE) as tracker:

@@ -10,9 +10,9 @@ from training_runs import furthest, killed_and_resumed, run_in, with_kind
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
-from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
+from alignlab.training import AdamW
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ from training_cases import OBJECTIVES, UNITS, Fixed, parameters, stage_of
 from training_runs import killed_and_resumed, run_in, with_kind
 
 from alignlab.batch import Batch
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW, ParameterGroup
 from alignlab.stage import Runtime
+from alignlab.training import AdamW, Loop, ParameterGroup
 
 FLAT = 1e8
 """An `eps` that dwarfs every gradient: without moments, AdamW then is gradient descent at the rate lr / eps."""

@@ -8,7 +8,7 @@ import pytest
 
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
-from alignlab.data.world_text import KINDS, RELATIONS
+from alignlab.data.world.language import KINDS, RELATIONS
 from alignlab.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
-from alignlab.data.world_check import Reading
+from alignlab.data.world.check import Reading
 
 WORLD = World(training_documents=1, training_instructions=1)
 E = WORLD.people.held_out[0]

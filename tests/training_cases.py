@@ -20,14 +20,11 @@ from torch import Tensor
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, PreferenceBatch, RolloutBatch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.loop import Loop
-from alignlab.model import Llama
 from alignlab.objective import Loss, Objective
-from alignlab.optimizer import AdamW
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import Mean, TokenStats
-from alignlab.training import TrainingStage
+from alignlab.training import AdamW, Loop, TrainingStage
 
 STEPS = 20
 UNITS = 8

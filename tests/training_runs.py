@@ -8,8 +8,7 @@ import pytest
 from torch import Tensor
 from training_cases import Dies, Fixed, Mortal, stage_of
 
-from alignlab.stage import Runtime, StageContext
-from alignlab.tracking import NullTracker
+from alignlab.stage import NullTracker, Runtime, StageContext
 
 
 class Heard(NullTracker):

@@ -1,0 +1,1 @@
+"""Data sources, records, chat templates, tokenizers and rows."""

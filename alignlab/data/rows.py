@@ -15,6 +15,7 @@ from alignlab.batch import PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
 from alignlab.data.records import Comparison, Document, Example
 from alignlab.errors import ConfigError, DataError
+from alignlab.seed import fold_in
 
 R = TypeVar("R")
 
@@ -174,17 +175,6 @@ def permutation(size: int, seed: int, epoch: int) -> list[int]:
     if key not in _permutations:
         while len(_permutations) >= 8:
             _permutations.pop(next(iter(_permutations)))
-        generator = torch.Generator().manual_seed(mix(seed, epoch))
+        generator = torch.Generator().manual_seed(fold_in(seed, epoch))
         _permutations[key] = torch.randperm(size, generator=generator).tolist()
     return _permutations[key]
-
-
-def mix(*numbers: int) -> int:
-    """A seed out of several numbers (SplitMix64 steps), the same on every machine; 0 <= seed < 2**63."""
-    state = 0x9E3779B97F4A7C15
-    for number in numbers:
-        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 27
-        state = state * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignlab.policy import Policy
-from alignlab.rollout import Progress, Sampling
+from alignlab.policy import Policy, Progress, Sampling
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,8 @@ from alignlab.data.rows import (
     token_batch,
 )
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
-from alignlab.policy import Policy
-from alignlab.rollout import Progress, Sample, Sampling, complete, generate, leaves_room
-from alignlab.samples import opening
+from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate, leaves_room
+from alignlab.policy.previews import opening
 
 T = TypeVar("T")
 MAX_TOKENS = 8192

@@ -5,9 +5,8 @@ from typing import ClassVar
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
-from alignlab.policy import Policy
+from alignlab.policy import Policy, Progress, Sampling, generate
 from alignlab.reward import RewardSource
-from alignlab.rollout import Progress, Sampling, generate
 
 
 class RewardEvaluation(Evaluation):

@@ -10,8 +10,7 @@ from typing import ClassVar
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.errors import ConfigError
 from alignlab.evaluation.base import Evaluation
-from alignlab.policy import Policy
-from alignlab.rollout import Progress, Sampling
+from alignlab.policy import Policy, Progress, Sampling
 from alignlab.stage import Stage, StageContext
 
 Row = Mapping[str, object]

@@ -11,12 +11,11 @@ from typing import ClassVar
 
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
-from alignlab.data.world_check import Reading
-from alignlab.data.world_text import KINDS, Kind
+from alignlab.data.world.check import Reading
+from alignlab.data.world.language import KINDS, Kind
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
-from alignlab.policy import Policy
+from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate
 from alignlab.reward import RewardSource
-from alignlab.rollout import Progress, Sample, Sampling, complete, generate
 
 CLOZE_PHRASES = 2
 """Of the phrases of each relation; a fact is recalled when the value follows, in either."""

@@ -8,7 +8,7 @@ from alignlab.report.columns import duration
 from alignlab.report.route import BOX_H, BOX_W, LANE, Place, lanes, path, places
 from alignlab.report.run import RunView, StageView
 from alignlab.report.svg import tag
-from alignlab.text import printable
+from alignlab.sanitize import printable
 
 
 def drawing(run: RunView, colour: Mapping[str, str]) -> Markup:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alignlab.report.columns import Column, Metrics
-from alignlab.text import printable
+from alignlab.sanitize import printable
 
 ANSWERS = 0.1
 """A model that follows fewer instructions than this share does not answer, it goes on with a text."""

@@ -22,7 +22,7 @@ from alignlab.report.drawing import box_lines, drawing, drawn_stages
 from alignlab.report.lineage import Ends, Parents, differences, ends, in_words
 from alignlab.report.raters import labelling
 from alignlab.report.run import ModelView, RunView, StageView
-from alignlab.text import printable
+from alignlab.sanitize import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -4,10 +4,8 @@ import datetime
 from collections.abc import Mapping
 from typing import ClassVar
 
-from alignlab.artifact import Artifact, Kind
+from alignlab.artifact import REPORT, Artifact, Kind
 from alignlab.stage import Stage, StageContext
-
-REPORT = "report.html"
 
 
 class Report(Stage):

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from alignlab.report.columns import Column, Metrics, by_stage, columns_for, evaluated
 from alignlab.report.lineage import Parents, differences, in_words
-from alignlab.text import printable
+from alignlab.sanitize import printable
 
 _STYLE = {1: "green", -1: "red", 0: "dim"}
 

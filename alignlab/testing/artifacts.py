@@ -9,8 +9,7 @@ from alignlab.artifact import Artifact
 from alignlab.data import preferences
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.model import Llama
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy
 
 WORDS = (
     "what",

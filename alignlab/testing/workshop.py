@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import Artifact
-from alignlab.stage import Runtime, Stage, StageContext
-from alignlab.store import Store
-from alignlab.tracking import Tracker
+from alignlab.pipeline.store import Store
+from alignlab.stage import Runtime, Stage, StageContext, Tracker
 
 KEY = "0" * 64
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from alignlab.artifact import Artifact
 from alignlab.data import preferences
-from alignlab.learned_reward import LearnedReward
-from alignlab.policy import Policy
+from alignlab.policy import LearnedReward, Policy
 
 
 def main(run: Path) -> None:

@@ -5,14 +5,13 @@ from typing import ClassVar
 
 import torch
 
-from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch, concatenate
 from alignlab.data.rows import order_at, portions, preference_batch
 from alignlab.errors import PipelineError
-from alignlab.policy import Policy
-from alignlab.preference_stage import PreferenceStage, RowPair
+from alignlab.policy import Policy, previews
 from alignlab.stage import StageContext
+from alignlab.training import PreferenceStage, RowPair
 
 _LOGP = frozenset({"logp"})
 
@@ -73,4 +72,4 @@ class DPOStage(PreferenceStage):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Its own answers to held-out prompts, beside the two that were compared."""
-        return samples.compared(self.policy, self.held_out, self.seed)
+        return previews.compared(self.policy, self.held_out, self.seed)

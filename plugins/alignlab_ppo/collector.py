@@ -13,9 +13,8 @@ from alignlab import distributed
 from alignlab.batch import RolloutBatch
 from alignlab.data.records import Prompt
 from alignlab.errors import NonFiniteError
-from alignlab.policy import Policy
+from alignlab.policy import Policy, Sample, Sampling, generate
 from alignlab.reward import RewardSource
-from alignlab.rollout import Sample, Sampling, generate
 from alignlab.stage import Runtime
 from alignlab_ppo.rollouts import gathered, rollout_batch
 

@@ -11,7 +11,7 @@ import torch
 
 from alignlab import distributed
 from alignlab.batch import RolloutBatch, concatenate
-from alignlab.rollout import Sample
+from alignlab.policy import Sample
 
 
 def rollout_batch(samples: Sequence[Sample], samples_per_prompt: int, temperature: float) -> RolloutBatch:

@@ -8,24 +8,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from alignlab import distributed, samples
+from alignlab import distributed
 from alignlab.advantage import Advantage
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import RolloutBatch
 from alignlab.data.records import Prompt
-from alignlab.data.rows import mix, order_at, permutation
+from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError, PipelineError
-from alignlab.learned_reward import LearnedReward
-from alignlab.loop import Loop
 from alignlab.objective import Objective
-from alignlab.optimizer import OptimizerSpec, ParameterGroup
-from alignlab.policy import Policy
+from alignlab.policy import LearnedReward, Policy, Sampling, fitting, previews
 from alignlab.reward import RewardSource
-from alignlab.rollout import Sampling, fitting
+from alignlab.seed import fold_in
 from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
-from alignlab.training import TrainingStage
+from alignlab.training import Loop, OptimizerSpec, ParameterGroup, TrainingStage
 from alignlab_ppo.collector import Collector, check_on_policy
 from alignlab_ppo.critic import Critic
 from alignlab_ppo.rollouts import as_state, explained_variance, from_state, summary
@@ -181,7 +178,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
                 f"{type(self).__name__}: {type(self.data).__name__} has {len(self._prompts)} prompts to train on and "
                 f"{len(held)} held out; both are needed"
             )
-        order = permutation(len(held), mix(self.seed, _VALIDATION), 0)
+        order = permutation(len(held), fold_in(self.seed, _VALIDATION), 0)
         return [held[i] for i in order[: self.validation_prompts]]
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -205,7 +202,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
         if self._buffer is None or self._number != number:
             self._buffer, self._number = self._collect(number, step), number
         epoch, minibatch = divmod(within, self.rollout_size // self.loop.batch_size)
-        order = permutation(self.rollout_size, mix(self.seed, _MINIBATCHES, number), epoch)
+        order = permutation(self.rollout_size, fold_in(self.seed, _MINIBATCHES, number), epoch)
         size = self.loop.batch_size
         chosen = self._buffer.select_sequences(torch.tensor(order[minibatch * size : (minibatch + 1) * size]))
         # Advantages stand, so groups have done their work; without them micro-batches are cut between answers.
@@ -216,9 +213,9 @@ class PPOStage(TrainingStage[RolloutBatch]):
         return []
 
     def _collect(self, number: int, step: int) -> RolloutBatch:
-        index = order_at(number, len(self._prompts), self.prompts_per_rollout, mix(self.seed, _ORDER))
+        index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
         prompts = [self._prompts[i] for i in index]
-        each, seed = self.samples_per_prompt, mix(self.seed, _SAMPLES, number)
+        each, seed = self.samples_per_prompt, fold_in(self.seed, _SAMPLES, number)
         rollouts = self.collector.collect(self.policy, prompts, each, seed)
         metrics = summary(rollouts)
         mean, scale = self._calibrate(rollouts.sequence("reward"))
@@ -244,7 +241,7 @@ class PPOStage(TrainingStage[RolloutBatch]):
     # ---- validation and resuming ----------------------------------------------------------------------------------
     def validate_now(self) -> dict[str, float]:
         """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
-        seed = mix(self.seed, _VALIDATION, 1)
+        seed = fold_in(self.seed, _VALIDATION, 1)
         if self._reference_reward is None:
             start = self.collector.reference.to(self.device)
             self._reference_reward = summary(self.collector.collect(start, self._held_out, 1, seed))["reward"]
@@ -253,8 +250,8 @@ class PPOStage(TrainingStage[RolloutBatch]):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Its answers to held-out prompts, and their raw rewards."""
-        seed = mix(self.seed, _VALIDATION, 2)
-        return samples.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
+        seed = fold_in(self.seed, _VALIDATION, 2)
+        return previews.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The buffer and the reward's scale: with weights, optimizer and step, all that the next step depends on."""

@@ -3,21 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Document
-from alignlab.data.rows import check_max_length, document_rows, longest, mix, order_at, portions, token_batch
+from alignlab.data.rows import check_max_length, document_rows, longest, order_at, portions, token_batch
 from alignlab.data.source import DataSource
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
-from alignlab.loop import Loop
-from alignlab.model import ModelSpec
 from alignlab.objective import Objective
-from alignlab.optimizer import OptimizerSpec
-from alignlab.policy import Policy
+from alignlab.policy import ModelSpec, Policy, previews
+from alignlab.seed import fold_in
 from alignlab.stage import StageContext
-from alignlab.training import TrainingStage
+from alignlab.training import Loop, OptimizerSpec, TrainingStage
 
 
 class Pretrain(TrainingStage[TokenBatch]):
@@ -77,7 +74,7 @@ class Pretrain(TrainingStage[TokenBatch]):
         for example in examples:
             texts += [*(m.content for m in example.prompt.messages), example.answer]
         tokenizer = self.tokenizer_spec.train(texts)
-        return Policy(self.model_spec.build(tokenizer, mix(self.seed, 1)), tokenizer)
+        return Policy(self.model_spec.build(tokenizer, fold_in(self.seed, 1)), tokenizer)
 
     def batch_at(self, step: int) -> TokenBatch:
         """`batch_size` documents."""
@@ -90,4 +87,4 @@ class Pretrain(TrainingStage[TokenBatch]):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Held-out documents, gone on with."""
-        return samples.continued(self.policy, self.data.documents("validation"), self.seed)
+        return previews.continued(self.policy, self.data.documents("validation"), self.seed)

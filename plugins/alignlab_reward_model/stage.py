@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
-from alignlab.data.rows import mix, order_at, portions, preference_batch
-from alignlab.learned_reward import LearnedReward
-from alignlab.preference_stage import PreferenceStage
+from alignlab.data.rows import order_at, portions, preference_batch
+from alignlab.policy import LearnedReward, previews
+from alignlab.seed import fold_in
 from alignlab.stage import StageContext
+from alignlab.training import PreferenceStage
 
 
 class RewardModel(PreferenceStage):
@@ -26,7 +26,7 @@ class RewardModel(PreferenceStage):
         """Policy with a scalar head, rows of both answers."""
         self._rows, self._validation = self.load(inputs, context)
         if self.policy.score_head is None:
-            self.policy.add_score_head(mix(self.seed, 1))
+            self.policy.add_score_head(fold_in(self.seed, 1))
 
     def batch_at(self, step: int) -> PreferenceBatch:
         """`batch_size` pairs."""
@@ -39,7 +39,7 @@ class RewardModel(PreferenceStage):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Its scores of held-out pairs."""
-        return samples.scored(self.policy, LearnedReward(self.policy), self.held_out)
+        return previews.scored(self.policy, LearnedReward(self.policy), self.held_out)
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Train; `accuracy` is the share of held-out pairs that the published model orders as the raters did."""

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 
-from alignlab import samples
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data.rows import (
@@ -15,18 +14,16 @@ from alignlab.data.rows import (
     document_rows,
     example_rows,
     longest,
-    mix,
     order_at,
     portions,
     token_batch,
 )
 from alignlab.data.source import DataSource
-from alignlab.loop import Loop
 from alignlab.objective import Objective
-from alignlab.optimizer import OptimizerSpec
-from alignlab.policy import Policy
+from alignlab.policy import Policy, previews
+from alignlab.seed import fold_in
 from alignlab.stage import StageContext
-from alignlab.training import TrainingStage
+from alignlab.training import Loop, OptimizerSpec, TrainingStage
 
 
 class SFT(TrainingStage[TokenBatch]):
@@ -86,7 +83,7 @@ class SFT(TrainingStage[TokenBatch]):
         return token_batch([rows[i] for i in order_at(step, len(rows), self.loop.batch_size, self.seed)])
 
     def _replays(self, step: int) -> bool:
-        generator = torch.Generator().manual_seed(mix(self.seed, 2, step))
+        generator = torch.Generator().manual_seed(fold_in(self.seed, 2, step))
         return float(torch.rand((), generator=generator)) < self.replay
 
     def validation_batches(self) -> Sequence[TokenBatch]:
@@ -95,4 +92,4 @@ class SFT(TrainingStage[TokenBatch]):
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Held-out instructions, answered."""
-        return samples.answered(self.policy, self.data.instructions("validation"), self.seed)
+        return previews.answered(self.policy, self.data.instructions("validation"), self.seed)

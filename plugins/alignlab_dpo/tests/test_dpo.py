@@ -15,13 +15,11 @@ from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.loop import Loop
-from alignlab.model import Llama
 from alignlab.objective import Objective
-from alignlab.optimizer import AdamW
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
+from alignlab.training import AdamW, Loop
 
 
 def one_pair(reference: list[float]) -> PreferenceBatch:

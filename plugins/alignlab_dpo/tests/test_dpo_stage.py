@@ -14,12 +14,11 @@ from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
 from alignlab.data.rows import Truncation, comparison_rows, order_at, preference_batch
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.workshop import KillingTracker
+from alignlab.training import AdamW, Loop
 
 SEED = 3
 STEPS = 5

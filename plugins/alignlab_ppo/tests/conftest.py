@@ -12,13 +12,11 @@ from torch import Tensor
 from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
+from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
-from alignlab.rollout import Sampling
-from alignlab.stage import Runtime, StageContext
+from alignlab.stage import NullTracker, Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact
-from alignlab.tracking import NullTracker
+from alignlab.training import AdamW, Loop
 
 
 class Questions(DataSource):

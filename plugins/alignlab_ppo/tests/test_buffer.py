@@ -10,8 +10,7 @@ from alignlab_ppo.rollouts import as_state, explained_variance, from_state, summ
 from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.batch import RolloutBatch
-from alignlab.policy import Policy
-from alignlab.rollout import generate
+from alignlab.policy import Policy, generate
 
 
 def test_old_logp_is_the_trainers_own_at_the_sampling_temperature(prepared: Any, policy: Artifact) -> None:

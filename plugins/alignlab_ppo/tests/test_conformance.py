@@ -9,10 +9,9 @@ from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
-from alignlab.rollout import Sampling
+from alignlab.policy import Sampling
 from alignlab.testing import Check, conforms_objective, conforms_stage, tiny_policy_artifact
+from alignlab.training import AdamW, Loop
 
 
 class Questions(DataSource):

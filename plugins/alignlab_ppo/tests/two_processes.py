@@ -14,11 +14,10 @@ from torch import Tensor
 from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
+from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
-from alignlab.rollout import Sampling
 from alignlab.stage import Runtime, StageContext
+from alignlab.training import AdamW, Loop
 
 
 class Questions(DataSource):

@@ -11,7 +11,7 @@ from alignlab_raters.draws import normal, uniform
 
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
-from alignlab.data.world_text import Ask
+from alignlab.data.world.language import Ask
 
 WORLD = World(training_documents=1, training_instructions=1)
 PERSON = WORLD.people.taught[0]

@@ -11,14 +11,12 @@ from alignlab.artifact import Artifact
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.rows import order_at
-from alignlab.learned_reward import LearnedReward
-from alignlab.loop import Loop
-from alignlab.optimizer import AdamW
-from alignlab.policy import Policy
+from alignlab.policy import LearnedReward, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.workshop import KillingTracker
+from alignlab.training import AdamW, Loop
 
 
 def pairs(count: int, weight: torch.Tensor | None = None) -> PreferenceBatch:

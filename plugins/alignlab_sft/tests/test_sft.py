@@ -12,13 +12,11 @@ from alignlab.batch import TokenBatch
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.loop import Loop
-from alignlab.model import Llama
-from alignlab.optimizer import AdamW
-from alignlab.policy import Policy
+from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
 from alignlab.testing.workshop import KillingTracker
+from alignlab.training import AdamW, Loop
 
 
 def test_only_answer_tokens_count_and_each_counts_the_same() -> None:

@@ -1,0 +1,5 @@
+"""The command `alignlab`."""
+
+from alignlab.cli.app import main
+
+__all__ = ["main"]

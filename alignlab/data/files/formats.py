@@ -1,0 +1,188 @@
+"""The shapes that records come in, told by their columns, and what each is read into.
+
+A file plays one of four roles: corpus, instructions, preferences, labelled. Each role accepts the shapes of `SHAPES`;
+the first whose columns are all there is taken, so the more specific ones stand first.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from alignlab.data import conversations
+from alignlab.data.files.fields import Fields
+from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
+from alignlab.errors import ConfigError, DataError
+
+Role = Literal["corpus", "instructions", "preferences", "labelled"]
+Record = Document | Example | Comparison | Labelled
+SYSTEM = "system"
+"""A column that every shape with a prompt also reads."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One way to lay out a record.
+
+    Args:
+        name: for `data.shape`.
+        columns: all of these are needed.
+        read: the records that one row holds.
+        optional: also read where they are there.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    read: Callable[[Fields], Sequence[Record]]
+    optional: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        extra = "".join(f", [{c}]" for c in self.optional)
+        return f"{self.name} ({', '.join(self.columns)}{extra})"
+
+
+def _text(row: Fields) -> list[Document]:
+    return [Document(row.text("text"), row.where)]
+
+
+def _instructed(instruction: str, context: str, system: str = "") -> Prompt:
+    return Prompt.user(f"{instruction}\n\n{context}" if context.strip() else instruction, system)
+
+
+def _alpaca_prompt(row: Fields) -> Prompt:
+    return _instructed(row.text("instruction"), row.optional_text("input"), row.optional_text("system"))
+
+
+def _alpaca(row: Fields) -> list[Example]:
+    return [Example(_alpaca_prompt(row), row.text("output"), source=row.where)]
+
+
+def _messages(row: Fields) -> list[Example]:
+    messages = row.messages("messages")
+    answers = row.checked("messages", lambda: conversations.answers(messages))
+    return [Example(prompt, answer, source=row.where) for prompt, answer in answers]
+
+
+def _prompt_completion(row: Fields) -> list[Example]:
+    return [Example(*row.reply("completion", row.prompt("prompt")), source=row.where)]
+
+
+def _prompt_completion_label(row: Fields) -> list[Labelled]:
+    prompt, answer = row.reply("completion", row.prompt("prompt"))
+    return [Labelled(prompt, answer, row.flag("label"), row.where)]
+
+
+def _question_answer(row: Fields) -> list[Example]:
+    prompt = _instructed(row.text("question"), row.optional_text("context"), row.optional_text("system"))
+    return [Example(prompt, row.text("answer"), source=row.where)]
+
+
+def _self_instruct(row: Fields) -> list[Example]:
+    instruction = row.text("instruction")
+    prompts = [(_instructed(instruction, i.optional_text("input")), i) for i in row.records("instances")]
+    return [Example(prompt, i.text("output"), source=row.where) for prompt, i in prompts]
+
+
+def _prompt_chosen_rejected(row: Fields) -> list[Comparison]:
+    return [Comparison(*row.replies(row.prompt("prompt")), row.where)]
+
+
+def _alpaca_chosen_rejected(row: Fields) -> list[Comparison]:
+    return [Comparison(*row.replies(_alpaca_prompt(row)), row.where)]
+
+
+def _transcripts(row: Fields) -> list[Comparison]:
+    chosen, rejected = row.conversation("chosen"), row.conversation("rejected")
+    prompt, better, worse = row.checked("chosen", lambda: conversations.compared(chosen, rejected))
+    return [Comparison(prompt, better, worse, row.where)]
+
+
+_LABELLED = (Shape("prompt_completion_label", ("prompt", "completion", "label"), _prompt_completion_label),)
+_PREFERENCES = (
+    Shape("alpaca_chosen_rejected", ("instruction", "chosen", "rejected"), _alpaca_chosen_rejected, ("input",)),
+    Shape("prompt_chosen_rejected", ("prompt", "chosen", "rejected"), _prompt_chosen_rejected),
+    Shape("transcripts", ("chosen", "rejected"), _transcripts),
+)
+SHAPES: Mapping[Role, tuple[Shape, ...]] = {
+    "corpus": (Shape("text", ("text",), _text),),
+    "instructions": (
+        Shape("messages", ("messages",), _messages),
+        Shape("self_instruct", ("instruction", "instances"), _self_instruct),
+        Shape("alpaca", ("instruction", "output"), _alpaca, ("input",)),
+        *_LABELLED,
+        Shape("prompt_completion", ("prompt", "completion"), _prompt_completion),
+        Shape("question_answer", ("question", "answer"), _question_answer, ("context",)),
+        *_PREFERENCES,
+    ),
+    "preferences": _PREFERENCES,
+    "labelled": _LABELLED,
+}
+"""What each role accepts. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
+
+
+def named(role: Role, name: str) -> Shape:
+    """The shape that the configuration asks for.
+
+    Raises:
+        ConfigError: the role has no such shape.
+    """
+    for shape in SHAPES[role]:
+        if shape.name == name:
+            return shape
+    raise ConfigError(f"data.shape.{role}: no shape {name!r}; {role} may be {_listed(role)}, or null to detect it")
+
+
+def detect(role: Role, columns: Collection[str], where: str) -> Shape:
+    """The first of the role's shapes whose columns are all there; `where` is for the message.
+
+    Raises:
+        DataError: there is none; the message lists what was found and what is accepted.
+    """
+    for shape in SHAPES[role]:
+        if set(shape.columns) <= set(columns):
+            return shape
+    raise DataError(
+        f"{where}: the columns ({', '.join(columns) or 'none'}) fit no shape of {role}{_nearest(role, columns)}; "
+        f"rename them to one of: {_listed(role)}"
+    )
+
+
+def _nearest(role: Role, columns: Collection[str]) -> str:
+    """Which shape lacks least, where one has any of its columns."""
+    near = [s for s in SHAPES[role] if set(s.columns) & set(columns)]
+    if not near:
+        return ""
+
+    def lacking(shape: Shape) -> list[str]:
+        return [c for c in shape.columns if c not in columns]
+
+    def misspelt(shape: Shape) -> int:
+        return sum(bool(get_close_matches(c, columns)) for c in lacking(shape))
+
+    shape = min(near, key=lambda s: (len(lacking(s)) - misspelt(s), len(lacking(s))))
+    return f" (nearest: {shape.name}, which lacks {', '.join(lacking(shape))})"
+
+
+def in_role(role: Role, record: Record) -> Record | None:
+    """The record as its role needs it; None for a bad answer among instructions."""
+    if role == "instructions" and isinstance(record, Comparison):
+        return Example(record.prompt, record.chosen, source=record.source)
+    if role == "instructions" and isinstance(record, Labelled):
+        return Example(record.prompt, record.answer, source=record.source) if record.good else None
+    return record
+
+
+def teaches_nothing(record: Record) -> str:
+    """Why a well-formed record is left out, empty where it is not."""
+    if isinstance(record, Document):
+        return "" if record.text.strip() else "empty text"
+    if not record.prompt.messages[-1].content.strip():
+        return "empty prompt"
+    answers = (record.chosen, record.rejected) if isinstance(record, Comparison) else (record.answer,)
+    if not all(a.strip() for a in answers):
+        return "empty answer"
+    return "chosen and rejected are the same" if len(set(answers)) < len(answers) else ""
+
+
+def _listed(role: Role) -> str:
+    return "; ".join(str(shape) for shape in SHAPES[role])

@@ -1,0 +1,5 @@
+"""The embedded world: documents, instructions and questions about made-up people, with the truth about them."""
+
+from alignlab.data.world.source import World
+
+__all__ = ["World"]

@@ -1,0 +1,138 @@
+"""The folder of one run: what was asked, what came of it, and how it ended.
+
+`config.yaml` (resolved, secrets redacted), `manifest.json` (stages), `metrics.json` (flat, `"<stage>/<metric>"`),
+`samples.jsonl` (the same prompts answered by each stage's model), `status.json`, `report.html`, and `stages/` (links to
+the artifacts). All are brought up to date after every stage, so that a failure loses nothing.
+"""
+
+import contextlib
+import datetime
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, write_json, write_lines
+
+STATUS: Final = "status.json"
+CONFIG: Final = "config.yaml"
+STAGES: Final = "stages"
+"""Links to the artifact of each stage: `stages/dpo` loads as a model, and can be the input of another run."""
+
+Status = Literal["running", "completed", "failed", "preempted"]
+
+
+class RunFolder:
+    """Writes one run's files.
+
+    Args:
+        path: the folder; made if need be.
+        about: what the manifest says of the whole run (name, seed, overrides, versions).
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self.about = dict(about or {})
+        self.metrics: dict[str, float] = {}
+        self._stages: dict[str, dict[str, Any]] = {}
+        self._answers: dict[tuple[str, str], dict[str, str]] = {}
+        self._started = _now()
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / STATUS).is_file():
+            self._clear()
+
+    def _clear(self) -> None:
+        """Remove what an earlier run has left in the folder, and nothing else: it may be somebody's working folder."""
+        for name in (CONFIG, MANIFEST, METRICS, SAMPLES, REPORT):
+            (self.path / name).unlink(missing_ok=True)
+        links = self.path / STAGES
+        if links.is_dir():
+            for link in links.iterdir():
+                if link.is_symlink():
+                    link.unlink()
+            with contextlib.suppress(OSError):  # something of the user's own is in there
+                links.rmdir()
+
+    def config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration (secrets already redacted)."""
+        import yaml
+
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        (self.path / CONFIG).write_text(text, encoding="utf-8")
+
+    def status(self, status: Status, **more: str) -> None:
+        """Write how the run stands."""
+        content = {"status": status, "started": self._started, "updated": _now(), **more}
+        write_json(self.path / STATUS, content)
+
+    def add(self, name: str, artifact: Artifact, inputs: Mapping[str, str], seconds: float, cached: bool) -> None:
+        """Take in a stage that is done.
+
+        Args:
+            name: of the stage.
+            inputs: as configured.
+            seconds: that it took in this run.
+            cached: whether the store had it.
+        """
+        self._stages[name] = {
+            "order": len(self._stages),
+            "inputs": dict(inputs),
+            "seconds": round(seconds, 3),
+            "artifact": str(artifact.path),
+            "cached": cached,
+            "fingerprint": artifact.fingerprint,
+            "kind": artifact.kind,
+            "stage": artifact.manifest.get("stage", ""),
+        }
+        owner = self._owner(name, artifact, inputs)
+        for metric, value in artifact.metrics().items():
+            free = f"{owner}/{metric}" not in self.metrics
+            self.metrics[f"{owner if free else name}/{metric}"] = value
+        self._add_answers(owner, artifact)
+        if artifact.kind == "report" and (artifact.path / REPORT).is_file():
+            shutil.copyfile(artifact.path / REPORT, self.path / REPORT)
+        self._write()
+        self._link(name, artifact)
+
+    def _link(self, name: str, artifact: Artifact) -> None:
+        """A convenience: `manifest.json` says where the artifact is, too."""
+        link = self.path / STAGES / name
+        with contextlib.suppress(OSError):  # some file systems know no links
+            link.parent.mkdir(exist_ok=True)
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(artifact.path, target_is_directory=True)
+
+    def _owner(self, name: str, artifact: Artifact, inputs: Mapping[str, str]) -> str:
+        """Whose metrics these are: what an evaluation finds is filed under the stage whose policy it measured."""
+        policy = inputs.get("policy", "")
+        return policy if artifact.kind == "evaluation" and policy in self._stages else name
+
+    def _add_answers(self, owner: str, artifact: Artifact) -> None:
+        if artifact.kind != "evaluation":
+            return
+        for row in artifact.lines(SAMPLES):
+            answers = self._answers.setdefault((str(row["prompt"]), str(row.get("kind", ""))), {})
+            answers.setdefault(owner, str(row["answer"]))
+
+    def _write(self) -> None:
+        write_json(self.path / MANIFEST, {**self.about, "stages": self._stages})
+        write_json(self.path / METRICS, self.metrics)
+        rows = [{"prompt": p, "kind": k, "answers": self._in_order(a)} for (p, k), a in self._answers.items()]
+        write_lines(self.path / SAMPLES, rows)
+
+    def _in_order(self, answers: Mapping[str, str]) -> dict[str, str]:
+        """Answers in the order in which their models were made."""
+        made = list(self._stages)
+        return {name: answers[name] for name in sorted(answers, key=made.index)}
+
+
+def read_status(folder: Path) -> str:
+    """How a run stands; `missing` where nothing says so."""
+    file = folder / STATUS
+    return str(json.loads(file.read_text(encoding="utf-8"))["status"]) if file.is_file() else "missing"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

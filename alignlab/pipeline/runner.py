@@ -1,0 +1,168 @@
+"""Walk the pipeline: ask the store for each stage, run what is missing, keep the run folder up to date.
+
+The runner knows no concrete stage. Data goes one way: a stage sees the artifacts of its inputs and nothing else of
+the run.
+"""
+
+import functools
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.errors import AlignlabError, ConfigError, StoreError
+from alignlab.pipeline import provenance
+from alignlab.pipeline.plan import Step
+from alignlab.pipeline.run_folder import RunFolder
+from alignlab.pipeline.store import Store
+from alignlab.sanitize import redact
+from alignlab.seed import seed_everything
+from alignlab.stage import NullTracker, Runtime, Stage, StageContext, Tracker
+from alignlab.tracking import Origin, Tracking
+
+
+@dataclass
+class Runner:
+    """One run of a pipeline.
+
+    Args:
+        steps: from `pipeline.plan`.
+        store: where artifacts are kept.
+        folder: of the run.
+        runtime: where to compute.
+        tracking: where to report; None reports nowhere.
+        origin: what W&B shall know of the run.
+    """
+
+    steps: Sequence[Step]
+    store: Store
+    folder: RunFolder
+    runtime: Runtime = field(default_factory=Runtime)
+    tracking: Tracking | None = None
+    origin: Origin = field(default_factory=Origin)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    _told: list[str] = field(default_factory=list, init=False)
+
+    def run(self) -> None:
+        """Run every stage that the store does not have.
+
+        Raises:
+            AlignlabError: a stage failed in a way that the user can mend. What was done before stays done.
+            ConfigError: several processes would each walk the pipeline.
+        """
+        self._check_processes()
+        self._limit_threads()
+        for step in self.steps:
+            self.folder.status("running", stage=step.name)
+            started = time.perf_counter()
+            artifact, cached = self.store.get_or_build(step.fingerprint, functools.partial(self._build, step))
+            if cached:
+                self._taken(step, artifact)
+            self.artifacts[step.name] = artifact
+            self.folder.add(step.name, artifact, step.inputs, time.perf_counter() - started, cached)
+
+    def _check_processes(self) -> None:
+        """One process walks the pipeline: a second one would wait for the first in the store, and that for the second.
+
+        A strategy that spawns its processes does so within a stage.
+        """
+        runtime, launched = self.runtime, int(os.environ.get("WORLD_SIZE") or 1)
+        if launched > 1:
+            raise ConfigError(f"WORLD_SIZE is {launched}: start the command once, and let runtime=ddp start processes")
+        if runtime.devices * runtime.num_nodes > 1 and not runtime.strategy.endswith("_spawn"):
+            raise ConfigError(
+                f"runtime.strategy={runtime.strategy} starts the whole command once for each of {runtime.devices} "
+                f"devices on {runtime.num_nodes} node(s); use runtime=ddp, which spawns them within a stage"
+            )
+
+    def _taken(self, step: Step, artifact: Artifact) -> None:
+        """Say that a stage came from the store, and once if other versions made it, which no fingerprint covers."""
+        if self.tracking is None:
+            return
+        self.tracking.cached(step.name)
+        before, now = dict(artifact.manifest.get("versions") or {}), provenance.versions()
+        changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
+        note = (
+            f"some stages in the store were made with {', '.join(changed)}; delete {self.store.root} to make them anew"
+        )
+        if changed and note not in self._told:
+            self._told.append(note)
+            self.tracking.say(note)
+
+    def _limit_threads(self) -> None:
+        if self.runtime.threads:
+            import torch
+
+            torch.set_num_threads(self.runtime.threads)
+
+    def _build(self, step: Step, folder: Path, work: Path) -> dict[str, Any]:
+        """Run one stage into `folder`; what its manifest shall say."""
+        inputs = {name: self._open(step, name) for name in step.inputs}
+        stage = step.build()
+        seed_everything(stage.seed)
+        started = time.perf_counter()
+        with self._tracker(step, folder, work) as tracker:
+            context = StageContext(step.name, folder, work, self.runtime, tracker)
+            try:
+                metrics = _finite(stage.run(inputs, context), step.name)
+            finally:  # where it failed, what the data was taken for may be why
+                self._tell(step, tracker)
+            tracker.summary(metrics)
+        write_json(folder / METRICS, metrics)
+        return _manifest(step, stage, inputs, time.perf_counter() - started)
+
+    def _tell(self, step: Step, tracker: Tracker) -> None:
+        """Say, once, what the data sources took for what, and what they left out."""
+        for note in step.builder.notes():
+            if note not in self._told:
+                self._told.append(note)
+                tracker.say(note)
+
+    def _open(self, step: Step, name: str) -> Artifact:
+        source = step.inputs[name]
+        if name in step.from_stages:
+            return self.artifacts[source]
+        artifact = Artifact.open(source)
+        if artifact.fingerprint != step.prints[name]:
+            raise StoreError(f"{step.name}: {source} has changed since this run began; start it again")
+        return artifact
+
+    def _tracker(self, step: Step, folder: Path, work: Path) -> AbstractContextManager[Tracker]:
+        if self.tracking is None:
+            return nullcontext(NullTracker())
+        return self.tracking.stage(
+            name=step.name,
+            folder=folder,
+            work=work,
+            origin=self.origin,
+            fingerprint=step.fingerprint,
+            config=redact(step.config),
+        )
+
+
+def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds: float) -> dict[str, Any]:
+    cls = type(stage)
+    return {
+        "kind": cls.PRODUCES,
+        "stage": f"{cls.__module__}.{cls.__qualname__}",
+        "version": cls.VERSION,
+        "name": step.name,
+        "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
+        "config": redact(step.config),
+        "seconds": round(seconds, 3),
+        **provenance.of_now(),
+    }
+
+
+def _finite(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    """The metrics as plain numbers; a NaN among them is an error of the stage."""
+    plain = {k: float(v) for k, v in metrics.items()}
+    bad = [k for k, v in plain.items() if not math.isfinite(v)]
+    if bad:
+        raise AlignlabError(f"{name}: its metrics {', '.join(bad)} are not finite numbers; nothing was published")
+    return plain

@@ -1,0 +1,253 @@
+"""A causal language model as the lab sees it: token statistics of a flat batch, saving and loading.
+
+How a flat batch is run: its sequences are padded on the right in a few length buckets. A causal model never lets a
+valid token see what stands to its right, so neither an attention mask nor position ids are needed, and every
+architecture agrees with itself alone. The head runs on scored tokens only, fused with the loss, so that the logits of a
+batch never exist.
+
+Left out: packing in one row (some architectures silently let sequences see each other), and bidirectional models.
+
+Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from alignlab.artifact import Artifact
+from alignlab.batch import Batch, RolloutBatch
+from alignlab.data.chat import stop_token
+from alignlab.errors import ConfigError, StoreError
+from alignlab.kernels import linear_logprobs
+from alignlab.policy.files import add_score, quiet, read_score_head
+from alignlab.policy.lm_head import head_of
+from alignlab.stats import TokenStats
+
+_FROM_HEAD = frozenset({"logp", "lse", "entropy"})
+_KNOWN = _FROM_HEAD | {"value", "score"}
+_MOST_BUCKETS = 4
+_TOKENS_PER_CALL = 256
+"""What one more forward pass costs on its own, in tokens; measured for models of a few layers on a CPU."""
+
+
+class Policy(nn.Module):
+    """A causal LM with its tokenizer and, for reward models and critics, a scalar head.
+
+    Args:
+        model: any Hugging Face causal LM whose logits are its head applied to its body's last hidden state, with or
+            without a final soft-cap; this is checked here, once, on a few tokens.
+        tokenizer: with a chat template.
+        score_head: `d -> 1`, without bias; in reward units.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, score_head: nn.Linear | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.score_head = score_head
+        softcap = getattr(model.config, "final_logit_softcapping", None)
+        self.softcap = float(softcap) if softcap else None
+        self._probe()
+
+    # ---- statistics -----------------------------------------------------------------------------------------------
+    def token_stats(self, batch: Batch, needs: frozenset[str], temperature: float | None = None) -> TokenStats:
+        """What `needs` names of `logp`, `lse`, `entropy`, `value` and `score`.
+
+        Args:
+            batch: flat, on the policy's device.
+            temperature: the logits are divided by it; by default a rollout batch's own, else 1.
+        """
+        # By the module's call, so that FSDP2's hooks gather the head's shards before the fused head reads them.
+        found: TokenStats = self(batch, needs, temperature)
+        return found
+
+    def forward(self, batch: Batch, needs: frozenset[str], temperature: float | None = None) -> TokenStats:
+        """See `token_stats`."""
+        if not needs <= _KNOWN:
+            raise ConfigError(f"Policy: gives {', '.join(sorted(_KNOWN))}, not {', '.join(sorted(needs - _KNOWN))}")
+        if temperature is None:
+            temperature = batch.temperature if isinstance(batch, RolloutBatch) else 1.0
+        hidden = self.hidden_states(batch)
+        values: dict[str, Tensor] = {}
+        if needs & _FROM_HEAD:
+            values |= self._from_head(hidden, batch, needs, temperature)
+        if needs & {"value", "score"}:
+            values |= self._from_score_head(hidden, batch, needs)
+        return TokenStats(values)
+
+    def hidden_states(self, batch: Batch) -> Float[Tensor, "T d"]:
+        """The body's last hidden state at every token of a flat batch."""
+        if not batch.num_tokens:
+            # Every process must run the body in every micro-batch, also when none is left for it.
+            nothing = self._body(torch.zeros(1, 1, dtype=torch.long, device=batch.tokens.device))
+            return nothing.flatten(0, 1)[:0]
+        lengths = batch.lengths()
+        starts = lengths.cumsum(0) - lengths
+        parts, places = [], []
+        for bucket in length_buckets(lengths.tolist()):
+            index = torch.tensor(bucket, device=batch.tokens.device)
+            column = torch.arange(int(lengths[index].max()), device=batch.tokens.device)
+            valid = column < lengths[index, None]
+            place = torch.where(valid, starts[index, None] + column, 0)
+            # Whatever stands in the padding is never seen by a valid token; token 0 always exists.
+            rows = torch.where(valid, batch.tokens[place], 0)
+            parts.append(self._body(rows)[valid])
+            places.append(place[valid])
+        back = torch.cat(places).argsort()
+        return torch.cat(parts)[back]
+
+    def _body(self, rows: Tensor) -> Tensor:
+        output: Tensor = self.model.base_model(input_ids=rows, use_cache=False).last_hidden_state
+        return output
+
+    def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str], temperature: float) -> dict[str, Tensor]:
+        at = batch.response_mask.nonzero()[:, 0]
+        weight, bias = head_of(self.model)
+        logp, lse, entropy = linear_logprobs(
+            hidden[at - 1],
+            weight,
+            batch.tokens[at],
+            bias,
+            temperature=temperature,
+            softcap=self.softcap,
+            entropy="entropy" in needs,
+        )
+        found = {"logp": logp, "lse": lse, "entropy": entropy}
+        return {k: _spread(v, at, batch) for k, v in found.items() if k in needs and v is not None}
+
+    def _from_score_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
+        if self.score_head is None:
+            raise ConfigError(f"{type(self.model).__name__}: no scalar head, so no value or score; load a reward model")
+        with torch.autocast(hidden.device.type, enabled=False):  # a reward has more digits than bfloat16
+            scalar = self.score_head(hidden.to(self.score_head.weight.dtype))[:, 0]
+        scalar = scalar.to(torch.promote_types(hidden.dtype, torch.float32))
+        values = {}
+        if "value" in needs:
+            before = torch.cat([scalar.new_zeros(1), scalar[:-1]]) if batch.num_tokens else scalar
+            values["value"] = before * (batch.position > 0)
+        if "score" in needs:
+            values["score"] = scalar[batch.last_tokens()]
+        return values
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Refuse an architecture that does something between body and logits that we do not know of."""
+        self.eval()  # and so it stays until somebody trains it: dropout is never on by accident
+        tokens = torch.arange(4, device=self.device)[None] % self.model.config.get_text_config().vocab_size
+        logits = self.model(input_ids=tokens, use_cache=False).logits.float()
+        weight, bias = head_of(self.model)  # what the fused loss will read, whatever else the head's own forward does
+        hidden = self._body(tokens).to(weight.dtype)
+        ours = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
+        ours = ours if self.softcap is None else self.softcap * torch.tanh(ours / self.softcap)
+        scale = logits.abs().max().clamp_min(1.0)
+        if not torch.allclose(ours / scale, logits / scale, atol=1e-3):
+            raise ConfigError(
+                f"{type(self.model).__name__}: its logits are not its head applied to its last hidden state, so its "
+                f"log-probabilities would be wrong here; use another architecture"
+            )
+
+    # ---- shape ----------------------------------------------------------------------------------------------------
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def context(self) -> int:
+        """Longest sequence, in tokens."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0)) or 2**31
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: the tokenizer's EOS and what the model's generation config adds."""
+        more = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = more if isinstance(more, list) else [] if more is None else [more]
+        return frozenset({stop_token(self.tokenizer), *ids})
+
+    def freeze_idle(self, needs: frozenset[str]) -> None:
+        """Freeze the head that `needs` does not ask for: it would idle in the optimizer, and hang DDP."""
+        if self.score_head is not None and not needs & {"value", "score"}:
+            self.score_head.requires_grad_(False)
+        tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
+        if not tied and not needs & (_FROM_HEAD | {"kl_to_teacher"}):
+            self.model.get_output_embeddings().requires_grad_(False)
+
+    def add_score_head(self, seed: int) -> None:
+        """Give it a scalar head of small random weights (variance 1 / (d + 1), as arXiv:1909.08593 does)."""
+        width = self.model.get_output_embeddings().weight.shape[1]
+        weight = self.model.get_output_embeddings().weight
+        head = nn.Linear(width, 1, bias=False, device=weight.device, dtype=weight.dtype)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            head.weight.copy_(torch.randn(1, width, generator=generator) / math.sqrt(width + 1))
+        self.score_head = head
+
+    # ---- on disk --------------------------------------------------------------------------------------------------
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer in Hugging Face layout.
+
+        A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
+        """
+        with quiet():
+            try:
+                self.model.save_pretrained(folder)
+            except SafetensorError as error:
+                raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
+            # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
+            own = self.tokenizer.model_max_length
+            self.tokenizer.model_max_length = min(own, self.context)
+            self.tokenizer.save_pretrained(folder)
+            self.tokenizer.model_max_length = own  # here, longer texts are cut on purpose, and need no warning
+        if self.score_head is not None:
+            add_score(folder, self.score_head.weight.detach().cpu().contiguous(), self.model)
+
+    @classmethod
+    def load(cls, source: Path | str | Artifact, dtype: torch.dtype = torch.float32) -> "Policy":
+        """Read an artifact, or a Hugging Face folder. Remote code is never run, pickled weights never read.
+
+        Raises:
+            StoreError: the folder holds no model, or a damaged one.
+        """
+        path = source.path if isinstance(source, Artifact) else Path(source)
+        if not (path / "config.json").is_file():
+            raise StoreError(f"{path} holds no model (config.json is missing); give a stage that trains, or its folder")
+        try:
+            with quiet():
+                model = AutoModelForCausalLM.from_pretrained(
+                    path, dtype=dtype, trust_remote_code=False, use_safetensors=True
+                )
+                tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            head = read_score_head(path, dtype)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls(model, tokenizer, head)
+
+
+def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices grouped by similar length, so that padding to the longest of a group costs little.
+
+    Tries 1 to 4 groups of equal count and takes the one with the fewest padded tokens, a forward pass counted as 256.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+
+    def cut(k: int) -> list[list[int]]:
+        edges = [len(order) * j // k for j in range(k + 1)]
+        return [order[a:b] for a, b in itertools.pairwise(edges) if b > a]
+
+    def cost(groups: list[list[int]]) -> int:
+        return sum(len(g) * lengths[g[-1]] + _TOKENS_PER_CALL for g in groups)
+
+    return min((cut(k) for k in range(1, _MOST_BUCKETS + 1)), key=cost)
+
+
+def _spread(x: Float[Tensor, "N"], at: Tensor, batch: Batch) -> Float[Tensor, "T"]:
+    return x.new_zeros(batch.num_tokens).index_put((at,), x)

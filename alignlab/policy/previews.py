@@ -1,0 +1,103 @@
+"""What a stage that trains shows of its model when it ends: a few rows for a reader.
+
+They stand in the artifact's `samples.jsonl`, and are the table of the stage's W&B run. To look at, not to measure with:
+that is what evaluations are for.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
+
+from alignlab.data.chat import encode_document
+from alignlab.data.records import Comparison, Document, Example, Prompt
+from alignlab.policy.policy import Policy
+from alignlab.policy.sampling import Sampling, complete, generate, leaves_room
+from alignlab.reward import RewardSource
+
+ROWS: Final = 8
+SAMPLING: Final = Sampling(temperature=0.7, max_new_tokens=48)
+OPENING_WORDS: Final = 6
+
+T = TypeVar("T")
+Rows: TypeAlias = list[dict[str, Any]]
+
+
+def continued(policy: Policy, documents: Iterable[Document], seed: int) -> Rows:
+    """The first documents, gone on with after their first words, and how they really go on."""
+    texts = [d.text for d in _first(documents)]
+    openings = [opening(policy, text, OPENING_WORDS) for text in texts]
+    found = complete(policy, openings, SAMPLING, seed)
+    return [
+        {"prompt": start, "answer": sample.text, "wanted": text[len(start) :].strip()}
+        for start, sample, text in zip(openings, found, texts, strict=True)
+    ]
+
+
+def answered(policy: Policy, examples: Iterable[Example], seed: int) -> Rows:
+    """The policy's own answer to the first instructions, beside the one that it was given."""
+    asked = _first(e for e in examples if leaves_room(policy, e.prompt))
+    found = generate(policy, [e.prompt for e in asked], SAMPLING, seed)
+    return [
+        {"prompt": e.prompt.text, "answer": sample.text, "wanted": e.answer}
+        for e, sample in zip(asked, found, strict=True)
+    ]
+
+
+def compared(policy: Policy, pairs: Iterable[Comparison], seed: int) -> Rows:
+    """The policy's own answer to the first prompts, beside the two that were compared."""
+    asked = _first(p for p in pairs if leaves_room(policy, p.prompt))
+    found = generate(policy, [p.prompt for p in asked], SAMPLING, seed)
+    return [
+        {"prompt": p.prompt.text, "answer": sample.text, "chosen": p.chosen, "rejected": p.rejected}
+        for p, sample in zip(asked, found, strict=True)
+    ]
+
+
+def compared_texts(pairs: Iterable[Comparison]) -> Rows:
+    """The first pairs as they are."""
+    return [{"prompt": p.prompt.text, "chosen": p.chosen, "rejected": p.rejected} for p in _first(pairs)]
+
+
+def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sampling: Sampling, seed: int) -> Rows:
+    """The policy's answer to the first prompts, and its reward, in reward units."""
+    asked = _first(p for p in prompts if leaves_room(policy, p))
+    found = generate(policy, asked, sampling, seed)
+    rewards = source.score(asked, [sample.text for sample in found]).tolist()
+    return [
+        {"prompt": sample.prompt.text, "answer": sample.text, "reward": reward}
+        for sample, reward in zip(found, rewards, strict=True)
+    ]
+
+
+def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
+    """The first pairs, and what a reward source (a policy's) says of both answers, in reward units."""
+    shown = _first(p for p in pairs if leaves_room(policy, p.prompt))
+    prompts = [p.prompt for p in shown]
+    better, worse = (source.score(prompts, [getattr(p, side) for p in shown]) for side in ("chosen", "rejected"))
+    return [
+        {
+            "prompt": p.prompt.text,
+            "chosen": p.chosen,
+            "rejected": p.rejected,
+            "chosen_score": high,
+            "rejected_score": low,
+        }
+        for p, high, low in zip(shown, better.tolist(), worse.tolist(), strict=True)
+    ]
+
+
+def opening(policy: Policy, text: str, words: int) -> str:
+    """The text up to the end of its `words`-th word, line breaks kept; less where that would fill half of the context.
+
+    (Not every language parts its words by blanks.)
+    """
+    end = 0
+    for word in text.split()[:words]:
+        end = text.index(word, end) + len(word)
+    while end > 1 and 2 * len(encode_document(policy.tokenizer, text[:end])) > policy.context:
+        end //= 2
+    return text[:end]
+
+
+def _first(items: Iterable[T]) -> list[T]:
+    return list(islice(items, ROWS))

@@ -1,0 +1,240 @@
+"""Sampling answers, in batches, with a key-value cache.
+
+Every sample draws its randomness from (seed, its index) alone: one uniform number a token, turned into a token by the
+inverse of the cumulative distribution. What a sample becomes does not depend on its batch neighbours (beyond
+rounding), nor on the batch size. Finished rows leave the batch.
+
+Axes: N samples, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from alignlab.data.chat import decode, encode_document, encode_prompt
+from alignlab.data.records import Prompt
+from alignlab.errors import DataError, NonFiniteError
+from alignlab.policy.policy import Policy
+from alignlab.seed import fold_in
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.
+
+    Args:
+        temperature: the logits are divided by it; 0 takes the likeliest token.
+        top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        max_new_tokens: longest answer, its stop token included.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"Sampling: temperature must be >= 0, got {self.temperature}; 0 is greedy")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"Sampling: top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
+        if self.top_k < 0:
+            raise ValueError(f"Sampling: top_k must be >= 0, got {self.top_k}; 0 keeps every token")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"Sampling: max_new_tokens must be >= 1, got {self.max_new_tokens}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled answer.
+
+    Args:
+        prompt: what was asked.
+        prompt_ids: its tokens, up to where the answer begins.
+        answer_ids: the answer's tokens, the stop token included when it came.
+        text: the answer, special tokens left out.
+        finished: whether a stop token ended it; otherwise it ran into `max_new_tokens` or the context.
+    """
+
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+Progress = Callable[[int, int], None]
+
+
+def generate(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    first_index: int = 0,
+) -> list[Sample]:
+    """One answer to each prompt, in their order.
+
+    Args:
+        progress: told (samples done, samples in all) after every batch.
+        first_index: index of the first sample, where several processes share the prompts.
+    """
+    ids = [encode_prompt(policy.tokenizer, p) for p in prompts]
+    return _sample_all(policy, prompts, ids, sampling, seed, batch_size, progress, first_index)
+
+
+def leaves_room(policy: Policy, prompt: Prompt) -> bool:
+    """Whether a prompt can be asked: it holds no control token, and the context has room for an answer."""
+    try:
+        return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
+    except DataError:
+        return False
+
+
+def fitting(policy: Policy, prompts: Sequence[Prompt], skip: bool, say: Callable[[str], None]) -> list[Prompt]:
+    """The prompts that can be asked.
+
+    Args:
+        skip: leave the others out and say how many; if not, they are an error.
+
+    Raises:
+        DataError: there is one that cannot, or none that can.
+    """
+    kept = [p for p in prompts if leaves_room(policy, p)]
+    if len(kept) == len(prompts):
+        return kept
+    first = next(p for p in prompts if not leaves_room(policy, p))
+    what = (
+        f"{len(prompts) - len(kept)} of {len(prompts)} prompts fill the model's context of {policy.context} tokens, or "
+        f"hold control tokens"
+    )
+    if not skip or not kept:
+        raise DataError(
+            f"{what}; raise the context, or leave them out with data.on_bad_record=skip; the first: {first.text[:60]!r}"
+        )
+    say(f"{what}; they are left out")
+    return kept
+
+
+def complete(
+    policy: Policy, texts: Sequence[str], sampling: Sampling, seed: int, batch_size: int = 256
+) -> list[Sample]:
+    """A plain continuation of each text, as of a document: what a base model does."""
+    ids = [encode_document(policy.tokenizer, t)[:-1] for t in texts]
+    return _sample_all(policy, [Prompt.user(t) for t in texts], ids, sampling, seed, batch_size, None)
+
+
+@torch.no_grad()
+def _sample_all(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
+    progress: Progress | None,
+    first_index: int = 0,
+) -> list[Sample]:
+    for prompt, row in zip(prompts, ids, strict=True):
+        if len(row) >= policy.context:
+            raise DataError(
+                f"generate: a prompt has {len(row)} tokens and the model's context is {policy.context}, so there is no "
+                f"room for an answer; drop or shorten it: {prompt.text[:60]!r}"
+            )
+    training = policy.training
+    policy.eval()
+    answers: dict[int, list[int]] = {}
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    try:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            uniforms = torch.stack([_uniforms(seed, first_index + i, sampling.max_new_tokens) for i in index])
+            found = _sample_batch(policy, [ids[i] for i in index], sampling, uniforms.to(policy.device))
+            answers.update(zip(index, found, strict=True))
+            if progress is not None:
+                progress(len(answers), len(order))
+    finally:
+        policy.train(training)
+    return [_sample(policy, p, ids[i], answers[i]) for i, p in enumerate(prompts)]
+
+
+def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], answer: list[int]) -> Sample:
+    finished = bool(answer) and answer[-1] in policy.stop_ids
+    text = decode(policy.tokenizer, answer[:-1] if finished else answer)
+    return Sample(prompt, tuple(prompt_ids), tuple(answer), text, finished)
+
+
+def _uniforms(seed: int, index: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(fold_in(seed, index))
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def _sample_batch(
+    policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor
+) -> list[list[int]]:
+    """Answers to prompts of similar length; padded on the left, which the attention mask hides."""
+    device, longest = policy.device, max(map(len, ids))
+    stop = torch.tensor(sorted(policy.stop_ids), device=device)
+    pad = [longest - len(row) for row in ids]
+    tokens = torch.tensor([[0] * p + list(row) for p, row in zip(pad, ids, strict=True)], device=device)
+    mask = torch.tensor([[0] * p + [1] * len(row) for p, row in zip(pad, ids, strict=True)], device=device)
+    alive = torch.arange(len(ids), device=device)
+    # Each row's own room, so that a longer neighbour does not shorten an answer.
+    room = torch.tensor([min(sampling.max_new_tokens, policy.context - len(row)) for row in ids], device=device)
+    answers: list[list[int]] = [[] for _ in ids]
+    cache: Any = None
+    for t in range(int(room.max())):
+        position = (mask.cumsum(1) - 1).clamp_min(0)
+        output = policy.model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=position[:, -tokens.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        chosen = pick(output.logits[:, -1], uniforms[alive, t], sampling)
+        for row, token in zip(alive.tolist(), chosen.tolist(), strict=True):
+            answers[row].append(token)
+        going = (~torch.isin(chosen, stop) & (t + 1 < room[alive])).nonzero()[:, 0]
+        if not going.numel():
+            break
+        if going.numel() < alive.numel():
+            cache.batch_select_indices(going)
+        alive, tokens = alive[going], chosen[going, None]
+        mask = torch.cat([mask[going], mask.new_ones(going.numel(), 1)], 1)
+    return answers
+
+
+def pick(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N"], sampling: Sampling) -> Int[Tensor, "N"]:
+    """The token of each row at quantile `uniform` of its (tempered, cut) distribution."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probability = (logits.double() / sampling.temperature).softmax(-1)
+    if sampling.top_k or sampling.top_p < 1:
+        probability = _cut(probability, sampling)
+    cumulative = probability.cumsum(-1)
+    if not bool(torch.isfinite(cumulative[:, -1]).all()):
+        raise NonFiniteError(
+            "generate: the logits are not finite numbers; the model's weights, or its precision, are bad"
+        )
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
+
+
+def _cut(probability: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
+    ranked, index = probability.sort(-1, descending=True)
+    keep = torch.ones_like(ranked, dtype=torch.bool)
+    if sampling.top_k:
+        keep[:, sampling.top_k :] = False
+    # A token stays while the ones before it have not reached top_p; the likeliest always stays.
+    keep &= (ranked.cumsum(-1) - ranked) < sampling.top_p
+    return torch.zeros_like(probability).scatter(1, index, ranked * keep)

@@ -1,0 +1,43 @@
+"""ImportPreferences: comparisons that came with the data, handed on as a labelling stage would hand on its own."""
+
+from collections.abc import Mapping
+from typing import ClassVar, get_args
+
+from alignlab.artifact import Artifact, Kind
+from alignlab.data import preferences
+from alignlab.data.source import DataSource, Split
+from alignlab.policy.previews import compared_texts
+from alignlab.stage import Stage, StageContext
+
+
+class ImportPreferences(Stage):
+    """Write the data's own comparisons as a preferences artifact.
+
+    Args:
+        inputs: none.
+        seed: of nothing; the data's split is fixed.
+        data: where the comparisons come from.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    PRODUCES: ClassVar[Kind] = "preferences"
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs", "seed"})
+
+    def __init__(self, *, data: DataSource, inputs: Mapping[str, str] | None = None, seed: int = 0) -> None:
+        super().__init__(inputs, seed)
+        self.data = data
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """Write `preferences.jsonl`; returns how many pairs there are and how long their answers are."""
+        pairs = [(split, pair) for split in get_args(Split) for pair in self.data.comparisons(split)]
+        preferences.write(context.folder, (preferences.row(p, split, source=p.source) for split, p in pairs))
+        held_out = [pair for split, pair in pairs if split == "validation"]
+        context.tracker.table("preferences", compared_texts(held_out or [pair for _, pair in pairs]))
+        longer = [float(len(p.chosen) > len(p.rejected)) + 0.5 * (len(p.chosen) == len(p.rejected)) for _, p in pairs]
+        return {
+            "pairs": float(len(pairs)),
+            "validation_pairs": float(sum(split == "validation" for split, _ in pairs)),
+            "chosen_characters": sum(len(p.chosen) for _, p in pairs) / max(1, len(pairs)),
+            "rejected_characters": sum(len(p.rejected) for _, p in pairs) / max(1, len(pairs)),
+            "chosen_longer": sum(longer) / max(1, len(pairs)),
+        }

@@ -1,0 +1,151 @@
+"""Label: sample two answers to each prompt from a policy, and let somebody prefer one.
+
+Judgements are numbered over the whole stage; who judges, in what order the two answers are shown and how the choice
+falls are functions of that number and of the texts, so that labels do not depend on batch size or process.
+"""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, ClassVar
+
+from alignlab.artifact import Artifact, Kind
+from alignlab.data import preferences
+from alignlab.data.records import Comparison, Prompt
+from alignlab.data.source import DataSource, Split
+from alignlab.errors import DataError
+from alignlab.policy import Policy, Sampling, fitting, generate
+from alignlab.reward import Choice, Pair, Preference, RewardSource
+from alignlab.seed import fold_in
+from alignlab.stage import Stage, StageContext
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+TABLE_ROWS = 16
+"""Preferences in the table that goes to the tracker."""
+
+
+class Label(Stage):
+    """Makes preferences: two sampled answers to a prompt, of which one was preferred.
+
+    Prompts come round in a shuffled order until there are enough pairs; those of the validation split are the data
+    source's validation prompts, so no prompt is in both. Two identical answers are skipped and counted.
+
+    Args:
+        data: gives the prompts.
+        preference: judges.
+        sampling: how the policy answers.
+        pairs: pairs sampled for training; fewer are left when answers are identical.
+        validation_pairs: pairs sampled for validation.
+        reference: what is measured against (the raters' true taste, where they are simulated); may be left out.
+        inputs: `policy`, whose answers are judged.
+        seed: of sampling, of the prompts' order and of the order in which answers are shown.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
+    PRODUCES: ClassVar[Kind] = "preferences"
+
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        preference: Preference,
+        sampling: Sampling,
+        pairs: int = 4000,
+        validation_pairs: int = 400,
+        reference: RewardSource | None = None,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(inputs, seed)
+        for name, value in (("pairs", pairs), ("validation_pairs", validation_pairs)):
+            if value < 1:
+                raise ValueError(f"Label: {name} must be >= 1, got {value}")
+        self.data = data
+        self.preference = preference
+        self.sampling = sampling
+        self.pairs = pairs
+        self.validation_pairs = validation_pairs
+        self.reference = reference
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """Sample, judge, write `preferences.jsonl`."""
+        policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
+        prompts = self._prompts(policy, context)
+        pairs = self._sample(policy, prompts, context)
+        different = [i for i, pair in enumerate(pairs) if pair.first != pair.second]
+        judged = [pairs[i] for i in different]
+        if not judged:
+            raise DataError(
+                f"{context.name}: all {len(pairs)} pairs of answers are identical, so there is nothing to prefer; "
+                f"raise sampling.temperature"
+            )
+        choices = self.preference.compare(judged, different)
+        rows = [self._row(i, p, c) for i, p, c in zip(different, judged, choices, strict=True)]
+        preferences.write(context.folder, rows)
+        context.tracker.say(f"{len(rows)} preferences; {len(pairs) - len(rows)} pairs of identical answers skipped")
+        shown = zip(rows[:TABLE_ROWS], judged, strict=False)
+        context.tracker.table("preferences", [{**row, "prompt": pair.prompt.text} for row, pair in shown])
+        return {**self._metrics(rows, len(pairs)), **self._agreement(judged, choices)}
+
+    # ---- sampling -------------------------------------------------------------------------------------------------
+    def _prompts(self, policy: Policy, context: StageContext) -> list[Prompt]:
+        """The prompt of each pair: first those for training, then those for validation."""
+        chosen: list[Prompt] = []
+        skip = self.data.on_bad_record == "skip"
+        for split, count in zip(SPLITS, (self.pairs, self.validation_pairs), strict=True):
+            prompts = fitting(policy, self.data.prompts(split), skip, context.tracker.say)
+            if not prompts:
+                raise DataError(f"Label: {type(self.data).__name__} has no {split} prompts")
+            Random(f"label:{self.seed}:{split}").shuffle(prompts)
+            chosen += [prompts[i % len(prompts)] for i in range(count)]
+        return chosen
+
+    def _sample(self, policy: Policy, prompts: Sequence[Prompt], context: StageContext) -> list[Pair]:
+        twice = [p for p in prompts for _ in range(2)]
+
+        def progress(done: int, total: int) -> None:
+            context.tracker.progress(done // 2, total // 2, {})
+
+        samples = generate(policy, twice, self.sampling, fold_in(self.seed, 1), progress=progress)
+        texts = [s.text for s in samples]
+        # The two are drawn alike, so the order in which they are shown is random as it is.
+        return [Pair(p, texts[2 * i], texts[2 * i + 1]) for i, p in enumerate(prompts)]
+
+    # ---- what is written and measured -----------------------------------------------------------------------------
+    def _row(self, index: int, pair: Pair, choice: Choice) -> dict[str, Any]:
+        answers = (pair.first, pair.second) if choice.first else (pair.second, pair.first)
+        return preferences.row(
+            Comparison(pair.prompt, *answers),
+            "train" if index < self.pairs else "validation",
+            index=index,
+            rater=choice.rater,
+            probability=choice.probability,
+            first_preferred=choice.first,
+        )
+
+    def _metrics(self, rows: Sequence[Mapping[str, Any]], sampled: int) -> dict[str, float]:
+        counts = {f"{split}_pairs": float(sum(r["split"] == split for r in rows)) for split in SPLITS}
+        return {
+            **counts,
+            "identical": 1 - len(rows) / sampled,
+            "first_preferred": _mean([r["first_preferred"] for r in rows]),
+            "chosen_length": _mean([len(r["chosen"].split()) for r in rows]),
+            "rejected_length": _mean([len(r["rejected"].split()) for r in rows]),
+            # Upper bound for any reward model: asked again, the raters would sometimes choose differently.
+            "accuracy_ceiling": _mean([max(r["probability"], 1 - r["probability"]) for r in rows]),
+        }
+
+    def _agreement(self, pairs: Sequence[Pair], choices: Sequence[Choice]) -> dict[str, float]:
+        """How often the choice is the reference's, among pairs between which the reference sees a difference."""
+        if self.reference is None:
+            return {}
+        prompts = [p.prompt for p in pairs]
+        gap = self.reference.score(prompts, [p.first for p in pairs]) - self.reference.score(
+            prompts, [p.second for p in pairs]
+        )
+        agrees = [(g > 0) == c.first for g, c in zip(gap.tolist(), choices, strict=True) if g != 0]
+        return {"agreement_with_reference": _mean(agrees)} if agrees else {}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,77 @@
+"""`curves.jsonl`: one JSON object a logged step, in the order of the steps."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from alignlab.artifact import CURVES
+from alignlab.stage import NullTracker
+
+
+class Curves(NullTracker):
+    """Writes what is logged; what is logged for one step becomes one line.
+
+    A resumed stage logs again from the step of its checkpoint: with a `work` folder, lines before it are kept and
+    the rest is written anew, so the file reads as if nothing had happened.
+
+    Args:
+        folder: the artifact being written.
+        work: a folder that outlives a crash, or None.
+    """
+
+    def __init__(self, folder: Path, work: Path | None = None) -> None:
+        self._published = folder / CURVES
+        self._path = (work or folder) / CURVES
+        self._stream: IO[str] | None = None
+        self._step = 0
+        self._line: dict[str, float | None] = {}
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add to the line of a step. What is not a finite number becomes null, a gap in the curve."""
+        if self._stream is None:
+            self._stream = self._start(step)
+        if step != self._step:
+            self._write()
+        self._step = step
+        numbers = {name: float(value) for name, value in metrics.items()}
+        self._line.update({name: value if math.isfinite(value) else None for name, value in numbers.items()})
+
+    def close(self) -> None:
+        """Write the last line and copy the file into the artifact, also where a spawned process has written it."""
+        if self._stream is not None:
+            self._write()
+            self._stream.close()
+            self._stream = None
+        if self._path != self._published and self._path.is_file():
+            shutil.copyfile(self._path, self._published)
+
+    def lines(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Step and numbers of every line that was written."""
+        for text in _complete_lines(self._path):
+            line = json.loads(text)
+            step = line.pop("step")
+            yield step, {name: value for name, value in line.items() if value is not None}
+
+    def __reduce__(self) -> tuple[type["Curves"], tuple[Path, Path]]:
+        return Curves, (self._published.parent, self._path.parent)  # a spawned process opens the file anew
+
+    def _start(self, step: int) -> IO[str]:
+        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] < step]
+        stream = self._path.open("w", encoding="utf-8", buffering=1)  # a line at a time: a crash loses at most one
+        stream.writelines(kept)
+        return stream
+
+    def _write(self) -> None:
+        if self._line and self._stream is not None:
+            self._stream.write(json.dumps({"step": self._step, **self._line}) + "\n")
+            self._line = {}
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines of a file that a crash may have cut short."""
+    if not path.is_file():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
