@@ -19,7 +19,7 @@ from alignlab.batch import Batch, RolloutBatch
 class Advantage(abc.ABC):
     """Fills in `advantage` (and `returns`, where there is a critic) of a rollout buffer.
 
-    `reads` names the extras of the buffer that it uses (`reward`, `finished` per sequence; `old_logp`,
+    `reads` names the extras of the buffer that it uses (`reward`, `finished`, `group` per sequence; `old_logp`,
     `reference_logp`, `old_value` per token), so that a stage computes no others. `VERSION` is part of a stage's
     fingerprint.
     """
@@ -30,6 +30,26 @@ class Advantage(abc.ABC):
     @abc.abstractmethod
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         """The same buffer with the extra `advantage`, 0 outside the response mask."""
+
+
+def credited(advantage: Advantage, rollouts: RolloutBatch) -> RolloutBatch:
+    """The buffer with its advantages, checked where they are asked for.
+
+    Raises:
+        ValueError: the result is not a rollout batch of the same tokens with a finite `advantage` per token.
+    """
+    name = type(advantage).__name__
+    found: object = advantage(rollouts)
+    if not isinstance(found, RolloutBatch):
+        raise ValueError(f"{name}: must return the rollout batch with its advantages, got a {type(found).__name__}")
+    if found.num_tokens != rollouts.num_tokens or "advantage" not in found.per_token:
+        raise ValueError(
+            f"{name}: must return the same tokens with the extra `advantage`: rollouts.with_tokens(advantage=...)"
+        )
+    counted = found.advantage[found.response_mask]
+    if not bool(torch.isfinite(counted).all()):
+        raise ValueError(f"{name}: {int((~torch.isfinite(counted)).sum())} of its advantages are not finite numbers")
+    return found
 
 
 def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "T"]:
