@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignlab import batch as kinds
 from alignlab import distributed
+from alignlab.advantage import without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
 from alignlab.policy import Policy, Sample, Sampling, generate
@@ -105,10 +106,19 @@ def from_state(state: Mapping[str, Any]) -> Batch:
 
 
 def summary(rollouts: RolloutBatch) -> dict[str, float]:
-    """Reward, KL to the reference in nats (the k1 estimate, summed over an answer), tokens and finished share."""
+    """Means over the answers of a buffer.
+
+    Returns:
+        `reward`; `kl` to the reference in nats (the k1 estimate, summed over an answer), where it is known;
+        `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`, the share whose
+        group has equal rewards, where groups have several answers.
+    """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
     if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
         means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    if rollouts.num_sequences > int(rollouts.group.unique().numel()):  # several answers to one prompt
+        equal = without_signal(rollouts.sequence("reward"), rollouts.group)
+        means["without_signal"] = equal.float()
     return {k: float(v.double().mean()) for k, v in {"reward": rollouts.sequence("reward"), **means}.items()}
 
 
