@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignlab.batch import LabelledBatch, PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
+from alignlab.data.mismatched import answers_to_other_prompts
 from alignlab.data.records import Comparison, Document, Example, Labelled
 from alignlab.errors import ConfigError, DataError
 from alignlab.seed import fold_in
@@ -154,12 +155,14 @@ def labelled_rows(
     """Labelled answers, the answer and its stop token scored.
 
     Args:
-        mismatched: also pair each prompt with the answer to the next different one, as KTO's baseline asks for.
+        mismatched: also pair each prompt with an answer to another one, as KTO's baseline asks for: the next one in
+            the data with the same label, so that both labels occur among them as often as among the answers.
 
     Raises:
         DataError: `mismatched` is asked for and all answers are to one prompt.
     """
-    others: list[str | None] = list(_answers_to_others(labelled)) if mismatched else [None] * len(labelled)
+    others: list[str | None] = list(answers_to_other_prompts(labelled)) if mismatched else [None] * len(labelled)
+    uncounted = Truncation(truncation.max_length)  # what is said of the data is about its own answers
 
     def encode(item: tuple[Labelled, str | None], name: str) -> LabelledRow:
         record, other = item
@@ -167,25 +170,10 @@ def labelled_rows(
         if other is None:
             return LabelledRow(answer, record.good)
         row = Row(*encode_answer(tokenizer, record.prompt, other), f"{name} (with the answer to another prompt)")
-        return LabelledRow(answer, record.good, truncation.fit(row))
+        return LabelledRow(answer, record.good, uncounted.fit(row))
 
     items = list(zip(labelled, others, strict=True))
     return _all(items, encode, "labelled answer", truncation, skip, source=lambda item: item[0].source)
-
-
-def _answers_to_others(labelled: Sequence[Labelled]) -> list[str]:
-    """For each record, the answer of the next one (in a circle) that has another prompt."""
-    found: list[str] = []
-    for i, record in enumerate(labelled):
-        later = (labelled[(i + j) % len(labelled)] for j in range(1, len(labelled)))
-        other = next((r.answer for r in later if r.prompt != record.prompt), None)
-        if other is None:
-            raise DataError(
-                "all labelled answers are to one prompt, so there is no answer to another one to take a baseline from; "
-                "add other prompts, or choose an objective without a baseline"
-            )
-        found.append(other)
-    return found
 
 
 def labelled_batch(rows: Sequence[LabelledRow]) -> LabelledBatch:
