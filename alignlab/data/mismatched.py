@@ -6,24 +6,28 @@ from alignlab.data.records import Labelled
 from alignlab.errors import DataError
 
 
-def answers_to_other_prompts(labelled: Sequence[Labelled]) -> list[str]:
+def answers_to_other_prompts(labelled: Sequence[Labelled], more: Sequence[Labelled] = ()) -> list[str]:
     """For each record, the answer of the next one with another prompt; of the same label where there is one.
 
     The last record is followed by the first. Because labels are kept, both occur as often as in the data: in pairs,
     which list the chosen answer first, the next different prompt alone would give chosen answers only.
 
+    Args:
+        labelled: the records.
+        more: where all records have the same prompt, the first different one of these serves.
+
     Raises:
-        DataError: all records have the same prompt.
+        DataError: there is no other prompt.
     """
-    good, bad = (
-        _next_with_another_prompt([r if r.good == label else None for r in labelled]) for label in (True, False)
-    )
-    any_label = _next_with_another_prompt(labelled)
+    good = _next_with_another_prompt([r if r.good else None for r in labelled])
+    bad = _next_with_another_prompt([None if r.good else r for r in labelled])
+    spare = next((r for r in more if r.prompt != labelled[0].prompt), None)
+    any_label = [found or spare for found in _next_with_another_prompt(labelled)]
     found = [(good if r.good else bad)[i] or any_label[i] for i, r in enumerate(labelled)]
     if None in found:
         raise DataError(
-            "all labelled answers are to one prompt, so there is no answer to another one to take a baseline from; "
-            "add other prompts, or choose an objective without a baseline"
+            f"all {len(labelled)} labelled answers are to one prompt, so there is no answer to another one to take a "
+            f"baseline from; add other prompts, or choose an objective without a baseline"
         )
     return [r.answer for r in found if r is not None]
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from alignlab.batch import LabelledBatch, PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
-from alignlab.data.mismatched import answers_to_other_prompts
 from alignlab.data.records import Comparison, Document, Example, Labelled
 from alignlab.errors import ConfigError, DataError
 from alignlab.seed import fold_in
@@ -150,19 +149,15 @@ def labelled_rows(
     labelled: Sequence[Labelled],
     truncation: Truncation,
     skip: bool = False,
-    mismatched: bool = False,
+    others: Sequence[str] | None = None,
 ) -> list[LabelledRow]:
     """Labelled answers, the answer and its stop token scored.
 
     Args:
-        mismatched: also pair each prompt with an answer to another one, as KTO's baseline asks for: the next one in
-            the data with the same label, so that both labels occur among them as often as among the answers.
-
-    Raises:
-        DataError: `mismatched` is asked for and all answers are to one prompt.
+        others: an answer to another prompt for each record, see `answers_to_other_prompts`; each record's prompt is
+            paired with it too, as KTO's baseline asks for.
     """
-    others: list[str | None] = list(answers_to_other_prompts(labelled)) if mismatched else [None] * len(labelled)
-    uncounted = Truncation(truncation.max_length)  # what is said of the data is about its own answers
+    uncounted = Truncation(truncation.max_length)  # what is reported of the data is about its own answers
 
     def encode(item: tuple[Labelled, str | None], name: str) -> LabelledRow:
         record, other = item
@@ -172,7 +167,7 @@ def labelled_rows(
         row = Row(*encode_answer(tokenizer, record.prompt, other), f"{name} (with the answer to another prompt)")
         return LabelledRow(answer, record.good, uncounted.fit(row))
 
-    items = list(zip(labelled, others, strict=True))
+    items = list(zip(labelled, [None] * len(labelled) if others is None else others, strict=True))
     return _all(items, encode, "labelled answer", truncation, skip, source=lambda item: item[0].source)
 
 

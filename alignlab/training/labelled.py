@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import LabelledBatch
 from alignlab.data import preferences
+from alignlab.data.mismatched import answers_to_other_prompts
 from alignlab.data.records import Example, Labelled
 from alignlab.data.rows import (
     LabelledRow,
@@ -80,8 +81,9 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
         """Every answer, tokenised with its prompt."""
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = self._labelled("validation", inputs)
-        train = self._tokenised(self._labelled("train", inputs), truncation)
-        held_out = self._tokenised(self.held_out, truncation) if self.held_out else []
+        learnt = self._labelled("train", inputs)
+        train = self._tokenised(learnt, truncation)
+        held_out = self._tokenised(self.held_out, truncation, learnt) if self.held_out else []
         context.tracker.say(f"{len(train)} labelled answers to learn from, {len(held_out)} held out")
         if cut := truncation.describe("labelled answers"):
             context.tracker.say(cut)
@@ -95,10 +97,12 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
         sides = ((p, side) for p in pairs for side in ("chosen", "rejected"))
         return [Labelled(p.prompt, getattr(p, side), side == "chosen", f"{p.source} ({side})") for p, side in sides]
 
-    def _tokenised(self, labelled: Sequence[Labelled], truncation: Truncation) -> list[LabelledRow]:
-        mismatched = "mismatched" in self.objective.reads
-        skip = self.on_bad_record == "skip"
-        return labelled_rows(self.policy.tokenizer, labelled, truncation, skip, mismatched)
+    def _tokenised(
+        self, labelled: Sequence[Labelled], truncation: Truncation, more: Sequence[Labelled] = ()
+    ) -> list[LabelledRow]:
+        read = "mismatched" in self.objective.reads
+        others = answers_to_other_prompts(labelled, more) if read else None
+        return labelled_rows(self.policy.tokenizer, labelled, truncation, self.on_bad_record == "skip", others)
 
     def batch_of(self, units: Sequence[LabelledRow]) -> LabelledBatch:
         """Each labelled answer, followed by the answer to another prompt where there is one."""
