@@ -15,6 +15,10 @@ class Schedule(abc.ABC):
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) of `steps`, over the peak."""
 
+    def warning(self, steps: int) -> str:
+        """What is odd about this schedule for a run of so many steps, in a sentence; empty where nothing is."""
+        return ""
+
 
 @dataclass(frozen=True)
 class _WarmedUp(Schedule):
@@ -35,6 +39,15 @@ class _WarmedUp(Schedule):
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         return self.after_warmup(min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps)))
+
+    def warning(self, steps: int) -> str:
+        """The peak is never reached where warm-up is longer than the run."""
+        if self.warmup_steps <= steps:
+            return ""
+        return (
+            f"the learning rate never reaches its peak: optimizer.schedule.warmup_steps is {self.warmup_steps} and the "
+            f"run has {steps} steps, so it ends at {steps / self.warmup_steps:.0%} of it"
+        )
 
     @abc.abstractmethod
     def after_warmup(self, done: float) -> float:
