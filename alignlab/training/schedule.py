@@ -38,7 +38,8 @@ class _WarmedUp(Schedule):
         """Learning rate of optimizer step `step` (from 0) of `steps`, over the peak."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        return self.after_warmup(min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps)))
+        # The first step after warm-up has the peak rate, the last step of the run the final one.
+        return self.after_warmup(min(1.0, (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps)))
 
     def warning(self, steps: int) -> str:
         """The peak is never reached where warm-up is longer than the run."""
@@ -59,7 +60,7 @@ class _Decay(_WarmedUp):
     """Linear warm-up, then decay to a final rate.
 
     Args:
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
     """
 
     final_ratio: float = 0.1
@@ -86,12 +87,12 @@ class Cosine(_Decay):
 
     Args:
         warmup_steps: optimizer steps of linear warm-up.
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
 
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def shape(self, done: float) -> float:
         """Half a cosine wave."""
@@ -104,10 +105,10 @@ class Linear(_Decay):
 
     Args:
         warmup_steps: optimizer steps of linear warm-up.
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def shape(self, done: float) -> float:
         """A straight line."""
