@@ -134,7 +134,7 @@ def test_a_broken_array_names_its_line_even_when_skipping(tmp_path: Path) -> Non
 
 def test_a_bad_element_of_an_array_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[\n  {"text": "x\\ny"},\n\n  {"text": 3}, 5]')
-    with pytest.raises(DataError, match=r"a\.json:4: field 'text' must be text, found a number: 3"):
+    with pytest.raises(DataError, match=r"a\.json:4, record 2: field 'text' must be text, found a number: 3"):
         read(files("corpus", str(tmp_path / "a.json")))
     source = files("corpus", str(tmp_path / "a.json"), skip=True)
     assert [d.text for d in read(source)] == ["x\ny"]

@@ -196,7 +196,7 @@ def _without_system(prompt: Prompt) -> Conversation:
 
 # ---- what is one prompt ----------------------------------------------------------------------------------------------
 def prompt_key(prompt: Prompt) -> str:
-    """What makes two prompts one and the same to a split: their first user's message, as `text_key` reads it.
+    """Identity of a prompt for a split: its first user's message, as `text_key` reads it.
 
     Neither the system message nor later turns count, so that a question under two system messages, and all turns of a
     conversation, are in one part.

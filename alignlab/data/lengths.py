@@ -1,6 +1,6 @@
 """Lengths: whether records fit, for all stages that share a tokenizer, before the first of them trains.
 
-The third question of `alignlab.data.preflight`. It is asked by whoever makes or loads the tokenizer.
+The third question of `alignlab.data.preflight`, for the stage that makes or loads the tokenizer to ask.
 """
 
 from collections.abc import Sequence

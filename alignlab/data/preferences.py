@@ -4,7 +4,7 @@ A line of `preferences.jsonl` holds `prompt` (a list of messages), `chosen`, `re
 any, `facts` of the prompt and `notes` on the judgement (`Comparison.notes`: in them `probability` is that the *chosen*
 answer is chosen); and whatever the stage logs with it (`source`, `index`, `rater`, ...).
 
-Label logs each judgement as it was made: `first_preferred`, and beside it `probability`, which is that the answer shown
+Label logs each judgement as it was made: `first_preferred`, and with it `probability`, which is that the answer shown
 *first* is preferred. Both are kept in the file as they are; in memory there is only the probability of the chosen one.
 """
 

@@ -97,8 +97,8 @@ class Comparison:
         chosen: the preferred answer.
         rejected: the other one.
         source: where the pair came from, for messages.
-        notes: what is known of the judgement, by name: `margin` (chosen minus rejected, in the units of whoever
-            scored them), `agreement` (share of the judges who prefer the chosen answer, 0 to 1) and `probability`
+        notes: what is known of the judgement, by name: `margin` (chosen minus rejected, in units of the scores
+            given), `agreement` (share of the judges who prefer the chosen answer, 0 to 1) and `probability`
             (that the *chosen* answer is chosen, 0 to 1; below 0.5 where the less likely choice was made).
     """
 
@@ -111,7 +111,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A single answer that somebody called good or bad."""
+    """A single answer that was called good or bad."""
 
     prompt: Prompt
     answer: str

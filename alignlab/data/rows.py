@@ -185,7 +185,7 @@ def portions(items: Sequence[R], size: int) -> list[Sequence[R]]:
 
 
 def order_at(step: int, size: int, batch_size: int, seed: int) -> list[int]:
-    """Which of `size` records make up optimizer step `step`: shuffled anew each epoch, none twice in an epoch."""
+    """Indices of the records of optimizer step `step`, of `size`: shuffled again each epoch, none twice in an epoch."""
     if size <= 0 or batch_size <= 0:
         raise ValueError(f"order_at: size and batch_size must be > 0, got {size} and {batch_size}")
     picked: list[int] = []

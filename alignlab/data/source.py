@@ -37,7 +37,7 @@ class DataSource(abc.ABC):
 
     VERSION: ClassVar[str]
     on_bad_record: Literal["stop", "skip"] = "stop"
-    """What happens to a record that cannot be used: an error that names it, or it is left out and counted."""
+    """Treatment of records that cannot be used: an error that names them, or they are left out and counted."""
 
     def documents(self, split: Split) -> Sequence[Document]:
         """Plain texts for pretraining."""

@@ -63,7 +63,7 @@ class Fields:
         return self.checked(name, lambda: conversations.text(value))
 
     def said(self, name: str) -> str:
-        """What somebody said; the cell of a table must not be a list of messages that was written into it."""
+        """A turn's text; the cell of a table must not be a list of messages that was written into it."""
         text = self.text(name)
         if self._table and self.checked(name, lambda: cells.messages_in(text, strict=True)) is not None:
             raise self._bad(
@@ -94,7 +94,7 @@ class Fields:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def notes(self) -> dict[str, float]:
-        """What the record's columns tell of a judgement: margin, agreement, probability."""
+        """Numbers on a judgement in the record's columns: margin, agreement, probability."""
         try:
             return judgement.notes(self._values)
         except ValueError as error:
@@ -166,7 +166,7 @@ class Fields:
         return asked, better, worse
 
     def checked(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns; its `ValueError` becomes a complaint about the field `name`."""
+        """The result of `make`; its `ValueError` becomes a complaint about the field `name`."""
         try:
             return make()
         except ValueError as error:

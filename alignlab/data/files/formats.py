@@ -123,7 +123,7 @@ SHAPES: Mapping[Role, tuple[Shape, ...]] = {
     "preferences": _PREFERENCES,
     "labelled": _LABELLED,
 }
-"""What each role accepts. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
+"""Shapes of each role. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
 
 
 def named(role: Role, name: str) -> Shape:

@@ -1,11 +1,12 @@
 """JSON in the layouts in which records are published.
 
-One object per line; an array; one object that holds the array beside other keys; a single record, or several one after
+One object per line; an array; one object that holds the array among other keys; a single record, or several one after
 another, spread over lines. The layout is told by the content: `.json` and `.jsonl` are used for all of them.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -81,11 +82,19 @@ def _whole(lines: list[tuple[int, str]], name: str, is_record: IsRecord) -> Iter
         yield from _by_line(lines, name)
         return
     if len(values) > 1:
-        yield from (of_value(value, f"{name}:{line}") for line, value in values)
+        yield from _placed(values, name)
     elif isinstance(values[0][1], list):
-        yield from (of_value(value, f"{name}:{line}") for line, value in _elements(text, text.index("[") + 1))
+        yield from _placed(_elements(text, text.index("[") + 1), name)
     else:
         yield from _single(values[0], text, name, is_record)
+
+
+def _placed(values: Iterable[Placed], name: str) -> Iterator[Raw]:
+    """The records by their lines, and by their number too where a line holds several."""
+    found = list(values)
+    on_line = Counter(line for line, _ in found)
+    for number, (line, value) in enumerate(found, start=1):
+        yield of_value(value, f"{name}:{line}" if on_line[line] == 1 else f"{name}:{line}, record {number}")
 
 
 def _joined(lines: list[tuple[int, str]]) -> str:
@@ -106,8 +115,7 @@ def _single(placed: Placed, text: str, name: str, is_record: IsRecord) -> Iterat
         return
     others = ", ".join(k for k in value if k != key)
     note = f"the records are those of its key {key!r}" + (f", keys not used: {others}" if others else "")
-    for number, element in _elements(text, _start_of(text, key) + 1):
-        yield replace(of_value(element, f"{name}:{number}"), note=note)
+    yield from (replace(raw, note=note) for raw in _placed(_elements(text, _start_of(text, key) + 1), name))
 
 
 def _key_of_records(value: Any, name: str, is_record: IsRecord) -> str | None:

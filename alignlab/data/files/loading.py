@@ -35,7 +35,7 @@ class Loaded(Generic[R]):
     facts: frozenset[str] = frozenset()
 
     def keys(self, split: str) -> dict[str, str]:
-        """What the split goes by, of each record of one part, and where the first such record stands."""
+        """Split key of each record of one part, and the place of the first record with it."""
         found: dict[str, str] = {}
         for record in self.train if split == "train" else self.validation:
             found.setdefault(split_key(record), record.source)  # type: ignore[arg-type, attr-defined]  # R is a Record
@@ -44,7 +44,7 @@ class Loaded(Generic[R]):
 
 @dataclass
 class _Tally:
-    """What was met on the way."""
+    """Records and complaints so far."""
 
     records: list[Record] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
@@ -177,7 +177,7 @@ class Loader:
 
 
 def split_key(record: Record) -> str:
-    """What the split goes by: a document's text, or the prompt that is answered."""
+    """Key that decides a record's part: that of a document's text, or of the prompt that is answered."""
     return text_key(record.text) if isinstance(record, Document) else prompt_key(record.prompt)
 
 

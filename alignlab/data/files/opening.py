@@ -35,7 +35,7 @@ _PAGES = (b"<!doctype", b"<html")
 
 
 def suffix(path: Path) -> str:
-    """What kind of file the name says it is, compression left out.
+    """Kind of file by its name, compression left out.
 
     Raises:
         DataError: it is none of those that are read.

@@ -1,4 +1,4 @@
-"""Files: an experiment's records out of somebody's own files.
+"""Files: an experiment's records out of a user's own files.
 
 Nothing is read when a `Files` is made, except that each file must be there; a role is read when a stage first asks
 for it, and kept. The split that a record belongs to follows from a hash of its prompt (or text) alone
@@ -153,7 +153,7 @@ class Files(DataSource):
         return total.hexdigest()
 
     def notes(self) -> Sequence[str]:
-        """What was taken for what, and how much of it, for each role read so far."""
+        """Shape and number of the records of each role read so far, and what was left out."""
         return [note for loaded in self._loaded.values() for note in loaded.notes]
 
     # ---- before anything runs ----------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Files(DataSource):
         return self._loaded[role].train if split == "train" else self._loaded[role].validation
 
     def _check_unchanged(self, paths: Sequence[Path]) -> None:
-        """A file is read long after its digest went into a fingerprint; in between somebody may have written to it."""
+        """A file is read long after its digest went into a fingerprint; in between it may have been written to."""
         for path in paths:
             if path in self._digests and digest_of_file(path) != self._digests[path]:
                 raise DataError(f"{path} has changed since this run began; start it again, once the file is finished")
