@@ -225,5 +225,11 @@ def test_a_system_column_is_read_with_every_shape_that_has_a_prompt(tmp_path: Pa
         file = lines(tmp_path / f"{number}.jsonl", {**row, "system": "Be short."})
         assert [e.prompt for e in instructions(file)] == [expected], row
     own = {"messages": [{"role": "system", "content": "Be long."}, USER, GOOD], "system": "Be short."}
-    with pytest.raises(DataError, match="hold different system messages"):
+    with pytest.raises(DataError, match=r"own\.jsonl:1: the column system and the conversation hold different system"):
         instructions(lines(tmp_path / "own.jsonl", own))
+    asked = {
+        "prompt": [own["messages"][0], USER],
+        "completion": [{"role": "system", "content": "Be kind."}, USER, GOOD],
+    }
+    with pytest.raises(DataError, match="another system message than the record's prompt"):
+        instructions(lines(tmp_path / "asked.jsonl", asked))

@@ -39,6 +39,8 @@ LAYOUTS = {
     "objects over lines, one after another": "\n".join(json.dumps(r, indent=2) for r in ROWS),
     "an object that holds them": json.dumps({"version": "1.0", "data": ROWS}),
     "an object that holds them, over lines": json.dumps({"data": ROWS, "version": "1.0"}, indent=2),
+    "an object by which each has a name": json.dumps({"first": ROWS[0], "second": ROWS[1]}, indent=1),
+    "one of several lists": json.dumps({"data": ROWS, "features": [{"name": "instruction"}]}),
     "the key twice": '{"data": [{"a": 1}], "data": ' + json.dumps(ROWS) + "}",
 }
 

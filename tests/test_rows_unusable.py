@@ -100,6 +100,17 @@ def test_pairs_that_are_the_same_once_cut_are_left_out_and_pairs_are_counted() -
         comparison_rows(WORD, same, Truncation(10))
 
 
+def test_numbers_on_a_record_stay_with_its_rows_whatever_is_left_out() -> None:
+    pairs = [
+        Comparison(p.prompt, p.chosen, p.rejected, p.source, {"margin": float(i)})
+        for i, p in enumerate([pair("dog", "dog", 1), pair("dog", LONG, 2), pair("mat", "cat", 3)])
+    ]
+    rows = comparison_rows(WORD, pairs, Truncation(10))
+    assert [[row.notes for row in both] for both in rows] == [[{"margin": 1.0}] * 2, [{"margin": 2.0}] * 2]
+    scored = Example(Prompt.user("the cat"), LONG, scores={"reward": 0.5})
+    assert example_rows(WORD, [scored], Truncation(10))[0].notes == {"reward": 0.5}
+
+
 def test_pairs_that_the_tokenizer_cannot_tell_apart_are_left_out_too() -> None:
     """Every unknown word of a tokenizer of words is the same token."""
     truncation = Truncation(64)

@@ -185,9 +185,10 @@ def replied(prompt: Prompt, conversation: Conversation) -> tuple[Prompt, str]:
         raise ValueError(
             "its conversation does not begin with the record's prompt; drop the prompt, or correct one of the two"
         )
-    own = any(m.role == "system" for m in whole.messages)
-    system = [m for m in prompt.messages if m.role == "system" and not own]
-    return Prompt((*system, *whole.messages)), answer
+    own, system = ([m for m in p.messages if m.role == "system"] for p in (whole, prompt))
+    if own and system and own != system:
+        raise ValueError("its conversation has another system message than the record's prompt; keep one of the two")
+    return Prompt((*(() if own else system), *whole.messages)), answer
 
 
 def _without_system(prompt: Prompt) -> Conversation:

@@ -138,7 +138,7 @@ def example_encoder(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) 
     quiet(tokenizer)
 
     def encode(example: Example, name: str) -> Row:
-        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name))
+        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name, example.scores))
 
     return encode
 
@@ -151,7 +151,9 @@ def comparison_encoder(
 
     def encode(pair: Comparison, name: str) -> tuple[Row, Row] | None:
         answers = (("chosen", pair.chosen), ("rejected", pair.rejected))
-        whole = [Row(*encode_answer(tokenizer, pair.prompt, text), f"{name} ({side})") for side, text in answers]
+        whole = [
+            Row(*encode_answer(tokenizer, pair.prompt, text), f"{name} ({side})", pair.notes) for side, text in answers
+        ]
         before = truncation.cut
         chosen, rejected = truncation.fit_all(whole)
         if list(chosen.tokens) != list(rejected.tokens):

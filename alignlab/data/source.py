@@ -81,10 +81,10 @@ class DataSource(abc.ABC):
         Every problem is in the list, so that one run finds them all. A source that knows more of its records than what
         each method gives (which prompt is in which part) adds to it.
         """
-        found = [line for need in dict.fromkeys(needs) for line in self._check(need)]
+        found = [line for need in dict.fromkeys(needs) for line in self._problems_of(need)]
         return list(dict.fromkeys(found))
 
-    def _check(self, need: Need) -> list[str]:
+    def _problems_of(self, need: Need) -> list[str]:
         read: Any = getattr(self, need.records)
         try:
             train, validation = read("train"), read("validation")

@@ -1,7 +1,7 @@
 """Truncation: sequences cut to a length, and an account of what was cut and of what could not be used."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 from alignlab.data.problems import Problems, fact_of
@@ -21,11 +21,19 @@ Encode: TypeAlias = Callable[[T, str], R | None]
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenised sequence; `name` says which record it was."""
+    """One tokenised sequence.
+
+    Args:
+        tokens: token ids.
+        mask: whether each token is scored.
+        name: the record's, for messages.
+        notes: numbers on the record: `Comparison.notes` (in both rows of a pair), `Example.scores`.
+    """
 
     tokens: Sequence[int]
     mask: Sequence[bool]
     name: str = ""
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Truncation:
         return found
 
     def _short(self, row: Row) -> Row:
-        return Row(row.tokens[: self.max_length], row.mask[: self.max_length], row.name)
+        return replace(row, tokens=row.tokens[: self.max_length], mask=row.mask[: self.max_length])
 
     def _cut_away(self, row: Row) -> str:
         if not any(row.mask):

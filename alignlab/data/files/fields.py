@@ -153,6 +153,7 @@ class Fields:
             if (found := cells.messages_in(text)) is not None:
                 reply = conversations.replied(prompt, conversations.of_messages(found))
                 self._remark_parsed(name)
+                self._conversation(name, found)  # names keys that are not used
                 return reply
             if conversations.is_transcript(text):
                 return conversations.replied(prompt, conversations.of_transcript(text))
@@ -169,6 +170,8 @@ class Fields:
         """The result of `make`; its `ValueError` becomes a complaint about the field `name`."""
         try:
             return make()
+        except BadRecordError:
+            raise
         except ValueError as error:
             raise self._bad(f"field {name!r}: {error}") from error
 

@@ -109,6 +109,10 @@ def _joined(lines: list[tuple[int, str]]) -> str:
 def _single(placed: Placed, text: str, name: str, is_record: IsRecord) -> Iterator[Raw]:
     """The only value of a file: a record, or what holds the records."""
     line, value = placed
+    if isinstance(value, dict) and value and all(isinstance(v, dict) and is_record(v) for v in value.values()):
+        note = "the records are the values of its keys"
+        yield from (Raw(f"{name}, key {key!r}", record, note=note) for key, record in value.items())
+        return
     key = _key_of_records(value, name, is_record)
     if key is None:
         yield of_value(value, f"{name}:{line}")
@@ -130,12 +134,13 @@ def _key_of_records(value: Any, name: str, is_record: IsRecord) -> str | None:
     lists = [str(k) for k, v in value.items() if _lists_objects(v) and not holds_messages(v)]
     if is_record(value) or not lists:
         return None
-    if len(lists) > 1:
+    fitting = [k for k in lists if is_record(value[k][0])] or lists
+    if len(fitting) > 1:
         raise DataError(
-            f"{name} is one JSON object that holds several lists of records ({', '.join(lists)}); save the one that is "
-            f"meant as a file of its own"
+            f"{name} is one JSON object that holds several lists of records ({', '.join(fitting)}); save the one that "
+            f"is meant as a file of its own"
         )
-    return lists[0]
+    return fitting[0]
 
 
 def _lists_objects(value: object) -> bool:
