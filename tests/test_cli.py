@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_plugins import FAKES, declare, python_path, write_package
+from fake_plugins import FAKES, python_path
 
 from alignlab.cli import help
 from alignlab.cli.app import main
@@ -58,7 +58,8 @@ def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plann"]) == 1
-    assert "'plann' is no verb" in (message := capsys.readouterr().err) and "did you mean plan?" in message
+    message = capsys.readouterr().err
+    assert message == "alignlab: unknown command 'plann' (commands: chat, plan, plugins); did you mean plan?\n"
 
 
 def test_plugins_lists_every_option_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,9 +70,8 @@ def test_plugins_lists_every_option_with_its_parameters(capsys: pytest.CaptureFi
     option = next(o for o in fakes["options"] if o["option"] == "objective=weighing")
     assert option["parameters"] == {"beta": 0.1}
     assert option["comments"]["beta"] == "price, per nat; 0.05 to 0.5 is usual"
-    assert option["more_parameters"] == {"betas": "(0.9, 0.95)", "kind": "'soft'", "limit": "None"}
     stage = next(o for o in fakes["options"] if o["option"] == "stage=make")
-    assert stage["uses"] == ["objective=weighing"] and stage["more_parameters"] == {"workers": "1"}
+    assert stage["uses"] == ["objective=weighing"] and stage["class"] == "lab_fakes.Make"
     assert {"alignlab", "alignlab_dpo", "alignlab_raters"} <= listing.keys()
 
 
@@ -120,23 +120,6 @@ def test_plan_shows_what_would_run_and_runs_nothing(capsys: pytest.CaptureFixtur
     assert made["base"]["fingerprint"] == after["base"]["fingerprint"]
 
 
-def test_a_plan_is_the_same_with_stand_ins_for_slow_packages(
-    installed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["plan", "experiment=lifecycle", "--json"]
-    quick = child(installed, *asked)
-    assert quick.returncode == 0, quick.stderr
-    assert main(asked) == 0
-    assert json.loads(quick.stdout) == json.loads(capsys.readouterr().out)
-
-
-def test_a_plan_starts_over_where_stand_ins_do_not_do(tmp_path: Path) -> None:
-    write_package(tmp_path / "more", "real_lab", "CONTRACT = 1\nimport wandb\nassert wandb.__version__\n")
-    done = child(declare(tmp_path / "more", "real", "real_lab"), "plan", "experiment=fake", "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["stages"]) == 6
-
-
 def test_plan_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", "experiment=fake", "pipeline.tuned.objective=weighing,counting", "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)
@@ -155,7 +138,7 @@ def test_a_run_leaves_a_complete_folder(capsys: pytest.CaptureFixture[str]) -> N
     files = {"config.yaml", "metrics.json", "manifest.json", "samples.jsonl", "report.html"}
     assert files <= {f.name for f in run.iterdir()}
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["overrides"] == ["experiment=fake", "objective@pipeline.tuned.objective=counting", "seed=3"]
+    assert manifest["overrides"] == ["experiment=fake", "pipeline.tuned.objective=counting", "seed=3"], "as typed"
     assert (manifest["name"], manifest["seed"]) == ("fake", 3)
     assert "lab_fakes.Counting" in (run / "config.yaml").read_text()
     assert f"run folder: {run.absolute()}" in capsys.readouterr().out
@@ -190,7 +173,10 @@ def test_an_option_can_be_chosen_where_none_was(capsys: pytest.CaptureFixture[st
         (["experiment=fake", "pipeline.base.objective=ippo"], "options of objective: "),
         (["experiment=fakes"], "did you mean fake?"),
         (["experiment=fake", "+pipeline.base._target_=torch.load"], "pipeline.base._target_: torch.load is refused"),
-        (["experiment=fake", "pipeline.base.inputs.policy=tuned"], "the stages go round in a circle"),
+        (
+            ["experiment=fake", "pipeline.base.inputs.policy=tuned"],
+            "dependency cycle: tuned -> base -> tuned; remove one of",
+        ),
         (["experiment=fake", "pipeline.label.inputs.policy=bsae"], "did you mean base?"),
         (["experiment=fake", "pipeline.base.objective.beta=-1"], "pipeline.base.objective: Weighing: beta must be > 0"),
         (["experiment=troubled"], "corpus.jsonl:3: text is missing"),
@@ -268,7 +254,6 @@ def test_a_folder_of_ones_own_options_is_taken(capsys: pytest.CaptureFixture[str
 )
 def test_a_secret_on_the_command_line_reaches_no_file(override: str) -> None:
     assert main(["experiment=fake", override, "hydra.run.dir=run"]) == 1
-    assert read_status(Path("run")) == "failed"
     written = "".join(f.read_text() for f in Path("run").rglob("*") if f.is_file())
     assert "hunter2" not in written
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from alignlab.cli.app import main
+from alignlab.cli.job import prepare
 from alignlab.config import compose
-from alignlab.pipeline.plan import Step, plan
+from alignlab.pipeline.plan import Step
 
 STAGES = ("pretrain", "sft", "reward_model", "dpo", "ppo")
 SMALL = [
@@ -88,11 +89,8 @@ def test_the_models_load_with_transformers_alone(run: Path) -> None:
 
 
 def steps(overrides: list[str]) -> dict[str, Step]:
-    with compose.hydra_session():
-        experiment = compose.check(*compose.composed(compose.rewritten(overrides, [])))
-    from alignlab.stage import Runtime
-
-    return {step.name: step for step in plan(experiment.pipeline, Runtime())}
+    with compose.session(overrides) as hydra:
+        return {step.name: step for step in prepare(hydra.compose(overrides), overrides).steps}
 
 
 def test_other_preferences_keep_base_and_instruct_models(files: Path) -> None:

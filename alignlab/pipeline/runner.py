@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.config.locate import public_path
 from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import provenance
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
-from alignlab.sanitize import redact
 from alignlab.seed import seed_everything
 from alignlab.stage import NullTracker, Runtime, Stage, StageContext, Tracker
 from alignlab.tracking import Origin, Tracking
@@ -118,7 +118,7 @@ class Runner:
 
     def _tell(self, step: Step, tracker: Tracker) -> None:
         """Say, once, what the data sources took for what, and what they left out."""
-        for note in step.builder.notes():
+        for note in (note for source in step.builder.shared() for note in source.notes()):
             if note not in self._told:
                 self._told.append(note)
                 tracker.say(note)
@@ -128,7 +128,7 @@ class Runner:
         if name in step.from_stages:
             return self.artifacts[source]
         artifact = Artifact.open(source)
-        if artifact.fingerprint != step.prints[name]:
+        if artifact.fingerprint != step.input_fingerprints[name]:
             raise StoreError(f"{step.name}: {source} has changed since this run began; start it again")
         return artifact
 
@@ -141,7 +141,7 @@ class Runner:
             work=work,
             origin=self.origin,
             fingerprint=step.fingerprint,
-            config=redact(step.config),
+            config=step.spec.redacted(),
         )
 
 
@@ -149,11 +149,11 @@ def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds:
     cls = type(stage)
     return {
         "kind": cls.PRODUCES,
-        "stage": f"{cls.__module__}.{cls.__qualname__}",
+        "stage": public_path(cls),
         "version": cls.VERSION,
         "name": step.name,
         "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
-        "config": redact(step.config),
+        "config": step.spec.redacted(),
         "seconds": round(seconds, 3),
         **provenance.of_now(),
     }
