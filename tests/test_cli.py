@@ -294,26 +294,43 @@ def test_sigterm_keeps_what_is_done_and_exits_with_143(capsys: pytest.CaptureFix
     assert "Traceback" not in capsys.readouterr().err
 
 
-# ---- sweeps ----------------------------------------------------------------------------------------------------------
-def test_a_sweep_computes_what_is_shared_once() -> None:
-    assert main(["-m", "experiment=fake", "pipeline.tuned.objective=weighing,counting", "hydra.sweep.dir=sweep"]) == 0
-    cached = [
-        {n for n, s in json.loads(Path(f"sweep/{job}/manifest.json").read_text())["stages"].items() if s["cached"]}
-        for job in (0, 1)
-    ]
-    assert cached == [set(), {"base", "label", "evaluate_base"}]
+# ---- the terminal ----------------------------------------------------------------------------------------------------
+def test_something_is_shown_before_anything_slow_is_imported(installed: Path) -> None:
+    slow = {*HEAVY, "hydra", "rich"}
+    code = (
+        "import sys\nfrom alignlab.cli import app\n"
+        f"def heavy(*_): print('heavy:', sorted({slow!r} & sys.modules.keys())); raise SystemExit\n"
+        "import alignlab.cli.commands as commands\n"
+        "commands.run = heavy\napp.main(['plan', 'experiment=fake', '+api_key=hunter2'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": python_path(installed, FAKES)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("alignlab ") and first.endswith(": plan experiment=fake +api_key=<redacted>")
+    assert second == "heavy: []"
 
 
-def test_a_job_that_fails_ends_neither_the_sweep_nor_silently(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", "experiment=troubled", "pipeline.trouble.how=user,fine", "hydra.sweep.dir=sweep"]) == 1
-    assert [read_status(Path(f"sweep/{job}")) for job in (0, 1)] == ["failed", "completed"]
-    error = capsys.readouterr().err
-    assert "failed" in error and "Traceback" not in error
+@pytest.mark.parametrize("width", [80, 60, 100])
+def test_no_name_of_a_plan_is_broken(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["plan", "experiment=lifecycle"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("stage ")) : -1]
+    assert all(len(line.rstrip()) <= width for line in table)
+    for name in ("evaluate_pretrain", "reward_model", "will run"):
+        assert any(name in line for line in table), name
+    starts = [line.split()[0] for line in table[1:] if not line.startswith(" ")]
+    assert starts[:3] == ["pretrain", "sft", "label"] and len(starts) == 11
 
 
-def test_sigterm_ends_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", "experiment=troubled", "pipeline.trouble.how=sigterm,fine", "hydra.sweep.dir=sweep"]) == 143
-    assert not Path("sweep/1").exists()
+def test_plugins_shows_one_line_for_each_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines].count("objective=weighing") == 1
+    assert all("=" in line.split()[0] for line in lines) and not any("beta" in line.split()[0] for line in lines)
+    assert any(line.split()[0] == "experiment=lifecycle" for line in lines)
 
 
 def test_exit_code_and_message_reach_the_shell(installed: Path) -> None:

@@ -304,9 +304,12 @@ def test_two_distributions_with_one_plugins_name_are_both_named(
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import nowhere_to_be_found", "ModuleNotFoundError|fails: .*nowhere_to_be_found"),
-        ("import sys\nsys.exit(3)", "importing odd_lab_broken.* fails: SystemExit: 3"),
-        ("raise RuntimeError('no')", "importing odd_lab_broken.* fails: RuntimeError: no"),
+        (
+            "import nowhere_to_be_found",
+            r"importing odd_lab_broken \(plugin odd of odd 1\.0\) fails: ModuleNotFoundError: .*nowhere_to_be_found",
+        ),
+        ("import sys\nsys.exit(3)", r"importing odd_lab_broken .* fails: SystemExit: 3"),
+        ("raise RuntimeError('no')", r"importing odd_lab_broken .* fails: RuntimeError: no"),
     ],
 )
 def test_a_plugin_that_fails_to_import_is_named(

@@ -1,6 +1,7 @@
 """The lifecycle: order, fingerprints, the store, the run folder, and what happens when a stage fails."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,10 +176,42 @@ def test_a_change_reaches_everything_downstream_and_nothing_else() -> None:
     assert {n for n in before if before[n] != after[n]} == {"tuned", "evaluate", "report"}
 
 
-def test_precision_belongs_to_what_trains_and_reaches_the_rest_through_it() -> None:
+def test_precision_belongs_to_what_trains_and_reaches_the_rest_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By class: what a stage makes does not tell whether it trains."""
+    import lab_fakes
+
+    monkeypatch.setattr(lab_fakes.Make, "TRAINS", True, raising=False)
+    monkeypatch.setattr(lab_fakes.Prefer, "TRAINS", False, raising=False)
     free = {"pairs": fake("Trouble")}
     assert prints(free) == prints(free, "bf16-mixed")
-    assert prints(pipeline())["base"] != prints(pipeline(), "bf16-mixed")["base"]
+    before, after = prints(pipeline()), prints(pipeline(), "bf16-mixed")
+    assert all(before[name] != after[name] for name in pipeline())
+    monkeypatch.setattr(lab_fakes.Make, "TRAINS", False, raising=False)
+    assert prints(pipeline()) == prints(pipeline(), "bf16-mixed")
+
+
+def test_a_stage_that_runs_again_takes_what_follows_from_it_along(tmp_path: Path) -> None:
+    steps = plan(specs(pipeline()), Runtime(), rerun=["tuned"])
+    assert {s.name for s in steps if s.again} == {"tuned", "evaluate", "report"}
+    run(pipeline(), tmp_path)
+    folder = RunFolder(tmp_path / "again")
+    Runner(steps, Store(tmp_path / "store"), folder).run()
+    stages = json.loads((folder.path / "manifest.json").read_text())["stages"]
+    assert {name for name, stage in stages.items() if stage["cached"]} == {"base", "label"}
+
+
+def test_a_stage_that_was_removed_is_named_with_all_that_needs_it() -> None:
+    stages = pipeline()
+    del stages["base"]
+    with pytest.raises(PipelineError, match=r"~pipeline\.base: .* would miss an input; .*~pipeline\.tuned") as caught:
+        plan(specs(stages), Runtime(), removed=["base"])
+    named = set(re.findall(r"~pipeline\.(\w+)", str(caught.value)))
+    assert named == {"base", "label", "tuned", "evaluate"}, "the report takes what there is"
+
+
+def test_a_name_on_the_hub_is_told_how_to_become_a_folder() -> None:
+    with pytest.raises(PipelineError, match=r"hf download Qwen/Qwen2\.5-0\.5B --local-dir Qwen2\.5-0\.5B"):
+        plan(specs({"x": make(inputs={"policy": "Qwen/Qwen2.5-0.5B"})}), Runtime())
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------

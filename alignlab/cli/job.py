@@ -7,6 +7,7 @@ in its `status.json`; where that is missing, it is not.
 import errno
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,12 +66,13 @@ def has_metric(cfg: Tree) -> bool:
     return bool((cfg.get("sweep") or {}).get("metric"))
 
 
-def prepare(cfg: Tree, overrides: Sequence[str]) -> Prepared:
+def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared:
     """Check and plan a composed configuration. Nothing is written.
 
     Args:
-        cfg: with Hydra's section.
+        cfg: as composed.
         overrides: as typed.
+        hydra: Hydra's section, where `cfg` does not hold it.
 
     Raises:
         ConfigError: a key or value is wrong.
@@ -78,11 +80,12 @@ def prepare(cfg: Tree, overrides: Sequence[str]) -> Prepared:
     """
     from alignlab.pipeline.plan import plan
 
-    HydraConfig.instance().set_config(cfg)  # for `${hydra:...}`
-    OmegaConf.set_readonly(cfg.hydra, None)  # set_config closes it, and Hydra has entries to make yet
-    found = experiment.check(cfg, overrides)
+    if hydra is None:
+        HydraConfig.instance().set_config(cfg)  # for `${hydra:...}`
+        OmegaConf.set_readonly(cfg.hydra, None)  # set_config closes it, and Hydra has entries to make yet
+    found = experiment.check(cfg, overrides, hydra)
     runtime, tracking = found.objects["runtime"].build(), found.objects["tracking"].build()
-    return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed))
+    return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed, found.rerun))
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Task:
         self.prepared[tuple(cfg.hydra.overrides.task)] = made
         return made
 
-    def __call__(self, _: Tree) -> float | None:
+    def __call__(self, cfg: Tree) -> float | None:
         """Run the job that Hydra has just set up; the metric that the sweeper asked for.
 
         Raises:
@@ -146,7 +149,7 @@ class Task:
         hydra = HydraConfig.get()
         path, overrides = Path(hydra.runtime.output_dir), [str(o) for o in hydra.overrides.task]
         if self.sweep is None:
-            return self._run(Job(path, overrides))
+            return self._run(Job(path, overrides), cfg)
         if request := self.sweep.stopped():
             self._preempted(request)
             return None
@@ -154,11 +157,11 @@ class Task:
         try:
             with reserve(path):
                 self.sweep.register(int(hydra.job.num), path, job.shown())
-                return self._run(job)
+                return self._run(job, cfg)
         except Preempted as error:
             self._preempted(error)
         except JobFailed:
-            if has_metric(HydraConfig.instance().cfg):
+            if has_metric(cfg):
                 raise
         # The sweep's end says what failed; a sweeper that knows no results would stop at the first failure.
         return None
@@ -170,14 +173,14 @@ class Task:
             raise error
         self.sweep.stop(error)
 
-    def _run(self, job: Job) -> float | None:
+    def _run(self, job: Job, cfg: Tree) -> float | None:
         folder = RunFolder(job.path, marks=job.marks())
         try:
             with stopping.heard():
                 folder.status("running")
                 prepared = self.prepared.pop(tuple(job.overrides), None)
                 if prepared is None:
-                    prepared = prepare(HydraConfig.instance().cfg, job.overrides)
+                    prepared = prepare(cfg, job.overrides, HydraConfig.get())
                 value = run(prepared, job, folder)
         except Preempted as error:
             _end(folder, "preempted", error)
@@ -209,12 +212,13 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     asked, config = prepared.experiment, prepared.experiment.redacted()
     about = {"name": asked.name, "seed": asked.seed, "overrides": job.shown()}
     folder.about = {**about, **provenance.of_now()}
-    folder.config(config)
+    folder.config(asked.recorded())
     store = Store(asked.store)
-    if not all(store.has(step.fingerprint) for step in prepared.steps):
+    if any(step.again or not store.has(step.fingerprint) for step in prepared.steps):
         prepared.tracking.prepare()
     origin = Origin(asked.name, job.group(asked.name), job.number, config, job.shown())
-    runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin)
+    began = job.sweep.began if job.sweep else time.time()
+    runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began)
     runner.run()
     _show(folder, runner)
     return _metric(asked.metric, folder.metrics)

@@ -176,9 +176,13 @@ def _sweep(hydra: Session, overrides: list[str]) -> int:
     task.sweep = Sweep(folder)
     hydra.config_loader.sweep_dir = str(folder)
     hydra.config_loader.keep(cfg, RunMode.MULTIRUN, overrides)
-    with task.sweep.stoppable():
-        code = _code(lambda: hydra.multirun(hydra.root, task, overrides))
-    return max(code, _summary(task.sweep))
+    code = 1
+    try:
+        with task.sweep.stoppable():
+            code = _code(lambda: hydra.multirun(hydra.root, task, overrides))
+    finally:
+        code = max(code, _summary(task.sweep))
+    return code
 
 
 def _check_jobs(hydra: Session, overrides: Sequence[str], master: Tree) -> None:

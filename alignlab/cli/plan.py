@@ -16,6 +16,7 @@ from alignlab.config.overrides import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.spec import Spec
 from alignlab.pipeline.plan import Step
+from alignlab.pipeline.runner import changed_code
 from alignlab.pipeline.store import Store
 from alignlab.sanitize import redact_override
 
@@ -71,7 +72,8 @@ def _stage(step: Step, store: Store) -> dict[str, Any]:
         "makes": step.stage.PRODUCES,
         "sizes": _sizes(step.spec),
         "fingerprint": step.fingerprint,
-        "cached": store.has(step.fingerprint),
+        "cached": store.has(step.fingerprint) and not step.again,
+        "changed": changed_code(step, store),
     }
 
 
@@ -100,6 +102,10 @@ def _print(plans: Sequence[Mapping[str, Any]]) -> None:
         for key, sizes in found["made_of"].items():
             console.print(Text(f"  {key}: {_row(sizes)}"), soft_wrap=True)
         _print_stages(found["stages"], console)
+        for stage in found["stages"]:
+            if stage["changed"]:
+                text = f"{stage['name']}: the code of {', '.join(stage['changed'])} has changed since it last ran"
+                console.print(Text(text), soft_wrap=True)
         missing, total = sum(not s["cached"] for s in found["stages"]), len(found["stages"])
         console.print(Text(f"{missing} of {total} stages would run; store: {found['store']}"), soft_wrap=True)
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,11 +30,13 @@ class Sweep:
         folder: of the whole sweep; jobs have folders of their own, anywhere.
         process: that started the sweep, and whose exit code counts.
         id: tells it from other sweeps in the same folder.
+        began: seconds since 1970.
     """
 
     folder: Path
     process: int = field(default_factory=os.getpid)
     id: str = field(default_factory=lambda: secrets.token_hex(4))
+    began: float = field(default_factory=time.time)
 
     @property
     def records(self) -> Path:

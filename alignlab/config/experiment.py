@@ -1,7 +1,7 @@
 """A composed configuration, resolved and checked: an experiment."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from alignlab.config.check import Checker, child, is_target
 from alignlab.config.replaced import Tree
 from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
-from alignlab.sanitize import redact
+from alignlab.sanitize import REDACTED, redact
 
 OBJECTS: Final = ("runtime", "tracking", "data", "model", "tokenizer")
 """Top-level keys that each hold one object."""
@@ -68,24 +68,32 @@ class Experiment:
         return (self.config.get("sweep") or {}).get("metric")
 
     def redacted(self) -> dict[str, Any]:
-        """The configuration without secrets, as a later run can take it."""
+        """The configuration without secrets."""
         found: dict[str, Any] = redact({k: v for k, v in self.config.items() if k not in ("rerun", "sweep")})
         return found
 
+    def recorded(self) -> dict[str, Any]:
+        """The configuration without secrets, as a later command can take it by `--config`."""
+        stages = self.config.get("pipeline") or dict.fromkeys(self.pipeline, self.config.get("stage"))
+        return {**self.redacted(), "pipeline": redact(stages), "stage": None}
 
-def check(cfg: Tree, overrides: Sequence[str] = ()) -> Experiment:
+
+def check(cfg: Tree, overrides: Sequence[str] = (), hydra: Tree = None) -> Experiment:
     """Resolve a configuration and check all of it, before anything trains.
 
     Args:
-        cfg: as composed, with Hydra's section.
+        cfg: as composed.
         overrides: as typed.
+        hydra: Hydra's section, where `cfg` does not hold it.
 
     Raises:
         ConfigError: the problems found, each on a line with its whole dotted path.
     """
-    chosen = dict(cfg.hydra.runtime.choices)
+    chosen = dict((hydra or cfg.hydra).runtime.choices)
     resolved, raw = _resolve(cfg)
     checker = Checker(options.catalog(options.options()))
+    for path in _redacted(resolved, ""):
+        checker.problem(f"{path}: its value was left out when the run was recorded; set {path}=...")
     _check_top(resolved, chosen, checker)
     objects = {key: _object(resolved.get(key), raw.get(key), key, checker) for key in OBJECTS}
     pipeline = {n: _stage(s, child(raw["pipeline"], n), f"pipeline.{n}", checker) for n, s in _stages(resolved).items()}
@@ -109,6 +117,15 @@ def _resolve(cfg: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     raw: Any = OmegaConf.to_container(own, resolve=False)
     return resolved, raw
+
+
+def _redacted(node: Any, path: str) -> Iterator[str]:
+    """Dotted paths of secrets that were left out of a recorded configuration."""
+    parts = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, part in parts:
+        yield from _redacted(part, f"{path}.{key}" if path else str(key))
+    if node == REDACTED:
+        yield path
 
 
 def _removed(override: str) -> str:

@@ -130,14 +130,22 @@ def _module(name: str, path: str) -> ModuleType | None:
     except ModuleNotFoundError as error:
         # A module that exists but imports something missing is broken, not absent.
         if error.name is not None and not (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{path}._target_: importing {name} fails: {error}") from error
+            raise _import_error(name, path, error) from error
         return None
     except (Exception, SystemExit) as error:  # whatever a plugin's module raises
-        raise ConfigError(f"{path}._target_: importing {name} fails: {type(error).__name__}: {error}") from error
+        raise _import_error(name, path, error) from error
+
+
+def _import_error(name: str, path: str, error: BaseException) -> ConfigError:
+    owner = next((p for p in installed() if _below(name, {p.package})), None)
+    whose = f" (plugin {owner.name} of {owner.distribution} {owner.version})" if owner else ""
+    what = f"{type(error).__name__}: {error}"
+    return ConfigError(f"{path}._target_: importing {owner.package if owner else name}{whose} fails: {what}")
 
 
 def _names(found: object) -> Sequence[str]:
     """Names that could have been meant: attributes, and modules of a package."""
     folders = [Path(folder) for folder in getattr(found, "__path__", ())]
     modules = [f.stem for folder in folders for f in folder.glob("*.py") if f.stem != "__init__"]
+    modules += [f.parent.name for folder in folders for f in folder.glob("*/__init__.py")]
     return [*(n for n in dir(found) if not n.startswith("_")), *modules]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignlab.config.code import code_digest
 from alignlab.config.locate import TARGET, public_path
 from alignlab.config.signature import defaults
 from alignlab.errors import AlignlabError, ConfigError
@@ -53,6 +54,17 @@ class Spec:
         if hasattr(self.cls, "content_digest") and (content := builder.build(self).content_digest()):
             found["content"] = content
         return found
+
+    def code(self) -> dict[str, str]:
+        """Digest of the code of every class in the tree, by public path; see `alignlab.config.code`."""
+        classes = {cls for spec in self.walk() for cls in (spec.cls, *spec._default_classes())}
+        digests = {public_path(cls): code_digest(cls) for cls in classes}
+        return {path: digest for path, digest in sorted(digests.items()) if digest}
+
+    def _default_classes(self) -> set[type[Any]]:
+        """Classes of the objects that stand in for arguments that are not given."""
+        missing = [value for name, value in defaults(self.cls).items() if name not in self.arguments]
+        return {type(v) for v in missing if dataclasses.is_dataclass(v) and not isinstance(v, type)}
 
     def plain(self) -> dict[str, Any]:
         """The configuration from which this spec could have been read: mappings, lists and scalars."""

@@ -31,7 +31,10 @@ class Step:
         from_stages: those inputs that are stages.
         input_fingerprints: by input.
         fingerprint: of what it will make.
+        recipe: the fingerprint without the code, to find out which class has changed.
+        code: digest of the code of each of its classes, by public path.
         builder: builds the stage; shared, so that all stages read the same data once.
+        again: it is to run even if the store has it.
     """
 
     name: str
@@ -40,7 +43,10 @@ class Step:
     from_stages: frozenset[str]
     input_fingerprints: Mapping[str, str]
     fingerprint: str
+    recipe: str
+    code: Mapping[str, str]
     builder: Builder
+    again: bool = False
 
     @property
     def stage(self) -> type[Stage]:
@@ -53,7 +59,9 @@ class Step:
         return stage
 
 
-def plan(pipeline: Mapping[str, Spec], runtime: Runtime, removed: Sequence[str] = ()) -> list[Step]:
+def plan(
+    pipeline: Mapping[str, Spec], runtime: Runtime, removed: Sequence[str] = (), rerun: Sequence[str] = ()
+) -> list[Step]:
     """The stages in an order in which each comes after its inputs.
 
     Every stage is built once here, so that a value that a constructor refuses is found before anything trains.
@@ -62,6 +70,7 @@ def plan(pipeline: Mapping[str, Spec], runtime: Runtime, removed: Sequence[str] 
         pipeline: the stages by name.
         runtime: its precision is part of what a training stage makes.
         removed: names of stages that the command line took out of the pipeline.
+        rerun: names of stages that are to run, with everything that depends on them, even if the store has them.
 
     Raises:
         PipelineError: an input is missing, unknown or of the wrong kind, or the stages form a cycle.
@@ -75,13 +84,23 @@ def plan(pipeline: Mapping[str, Spec], runtime: Runtime, removed: Sequence[str] 
     steps: dict[str, Step] = {}
     for name in order:
         prints = _check_inputs(name, stages, inputs[name], steps)
-        whole: dict[str, Any] = {"stage": pipeline[name].identity(builder), "inputs": prints}
-        if _trains(type(stages[name])):
-            whole["precision"] = runtime.precision
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
-        key = fingerprint(whole)
-        steps[name] = Step(name, pipeline[name], inputs[name], from_stages, prints, key, builder)
+        again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
+        keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
+        steps[name] = Step(name, pipeline[name], inputs[name], from_stages, prints, *keys, builder, again)
     return list(steps.values())
+
+
+def _keys(
+    spec: Spec, prints: Mapping[str, str], recipes: Mapping[str, str], runtime: Runtime, builder: Builder
+) -> tuple[str, str, dict[str, str]]:
+    """Fingerprint, recipe and code of a stage."""
+    whole: dict[str, Any] = {"stage": spec.identity(builder)}
+    if _trains(spec.cls):
+        whole["precision"] = runtime.precision
+    code = spec.code()
+    key = fingerprint({**whole, "inputs": prints, "code": code})
+    return key, fingerprint({**whole, "inputs": {**prints, **recipes}}), code
 
 
 def _trains(cls: type[Stage]) -> bool:
