@@ -92,6 +92,9 @@ class Tracker(abc.ABC):
     def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # a tracker need not care
         """The metrics that the stage ended with."""
 
+    def flush(self) -> None:  # noqa: B027  # a tracker need not hold anything back
+        """Write out what is held back: a spawned process ends without closing its tracker."""
+
 
 class NullTracker(Tracker):
     """Hears nothing."""
@@ -155,6 +158,16 @@ class Stage(abc.ABC):
             raise ValueError(f"{type(self).__name__}: seed must be from 0 to 2**63 - 1, got {seed}")
         self.inputs = dict(inputs or {})
         self.seed = seed
+
+    def check_inputs(self, names: frozenset[str]) -> None:  # noqa: B027  # most stages take any combination
+        """Refuse a combination of inputs that the stage cannot work with, before anything runs.
+
+        Args:
+            names: of the inputs that are given, known to be among `INPUTS` and `OPTIONAL`.
+
+        Raises:
+            ValueError: names the stage, the rule and what to set.
+        """
 
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:

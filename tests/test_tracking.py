@@ -85,6 +85,24 @@ def test_a_resumed_stage_continues_its_curve(tmp_path: Path) -> None:
     assert lines_of(artifact / "curves.jsonl") == [{"step": s, "loss": v} for s, v in ((1, 1.0), (2, 2.0), (3, 30.0))]
 
 
+def test_a_stage_resumed_at_a_step_that_was_logged_adds_to_its_line(tmp_path: Path) -> None:
+    """A buffer of rollouts is logged at the step that it is made before, which may be that of the checkpoint."""
+    work, artifact = tmp_path / "work", tmp_path / "artifact"
+    for folder in (work, artifact):
+        folder.mkdir()
+    before = [{"step": 2, "train/loss": 2.0}, {"step": 4, "train/loss": 4.0}, {"step": 6, "train/loss": 6.0}]
+    (work / "curves.jsonl").write_text("".join(json.dumps(line) + "\n" for line in before))
+    resumed = Curves(artifact, work)
+    resumed.log(4, {"train/reward": 1.0})
+    resumed.log(6, {"train/loss": 6.5})
+    resumed.close()
+    assert lines_of(artifact / "curves.jsonl") == [
+        {"step": 2, "train/loss": 2.0},
+        {"step": 4, "train/loss": 4.0, "train/reward": 1.0},
+        {"step": 6, "train/loss": 6.5},
+    ]
+
+
 # ---- the terminal ---------------------------------------------------------------------------------------------------
 def console(terminal: bool) -> Console:
     return Console(file=io.StringIO(), force_terminal=terminal, width=100, legacy_windows=False)
@@ -377,7 +395,7 @@ def test_a_spawned_process_writes_curves_that_wandb_reads_at_the_end(tmp_path: P
     with tracking.stage(name="sft", folder=tmp_path, work=work, **LIFECYCLE) as tracker:
         child = pickle.loads(pickle.dumps(tracker))
         child.log(7, {"train/loss": 0.25})
-        child.close(None)
+        child.flush()  # the process ends without closing anything
     assert lines_of(tmp_path / "curves.jsonl") == [{"step": 7, "train/loss": 0.25}]
     (run,) = offline_records(tmp_path / "lab")
     assert [record["item"]["train/loss"] for record in of_type(run, "history") if "train/loss" in record["item"]] == [

@@ -170,8 +170,7 @@ class Worsens(Fixed):
     """Validates worse and worse after the second time."""
 
     def validate_now(self) -> dict[str, float]:
-        at = self.trainer.global_step
-        return {"loss": float(abs(at - 4))}
+        return {"loss": float(abs(self.steps_made - 4))}
 
 
 def test_early_stopping_keeps_the_best_and_publishes_the_last_beside_it(tmp_path: Path) -> None:
@@ -238,7 +237,7 @@ class Signalled(Fixed):
         return super().batch_at(step)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_asked_to_stop_it_ends_the_step_saves_and_goes_on_from_there(number: int, code: int, tmp_path: Path) -> None:
     whole = stage_of("dpo", 60, steps=6)
     train(whole, tmp_path / "whole")
@@ -256,6 +255,24 @@ def test_asked_to_stop_it_ends_the_step_saves_and_goes_on_from_there(number: int
     assert signal.getsignal(number) is not signal.SIG_IGN
 
 
+class StoppedWhileSaving(Fixed):
+    """Gets the signal while its resumable checkpoint of step 3 is written, after Lightning was last asked."""
+
+    def state(self) -> dict[str, Any]:
+        if self.steps_made == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().state()
+
+
+def test_asked_to_stop_while_a_checkpoint_is_written_it_is_preempted(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 60, steps=6, save_every=1)
+    stage.__class__ = StoppedWhileSaving
+    with stopping.heard(), pytest.raises(Preempted) as stopped:
+        train(stage, tmp_path)
+    assert stopped.value.code == 143
+    assert torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)["global_step"] in (3, 4)
+
+
 # ---- cutting --------------------------------------------------------------------------------------------------------
 def test_micro_batches_never_tear_a_pair_and_lose_nothing() -> None:
     batch = batch_of(PreferenceBatch, 3)
@@ -269,7 +286,7 @@ def test_micro_batches_never_tear_a_pair_and_lose_nothing() -> None:
 def test_an_empty_batch_has_no_loss_and_no_gradient(tmp_path: Path) -> None:
     stage = stage_of("answer_nll", 100_000)
     stage.prepare({}, _context(tmp_path))
-    empty = batch_of(TokenBatch, 1).select_atoms([])
+    empty = batch_of(TokenBatch, 1).select_units([])
     units = stage.objective.units(empty)
     loss = stage.objective(stage.token_stats(empty), empty).mean(units)
     loss.backward()

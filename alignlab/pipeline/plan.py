@@ -105,7 +105,7 @@ def _keys(
 
 def _trains(cls: type[Stage]) -> bool:
     """Whether what a stage makes depends on `Runtime.precision`; all other stages depend on it through their inputs."""
-    return bool(getattr(cls, "TRAINS", cls.PRODUCES in ("policy", "reward_model")))
+    return bool(getattr(cls, "TRAINS", False))
 
 
 def _inputs(name: str, stages: Mapping[str, Stage]) -> dict[str, str]:
@@ -168,6 +168,10 @@ def _check_inputs(
         if key in wanted and kind not in wanted[key]:
             takes = " or ".join(sorted(wanted[key]))
             raise PipelineError(f"{path}: {cls.__name__} takes a {takes} here, but {source!r} makes a {kind}")
+    try:
+        stages[name].check_inputs(frozenset(given))
+    except ValueError as error:
+        raise PipelineError(f"pipeline.{name}: {error}") from error
     return prints
 
 
