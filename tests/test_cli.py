@@ -200,39 +200,6 @@ def test_what_a_user_can_mend_is_one_message(
         assert status["status"] == "failed" and message in status["error"]
 
 
-@pytest.mark.parametrize(
-    "hydra",
-    [
-        "callbacks: {x: {_target_: os.system, command: 'touch trap'}}",
-        "callbacks: {x: {_target_: hydra.core.utils.os.system, command: 'touch trap'}}",
-        "callbacks: {x: '${evil}'}\nevil: {_target_: os.system, command: 'touch trap'}",
-        "job_logging: {handlers: {console: {'()': os.system, command: 'touch trap'}}}",
-        "job_logging: {handlers: {console: {class: logging.os.system, command: 'touch trap'}}}",
-    ],
-)
-@pytest.mark.parametrize("flags", [["-cd", "conf"], ["-m", "--config-dir", "conf"]], ids=["run", "sweep"])
-def test_somebody_elses_folder_cannot_run_code_through_hydra(
-    hydra: str, flags: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("conf/experiment").mkdir(parents=True)
-    head = '# @package _global_\ndefaults: [fake, {override /tracking: "off"}]\nhydra:\n  '
-    Path("conf/experiment/evil.yaml").write_text(head + hydra)
-    assert main([*flags, "experiment=evil", "pipeline.base.size=1"]) == 1
-    assert "hydra." in (error := capsys.readouterr().err) and "Traceback" not in error
-    assert not Path("trap").exists()
-
-
-@pytest.mark.parametrize("flag", ["-cd=conf", "--config-dir=conf", "--config-di=conf"])
-def test_however_the_folder_is_named(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No blocklist knows every function that harms: this one would copy a file."""
-    Path("conf/experiment").mkdir(parents=True)
-    evil = "hydra: {callbacks: {x: {_target_: shutil.copyfile, src: conf/experiment/evil.yaml, dst: trap}}}"
-    Path("conf/experiment/evil.yaml").write_text(f"# @package _global_\ndefaults: [fake]\n{evil}\n")
-    assert main([flag, "experiment=evil"]) == 1
-    assert "hydra." in (error := capsys.readouterr().err) and "Traceback" not in error
-    assert not Path("trap").exists()
-
-
 @pytest.mark.parametrize("flag", ["-cp=conf", "--config-path=conf", "--config-name=other"])
 def test_another_root_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag, "experiment=fake"]) == 1

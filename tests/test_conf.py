@@ -443,7 +443,7 @@ def test_an_option_from_hydras_search_path_is_found_again(tmp_path: Path) -> Non
 
 def test_a_replaced_stage_comes_as_its_own_file_has_it() -> None:
     stages = settled("experiment=lifecycle", "pipeline.ppo=dpo", "pipeline.ppo.objective=ipo", "pipeline.ppo.seed=7")
-    assert stages["ppo"]["_target_"] == "alignlab_dpo.DPOStage" and "advantage" not in stages["ppo"]
+    assert stages["ppo"]["_target_"] == "alignlab.training.PreferenceStage" and "advantage" not in stages["ppo"]
     assert stages["ppo"]["objective"] == {"_target_": "alignlab_dpo.IPO", "tau": 0.1} and stages["ppo"]["seed"] == 7
 
 

@@ -46,13 +46,15 @@ def run(arguments: list[str]) -> int:
 
 def _plans(hydra: Session, overrides: Sequence[str], multirun: bool) -> Iterator[dict[str, Any]]:
     """The plan of every job."""
-    typed = [p.input_line for p in parse(overrides)]
+    parsed = parse(overrides)
+    typed, own = [p.input_line for p in parsed], [p.input_line for p in parsed if p.is_hydra_override()]
     for job in hydra.expanded(typed) if multirun else [typed]:
-        yield _described(hydra, job)
+        yield _described(hydra, job, own if multirun else [])
 
 
-def _described(hydra: Session, overrides: Sequence[str]) -> dict[str, Any]:
-    prepared = prepare(hydra.compose(overrides), overrides)
+def _described(hydra: Session, overrides: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
+    """The plan of one job; `own` are the command's overrides of Hydra's section."""
+    prepared = prepare(hydra.compose([*own, *overrides]), overrides)
     experiment, store = prepared.experiment, Store(prepared.experiment.store)
     made_of = {key: experiment.objects[key] for key in ("data", "model", "tokenizer") if key in experiment.objects}
     return {

@@ -63,16 +63,17 @@ class Session(Hydra):
         )
 
     def expanded(self, overrides: Sequence[str]) -> list[list[str]]:
-        """The overrides of every job of a sweep, as Hydra's basic sweeper has them.
+        """The overrides of every job of a sweep, as Hydra's basic sweeper has them: without those of the command for
+        Hydra's own section.
 
         What only another sweeper can decide (an interval) stands at its lower end.
         """
         sweeper = self.compose(overrides, RunMode.MULTIRUN).hydra.sweeper
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-        parsed = parse([*params, *overrides])
+        parsed = parse([*params, *(o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/")))])
         for override in parsed:
             override.config_loader = self.config_loader
-        fixed = [_at_lower_end(o) if o.is_interval_sweep() else o for o in parsed if not o.is_hydra_override()]
+        fixed = [_at_lower_end(o) if o.is_interval_sweep() else o for o in parsed]
         return [list(job) for batch in BasicSweeper.split_arguments(fixed, None) for job in batch]
 
 

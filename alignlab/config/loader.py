@@ -68,7 +68,7 @@ class Loader(ConfigLoaderImpl):
 
     def keep(self, cfg: Tree, run_mode: RunMode, overrides: Sequence[str], uses: int = 1) -> None:
         """Let the next `uses` compositions of these overrides be this configuration: it is composed already."""
-        self._ready[_key(run_mode, overrides)] = (cfg, uses)
+        self._ready[self._key(run_mode, overrides)] = (cfg, uses)
 
     # ---- composing ------------------------------------------------------------------------------------------------
     def load_configuration(
@@ -100,10 +100,14 @@ class Loader(ConfigLoaderImpl):
         return self._placed(cfg)
 
     def _kept(self, run_mode: RunMode, overrides: Sequence[str]) -> Tree:
-        cfg, uses = self._ready.pop(_key(run_mode, overrides), (None, 0))
+        cfg, uses = self._ready.pop(self._key(run_mode, overrides), (None, 0))
         if uses > 1:
             self.keep(cfg, run_mode, overrides, uses - 1)
         return None if cfg is None else self._placed(cfg)
+
+    def _key(self, run_mode: RunMode, overrides: Sequence[str]) -> tuple[str, ...]:
+        """What tells compositions within one command apart; its overrides of Hydra's section are the same for all."""
+        return (str(run_mode), *(o for o in overrides if o not in self._own and o != "hydra.mode=MULTIRUN"))
 
     def _placed(self, cfg: Tree) -> Tree:
         """The configuration with the folder of its sweep."""
@@ -213,11 +217,6 @@ class Loader(ConfigLoaderImpl):
         group = Reader([], self.catalog, self.top)._group(group_name, {}) if "." in group_name else group_name
         found: list[str] = super().get_group_options(group, results_filter, config_name, overrides)
         return found
-
-
-def _key(run_mode: RunMode, overrides: Sequence[str]) -> tuple[str, ...]:
-    """What tells compositions within one session apart; overrides of Hydra's own section are the same for all jobs."""
-    return (str(run_mode), *(o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))))
 
 
 def top_groups() -> list[str]:
