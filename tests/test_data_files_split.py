@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignlab.config.build import Builder
+from alignlab.config.check import parse
 from alignlab.data.conversations import prompt_key, text_key
 from alignlab.data.files import Files
 from alignlab.data.records import Document
 from alignlab.data.source import Split
 from alignlab.errors import DataError
-from alignlab.pipeline.fingerprint import identity
 
 
 def write(path: Path, *records: Any) -> str:
@@ -205,5 +204,5 @@ def test_what_is_done_about_bad_records_is_no_part_of_what_is_made(tmp_path: Pat
     """What "stop" made met none, so "skip" would have made the same, and finds it in the store."""
     file = write(tmp_path / "a.jsonl", *numbered(20))
     node = {"_target_": "alignlab.data.files.Files", "instructions": file}
-    found = [identity({**node, "on_bad_record": choice}, "data", Builder()) for choice in ("stop", "skip")]
+    found = [parse({**node, "on_bad_record": choice}, "data").identity() for choice in ("stop", "skip")]
     assert found[0] == found[1]

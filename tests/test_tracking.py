@@ -7,14 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra.types import RunMode
 from rich.console import Console
 
-from alignlab.cli import job as job_module
+from alignlab.cli.job import Job
+from alignlab.cli.sweep import Sweep
 from alignlab.errors import ConfigError, Preempted
 from alignlab.sanitize import REDACTED, redact, redact_override
 from alignlab.tracking import Origin, Tracking, wandb_mode
@@ -294,20 +293,13 @@ def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
     assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
 
 
-@pytest.mark.parametrize(("mode", "number"), [(RunMode.RUN, None), (RunMode.MULTIRUN, 3)])
-def test_jobs_of_a_sweep_share_its_group(
-    mode: RunMode, number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("number", [None, 3])
+def test_jobs_of_a_sweep_share_its_group(number: int | None, tmp_path: Path) -> None:
     time = tmp_path / "DATE" / "TIME"
-    hydra = SimpleNamespace(
-        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(time)),
-        runtime=SimpleNamespace(choices={}, output_dir=str(time / "3" if number else time), config_sources=[]),
-        overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"], hydra=["hydra.searchpath=[x]"]),
-    )  # fmt: skip
-    monkeypatch.setattr(job_module, "HydraConfig", SimpleNamespace(get=lambda: hydra))
-    found = job_module.Job.of_hydra()
-    assert found.number == number and found.group("smoke") == "smoke/DATE-TIME"
-    assert found.typed() == ["seed=1", f"a.api_key={REDACTED}"]
+    typed = ["seed=1", "a.api_key=hunter2", "~pipeline.ppo="]
+    job = Job(time / "3", typed, Sweep(time), number) if number else Job(time, typed)
+    assert job.group("smoke") == "smoke/DATE-TIME"
+    assert job.shown() == ["seed=1", f"a.api_key={REDACTED}", "~pipeline.ppo"]
 
 
 def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:

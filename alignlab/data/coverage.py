@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from alignlab.data.chat import encode_text
+from alignlab.data.types import PreTrainedTokenizerBase
 
 FEWEST = 0.001
 """Share of unknown tokens from which a reader is warned: one word in a thousand."""

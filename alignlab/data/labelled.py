@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from alignlab.batch import LabelledBatch
 from alignlab.data.chat import encode_answer
@@ -12,6 +11,7 @@ from alignlab.data.mismatched import answers_to_other_prompts
 from alignlab.data.records import Labelled
 from alignlab.data.rows import quiet
 from alignlab.data.truncation import Row, Truncation, settled
+from alignlab.data.types import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

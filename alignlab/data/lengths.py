@@ -5,14 +5,13 @@ The third question of `alignlab.data.preflight`, for the stage that makes or loa
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from alignlab.data.chat import encode_prompt
 from alignlab.data.problems import Problems, fact_of
 from alignlab.data.records import Example, Prompt
 from alignlab.data.rows import comparison_encoder, example_encoder, quiet
 from alignlab.data.source import DataSource, Need, Records, Split
 from alignlab.data.truncation import REMEDY, Truncation, collected
+from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "validation")

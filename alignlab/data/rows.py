@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from alignlab.batch import PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
 from alignlab.data.records import Comparison, Document, Example
 from alignlab.data.truncation import Encode, Row, Truncation, collected, settled
+from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import ConfigError
 from alignlab.seed import fold_in
 
