@@ -139,6 +139,21 @@ def test_all_bad_pairs_are_named_by_kind_with_their_count(files: Path, capfd: py
     assert "bad.jsonl:4: field 'rejected' is missing" in complaint
 
 
+def test_records_longer_than_the_context_are_named_before_pretraining(
+    files: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The tokenizer that will be made is known only to pretraining, which asks for all stages after it."""
+    long = [{"instruction": f"Say {i}. " + "Please. " * 90, "output": f"{i}!"} for i in range(4)]
+    short = [{"instruction": f"Tell {i}.", "output": f"{i}!"} for i in range(20)]
+    (files / "long.json").write_text(json.dumps(long + short))
+    given = [*command(files), f"data.instructions={files / 'long.json'}", f"store_dir={files / 'store-long'}"]
+    assert main([*given, f"hydra.run.dir={files / 'long'}"]) == 1
+    made = [read(file)["kind"] for file in (files / "store-long").rglob("manifest.json")]
+    complaint = capfd.readouterr().err
+    assert made == ["preferences"]
+    assert "the whole answer is cut away" in complaint and "(4 such)" in complaint
+
+
 def test_without_pretraining_no_corpus_is_asked_for(files: Path, run: Path) -> None:
     """What is left runs from a model of one's own, on what it reads."""
     given = [
@@ -148,7 +163,7 @@ def test_without_pretraining_no_corpus_is_asked_for(files: Path, run: Path) -> N
     policy = read(run / "manifest.json")["stages"]["pretrain"]["artifact"]
     found = steps([*given, *removed, f"pipeline.sft.inputs.policy={policy}"])
     assert "pretrain" not in found and {"sft", "dpo", "ppo", "evaluate_sft"} <= found.keys()
-    needs = {name: getattr(step.build(), "data_needs", list)() for name, step in found.items()}
+    needs = {name: step.build().data_needs() for name, step in found.items()}
     check_data(needs)
     assert needs["preferences"]
 
@@ -158,7 +173,7 @@ def test_only_what_is_left_of_the_lifecycle_asks_for_files(files: Path) -> None:
     given = [o for o in command(files) if not o.startswith(("data.instructions", "data.preferences", "pipeline"))]
     found = steps([*given, "pipeline.pretrain.loop.steps=2", *(f"~pipeline.{name}" for name in stages)])
     assert found.keys() == {"pretrain", "evaluate_pretrain", "report"}
-    check_data({name: getattr(step.build(), "data_needs", list)() for name, step in found.items()})
+    check_data({name: step.build().data_needs() for name, step in found.items()})
 
 
 # ---- what is found in the store --------------------------------------------------------------------------------------

@@ -17,9 +17,7 @@ from alignlab.errors import DataError
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
-def check_lengths(
-    needs: Sequence[tuple[DataSource, Need]], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> None:
+def check_lengths(needs: Sequence[tuple[DataSource, Need]], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
     """Check that every record that stages will read can be used: its prompt fits, and something of its answer.
 
     Documents are cut into windows and always fit. A source that skips what cannot be used is not checked: its stages
@@ -28,17 +26,22 @@ def check_lengths(
     Args:
         needs: of all stages that will use the tokenizer.
         tokenizer: of their policies.
-        max_length: the model's context, or the shortest `max_length` of a stage, in tokens.
+        context: the model's, in tokens.
 
     Raises:
         DataError: records cannot be used; all of them are in the message, by kind.
     """
-    wanted = {(id(source), need.records): source for source, need in needs if source.on_bad_record == "stop"}
+    sources = {id(source): source for source, _ in needs if source.on_bad_record == "stop"}
+    wanted: dict[tuple[int, Records], int] = {}  # the shortest length at which each kind of record is used
+    for source, need in needs:
+        if id(source) in sources:
+            kind = id(source), need.records
+            wanted[kind] = min(wanted.get(kind, context), need.max_length or context)
     problems = Problems()
-    for (key, records), source in wanted.items():
+    for (key, records), length in wanted.items():
         # Prompts that fill the context are those of instructions whose answer is cut away.
         if records != "prompts" or (key, "instructions") not in wanted:
-            problems.update(unusable(source, records, tokenizer, max_length))
+            problems.update(unusable(sources[key], records, tokenizer, length))
     problems.stop(REMEDY)
 
 

@@ -21,11 +21,13 @@ class Need:
         records: their kind.
         held_out: whether the stage cannot do without a validation part.
         why: the setting that makes the stage read them (`replay=0.15`), where it does not always; for messages.
+        max_length: tokens of the longest sequence that the stage uses; None is the model's context.
     """
 
     records: Records
     held_out: bool = False
     why: str = ""
+    max_length: int | None = None
 
 
 class DataSource(abc.ABC):

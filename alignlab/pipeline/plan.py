@@ -11,6 +11,7 @@ from typing import Any
 
 from alignlab.artifact import Artifact
 from alignlab.config.spec import Builder, Spec
+from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
 from alignlab.errors import PipelineError, suggestion
 from alignlab.pipeline.store import fingerprint
@@ -75,9 +76,11 @@ def plan(
     Raises:
         PipelineError: an input is missing, unknown or of the wrong kind, or the stages form a cycle.
         ConfigError: a constructor refuses a value.
+        MissingDataError: no file is named for records that some stages read.
     """
     builder = Builder(shared=(DataSource,))
     stages: dict[str, Stage] = {name: builder.build(spec) for name, spec in pipeline.items()}
+    check_settings({name: stage.data_needs() for name, stage in stages.items()})
     inputs = {name: _inputs(name, stages) for name in stages}
     _check_removed(removed, {name: stage.inputs for name, stage in stages.items()})
     order = _order({name: [s for s in given.values() if s in stages] for name, given in inputs.items()})

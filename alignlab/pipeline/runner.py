@@ -16,8 +16,10 @@ from typing import Any
 
 from alignlab.artifact import METRICS, Artifact, write_json
 from alignlab.config.locate import public_path
+from alignlab.data.lengths import check_lengths
+from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, ConfigError, StoreError
-from alignlab.pipeline import provenance
+from alignlab.pipeline import preflight, provenance
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
@@ -49,6 +51,7 @@ class Runner:
     began: float = field(default_factory=time.time)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
+    _to_run: list[Step] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
@@ -59,6 +62,8 @@ class Runner:
         """
         self._check_processes()
         self._limit_threads()
+        self._to_run = preflight.missing(self.steps, self.store)
+        preflight.check_records(self._to_run)
         for step in self.steps:
             self.folder.status("running", stage=step.name)
             started = time.perf_counter()
@@ -117,7 +122,8 @@ class Runner:
         seed_everything(stage.seed)
         started = time.perf_counter()
         with self._tracker(step, folder, work) as tracker:
-            context = StageContext(step.name, folder, work, self.runtime, tracker)
+            check = functools.partial(self._check_lengths, step)
+            context = StageContext(step.name, folder, work, self.runtime, tracker, check)
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
             finally:  # where it failed, what the data was taken for may be why
@@ -125,6 +131,9 @@ class Runner:
             tracker.summary(metrics)
         write_json(folder / METRICS, metrics)
         return _manifest(step, stage, inputs, time.perf_counter() - started)
+
+    def _check_lengths(self, step: Step, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+        check_lengths(preflight.needs_of_policy(step.name, self._to_run), tokenizer, context)
 
     def _tell(self, step: Step, tracker: Tracker) -> None:
         """Say, once, what the data sources took for what, and what they left out."""

@@ -9,7 +9,7 @@ from alignlab.data import preferences
 from alignlab.data.labelled import LabelledRow, labelled_batch, labelled_parts
 from alignlab.data.records import Example, Labelled
 from alignlab.data.rows import Truncation, check_max_length, resolve_max_length
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Need, Split
 from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
@@ -67,6 +67,12 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
                 f"{type(self).__name__}: there are no labelled answers; set data to a source that has some, or "
                 f"inputs.preferences to a stage or folder with preferences"
             )
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Labelled answers, where no preferences are given."""
+        if self.data is None or "preferences" in self.inputs:
+            return []
+        return [(self.data, Need("labelled", max_length=self.max_length))]
 
     def read(
         self, inputs: Mapping[str, Artifact], context: StageContext
