@@ -44,7 +44,9 @@ def test_a_file_without_its_header_is_told_so(capsys: pytest.CaptureFixture[str]
     assert "experiment=mine: the file of an experiment needs the line `# @package _global_`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["objective=stray", "pipeline.base._target_=stray_lab.Thing"])
+@pytest.mark.parametrize(
+    "what", ["objective=stray", "pipeline.base.objective=stray", "pipeline.base._target_=stray_lab.Thing"]
+)
 def test_a_package_without_an_entry_point_is_told_which_line_is_missing(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,3 +73,5 @@ def test_a_broken_plugin_stops_only_what_uses_it(
         assert "plugin lacks (package odd_lacks" in shown and "imports nowhere_at_all, which is not installed" in shown
     assert main(["experiment=fake", "pipeline.base.objective=fails"]) == 1
     assert "importing odd_fails (plugin fails of fails 1.0) fails: ModuleNotFoundError: " in capsys.readouterr().err
+    assert main(["experiment=fake", "pipeline.base.objective=lacks", "pipeline.base.objective.beta=0.2"]) == 1
+    assert "objective=lacks: plugin lacks (package odd_lacks of lacks 1.0) was written for" in capsys.readouterr().err

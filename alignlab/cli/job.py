@@ -5,7 +5,6 @@ in its `status.json`; where that is missing, it is not.
 """
 
 import errno
-import shlex
 import sys
 import time
 import traceback
@@ -18,17 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from alignlab import stopping
-from alignlab.artifact import REPORT
+from alignlab.cli.outcome import metric_for_sweeper, show
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
-from alignlab.errors import AlignlabError, ConfigError, Preempted, suggestion
+from alignlab.errors import AlignlabError, Preempted
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.sanitize import printable, redact, redact_override
 
 if TYPE_CHECKING:
     from alignlab.pipeline.plan import Step
-    from alignlab.pipeline.runner import Runner
     from alignlab.stage import Runtime
     from alignlab.tracking import Tracking
 
@@ -220,39 +218,8 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     began = job.sweep.began if job.sweep else time.time()
     runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began)
     runner.run()
-    _show(folder, runner)
-    return _metric(asked.metric, folder.metrics)
-
-
-def _metric(name: str | None, metrics: dict[str, float]) -> float | None:
-    if name is None:
-        return None
-    if name not in metrics:
-        known = sorted(metrics)
-        near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
-        raise ConfigError(
-            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near)}{suggestion(name, known)}"
-        )
-    return metrics[name]
-
-
-def _show(folder: RunFolder, runner: "Runner") -> None:
-    """Print the table of stages with their headline metrics, the files, and the next command."""
-    from rich.console import Console
-
-    from alignlab.report.table import final_table
-
-    console = Console()
-    table = final_table(folder.metrics, {s.name: s.inputs.get("policy", "") for s in runner.steps})
-    if table is not None:
-        console.print(table)
-    lines = [f"run folder: {folder.path}"]
-    if (folder.path / REPORT).is_file():
-        lines.append(f"report: {folder.path / REPORT}")
-    if policies := [name for name, made in runner.artifacts.items() if made.kind == "policy"]:
-        lines.append(f"talk to a model: alignlab chat {shlex.quote(str(folder.path))} {policies[-1]}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(folder, runner)
+    return metric_for_sweeper(asked.metric, folder.metrics)
 
 
 def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:

@@ -15,7 +15,7 @@ from alignlab.cli.sweep import Sweep
 from alignlab.config import options
 from alignlab.config.compose import Session, session
 from alignlab.config.experiment import KEYS
-from alignlab.config.overrides import parse
+from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError

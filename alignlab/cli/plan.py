@@ -12,7 +12,7 @@ from typing import Any
 from alignlab.cli.job import prepare
 from alignlab.cli.launch import config_folders, recorded_config
 from alignlab.config.compose import Session, session
-from alignlab.config.overrides import parse
+from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.spec import Spec
 from alignlab.pipeline.plan import Step

@@ -20,8 +20,8 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config import options
+from alignlab.config.grammar import parse
 from alignlab.config.loader import NAME, Loader
-from alignlab.config.overrides import parse
 from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError
 

@@ -20,7 +20,8 @@ from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 
 from alignlab.config import options, untrusted
-from alignlab.config.overrides import Choice, Choices, Reader, parse
+from alignlab.config.grammar import parse
+from alignlab.config.overrides import Choice, Choices, Reader
 from alignlab.config.plugins import CORE
 from alignlab.config.replaced import Replaced, Tree, rename
 from alignlab.errors import ConfigError

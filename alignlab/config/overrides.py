@@ -24,8 +24,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignlab.config.grammar import parse
 from alignlab.config.locate import how_to_declare
 from alignlab.config.options import undeclared
+from alignlab.config.plugins import broken
 from alignlab.errors import ConfigError, suggestion
 
 Catalog = Mapping[str, Sequence[str]]
@@ -127,6 +129,8 @@ class Reader:
         group = self._group(key, choices)
         if group in self.catalog and self._selects(override, self.catalog[group]):
             return Choice(group, key, value, sign)
+        if group in self.catalog:
+            _check_usable(override, group, text)
         return f"++{key}={value}"
 
     def _of_the_stage(self, key: str, text: str) -> str:
@@ -166,44 +170,6 @@ class Reader:
         return all(isinstance(value, str) and value in options for value in _values(override))
 
 
-def parse(overrides: Sequence[str]) -> list[Any]:
-    """Hydra's reading of each override.
-
-    Raises:
-        ConfigError: one cannot be read; it is quoted.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, found = OverridesParser.create(), []
-    for text in overrides:
-        try:
-            found.append(parser.parse_override(text))
-        except HydraException as error:
-            if not _is_text(text):
-                raise ConfigError(_unreadable(text, error)) from error
-            key, _, value = text.partition("=")
-            found.append(parser.parse_override(f'{key}="{value}"'))
-    return found
-
-
-def _is_text(override: str) -> bool:
-    """Whether the value of an override that Hydra cannot read can only be a text, such as a file's name."""
-    key, _, value = override.partition("=")
-    known = re.fullmatch(r"\+{0,2}[A-Za-z_][\w.]*", key)
-    return known is not None and bool(value) and not set(value) & set("[]{}'\"\\$")
-
-
-def _unreadable(text: str, error: Exception) -> str:
-    if text.startswith("--") or ("=" not in text and not text.startswith("~")):
-        return f"cannot read {text!r}: an override is KEY=VALUE"
-    key, _, value = text.partition("=")
-    why = str(error).partition("\n")[0]
-    return (
-        f"cannot read the override {text!r} ({why}); a text with special characters needs quotes: {key}='\"{value}\"'"
-    )
-
-
 def _place(key: str) -> tuple[str, str]:
     """Group and package of one of Hydra's keys."""
     group, _, package = key.partition("@")
@@ -221,9 +187,23 @@ def _check_option(override: Any, options: Sequence[str]) -> None:
             raise _no_option(str(override.key_or_group), "null" if value is None else str(value), options)
 
 
+def _check_usable(override: Any, group: str, text: str) -> None:
+    """Refuse an option that is there, but belongs to a plugin that cannot be used."""
+    for value in _values(override):
+        if isinstance(value, str) and re.fullmatch(r"\w+", value) and (why := _unusable(group, value)):
+            raise ConfigError(f"{text}: {why}")
+
+
+def _unusable(group: str, name: str) -> str:
+    """Why an option cannot be used that some package on the path has; empty where none has it."""
+    package = undeclared(group, name)
+    reasons = [plugin.reason for plugin in broken() if plugin.package == package]
+    return (reasons[0] if reasons else how_to_declare(package)) if package else ""
+
+
 def _no_option(group: str, name: str, options: Sequence[str]) -> ConfigError:
-    if package := undeclared(group, name):
-        return ConfigError(f"{group}={name}: {how_to_declare(package)}")
+    if why := _unusable(group, name):
+        return ConfigError(f"{group}={name}: {why}")
     known = f"{group} has {', '.join(options)}"
     return ConfigError(f"{group}={name}: no such option; {known}{suggestion(name, options)}")
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from alignlab.config import options
-from alignlab.config.overrides import parse
+from alignlab.config.grammar import parse
 from alignlab.config.plugins import CORE
 from alignlab.errors import ConfigError
 
