@@ -6,12 +6,13 @@ BOS on every path. The stop token ends every answer, and is trained.
 """
 
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from alignlab.data.records import Message, Prompt
 from alignlab.errors import DataError
+
+if TYPE_CHECKING:
+    import transformers
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -27,7 +28,7 @@ CHAT_TEMPLATE = (
 is marked, so that `return_assistant_tokens_mask=True` of transformers gives the mask that is trained on here."""
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def encode_prompt(tokenizer: "transformers.PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:
     """Token ids of the conversation, up to where the answer begins.
 
     Raises:
@@ -46,37 +47,39 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     return ids
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+def control_tokens(tokenizer: "transformers.PreTrainedTokenizerBase") -> set[str]:
     """Texts that the tokenizer takes for control tokens, whether or not they have a role by name."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> tuple[list[int], list[bool]]:
+def encode_answer(
+    tokenizer: "transformers.PreTrainedTokenizerBase", prompt: Prompt, answer: str
+) -> tuple[list[int], list[bool]]:
     """Token ids of conversation, answer and stop token, and a mask that is true from the answer on."""
     before = encode_prompt(tokenizer, prompt)
     after = [*encode_text(tokenizer, answer), stop_token(tokenizer)]
     return before + after, [False] * len(before) + [True] * len(after)
 
 
-def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_document(tokenizer: "transformers.PreTrainedTokenizerBase", text: str) -> list[int]:
     """BOS (where the tokenizer has one), the text, and the stop token."""
     start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     return [*start, *encode_text(tokenizer, text), stop_token(tokenizer)]
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_text(tokenizer: "transformers.PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of a text; nothing is added, and what reads like a control token is spelt out as text."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decode(tokenizer: "transformers.PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     """The text of an answer, special tokens left out."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
-def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
+def stop_token(tokenizer: "transformers.PreTrainedTokenizerBase") -> int:
     """The token that ends an answer."""
     if tokenizer.eos_token_id is None:
         raise DataError(f"{type(tokenizer).__name__} has no EOS token, so no model could learn to stop; set eos_token")

@@ -14,12 +14,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, RolloutBatch
@@ -29,6 +28,9 @@ from alignlab.kernels import linear_logprobs
 from alignlab.policy.files import add_score, quiet, read_score_head
 from alignlab.policy.lm_head import head_of
 from alignlab.stats import TokenStats
+
+if TYPE_CHECKING:
+    import transformers
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
 _KNOWN = _FROM_HEAD | {"value", "score"}
@@ -48,7 +50,10 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, score_head: nn.Linear | None = None
+        self,
+        model: "transformers.PreTrainedModel",
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        score_head: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -197,6 +202,8 @@ class Policy(nn.Module):
 
         A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
         """
+        from safetensors import SafetensorError
+
         with quiet():
             try:
                 self.model.save_pretrained(folder)
@@ -217,6 +224,9 @@ class Policy(nn.Module):
         Raises:
             StoreError: the folder holds no model, or a damaged one.
         """
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         path = source.path if isinstance(source, Artifact) else Path(source)
         if not (path / "config.json").is_file():
             raise StoreError(f"{path} holds no model (config.json is missing); give a stage that trains, or its folder")
