@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from alignlab.data.chat import CHAT_TEMPLATE
+from alignlab.data.template import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     import tokenizers

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, RolloutBatch
-from alignlab.data.chat import stop_token
+from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError, StoreError
 from alignlab.kernels import linear_logprobs
 from alignlab.policy.files import add_score, quiet, read_score_head
@@ -173,10 +173,10 @@ class Policy(nn.Module):
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: the tokenizer's EOS and what the model's generation config adds."""
+        """Tokens that end an answer: the one that is trained, EOS, and what the model's generation config adds."""
         more = getattr(self.model.generation_config, "eos_token_id", None)
         ids = more if isinstance(more, list) else [] if more is None else [more]
-        return frozenset({stop_token(self.tokenizer), *ids})
+        return frozenset({*stop_tokens(self.tokenizer), *ids})
 
     def freeze_idle(self, needs: frozenset[str]) -> None:
         """Freeze the head that `needs` does not ask for: it would idle in the optimizer, and hang DDP."""
