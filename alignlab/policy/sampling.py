@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
-from alignlab.errors import DataError, NonFiniteError
+from alignlab.errors import ConfigError, DataError, NonFiniteError
 from alignlab.policy.policy import Policy
 from alignlab.seed import fold_in
 
@@ -142,6 +142,8 @@ def _sample_all(
     progress: Progress | None,
     first_index: int = 0,
 ) -> list[Sample]:
+    if obstacle := policy.sampling_obstacle():
+        raise ConfigError(f"generate: {obstacle}; use another architecture where answers are sampled")
     for prompt, row in zip(prompts, ids, strict=True):
         if len(row) >= policy.context:
             raise DataError(
