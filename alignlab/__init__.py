@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from alignlab.advantage import Advantage
     from alignlab.artifact import Artifact, Kind
     from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
-    from alignlab.objective import Loss, Objective
+    from alignlab.objective import Loss, Objective, WeightedSum, Wrapped
     from alignlab.reward import Choice, Pair, Preference, RewardSource
     from alignlab.stage import Runtime, Stage, StageContext, Tracker
     from alignlab.stats import Mean, TokenStats
 
 __version__: Final = "0.1.0"
 
-CONTRACT: Final = 1
+CONTRACT: Final = 2
 """Version of the contracts that plugins are written against; a plugin states the one it was written for."""
 
 _HOMES: Final = {
     "advantage": ("Advantage",),
     "artifact": ("Artifact", "Kind"),
     "batch": ("Batch", "LabelledBatch", "PreferenceBatch", "RolloutBatch", "TokenBatch"),
-    "objective": ("Loss", "Objective"),
+    "objective": ("Loss", "Objective", "WeightedSum", "Wrapped"),
     "reward": ("Choice", "Pair", "Preference", "RewardSource"),
     "stage": ("Runtime", "Stage", "StageContext", "Tracker"),
     "stats": ("Mean", "TokenStats"),
@@ -54,6 +54,8 @@ __all__ = [
     "TokenBatch",
     "TokenStats",
     "Tracker",
+    "WeightedSum",
+    "Wrapped",
     "__version__",
 ]
 

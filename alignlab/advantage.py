@@ -19,7 +19,7 @@ from alignlab.batch import Batch, RolloutBatch
 class Advantage(abc.ABC):
     """Fills in `advantage` (and `returns`, where there is a critic) of a rollout buffer.
 
-    `reads` names the extras of the buffer that it uses (`reward`, `finished` per sequence; `old_logp`,
+    `reads` names the extras of the buffer that it uses (`reward`, `finished`, `group` per sequence; `old_logp`,
     `reference_logp`, `old_value` per token), so that a stage computes no others. `VERSION` is part of a stage's
     fingerprint.
     """
@@ -30,6 +30,60 @@ class Advantage(abc.ABC):
     @abc.abstractmethod
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         """The same buffer with the extra `advantage`, 0 outside the response mask."""
+
+
+def credited(advantage: Advantage, rollouts: RolloutBatch) -> RolloutBatch:
+    """The buffer with its advantages, checked where they are asked for.
+
+    Raises:
+        ValueError: the result is not a rollout batch of the same tokens with a finite `advantage` per token.
+    """
+    name = type(advantage).__name__
+    found: object = advantage(rollouts)
+    if not isinstance(found, RolloutBatch):
+        raise ValueError(f"{name}: must return the rollout batch with its advantages, got a {type(found).__name__}")
+    if found.num_tokens != rollouts.num_tokens or "advantage" not in found.per_token:
+        raise ValueError(
+            f"{name}: must return the same tokens with the extra `advantage`: rollouts.with_tokens(advantage=...)"
+        )
+    counted = found.advantage[found.response_mask]
+    if not bool(torch.isfinite(counted).all()):
+        raise ValueError(f"{name}: {int((~torch.isfinite(counted)).sum())} of its advantages are not finite numbers")
+    return found
+
+
+def group_mean(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor, "S"]:
+    """For each sample, the mean of `x` over the samples of its group, itself included."""
+    return _group_sum(x, group) / _group_sum(torch.ones_like(x), group)
+
+
+def others_mean(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor, "S"]:
+    """For each sample, the mean of `x` over the other samples of its group; 0 where it is alone."""
+    count = _group_sum(torch.ones_like(x), group) - 1
+    return (_group_sum(x, group) - x) / count.clamp_min(1) * (count > 0)
+
+
+def without_signal(x: Float[Tensor, "S"], group: Int[Tensor, "S"], tolerance: float = 1e-6) -> Bool[Tensor, "S"]:
+    """True for the samples of groups whose values are equal up to rounding: nothing can be learnt from those.
+
+    Args:
+        tolerance: spread of a group, over its largest magnitude or 1, below which it counts as equal.
+    """
+    size = int(group.max()) + 1 if group.numel() else 0
+    high = x.new_full((size,), -torch.inf).scatter_reduce(0, group, x, "amax")
+    low = x.new_full((size,), torch.inf).scatter_reduce(0, group, x, "amin")
+    scale = torch.maximum(high.abs(), low.abs()).clamp_min(1.0)
+    return (high - low <= tolerance * scale)[group]
+
+
+def to_tokens(x: Float[Tensor, "S"], batch: Batch) -> Float[Tensor, "T"]:
+    """The sample's value at each of its response tokens, 0 elsewhere."""
+    return batch.scored(x[batch.sequence_id])
+
+
+def _group_sum(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor, "S"]:
+    size = int(group.max()) + 1 if group.numel() else 0
+    return x.new_zeros(size).index_add(0, group, x)[group]
 
 
 def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "T"]:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from alignlab.data.records import Prompt
+from alignlab.errors import NonFiniteError
 
 
 class RewardSource(abc.ABC):
@@ -31,6 +33,34 @@ class RewardSource(abc.ABC):
             prompts: the conversation before each answer; as many as answers.
             answers: texts without special tokens.
         """
+
+
+def score(source: RewardSource, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers"]:
+    """The source's scores, checked where they are asked for.
+
+    Returns:
+        `(answers,)` reward units, floating point, on the CPU.
+
+    Raises:
+        ValueError: they are not a floating-point tensor with one score per answer.
+        NonFiniteError: one is NaN or infinite; the message quotes the answer.
+    """
+    name = type(source).__name__
+    found: object = source.score(prompts, answers)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        what = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(f"{name}: score() must return a floating-point tensor, got {what}; use torch.tensor([...])")
+    if tuple(found.shape) != (len(answers),):
+        raise ValueError(f"{name}: score() got {len(answers)} answers and returned shape {tuple(found.shape)}")
+    found = found.detach().cpu()
+    bad = (~torch.isfinite(found)).nonzero()[:, 0].tolist()
+    if bad:
+        first = bad[0]
+        raise NonFiniteError(
+            f"{name}: scored {float(found[first])} for the answer {answers[first]!r} to {prompts[first].text!r}; a "
+            f"reward must be finite"
+        )
+    return found
 
 
 @dataclass(frozen=True)

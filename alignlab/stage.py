@@ -156,6 +156,16 @@ class Stage(abc.ABC):
         self.inputs = dict(inputs or {})
         self.seed = seed
 
+    def check_inputs(self, names: frozenset[str]) -> None:  # noqa: B027  # most stages take any combination
+        """Refuse a combination of inputs that the stage cannot work with, before anything runs.
+
+        Args:
+            names: of the inputs that are given, known to be among `INPUTS` and `OPTIONAL`.
+
+        Raises:
+            ValueError: names the stage, the rule and what to set.
+        """
+
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Do the work, write the artifact's files into `context.folder`, and return its metrics (finite numbers)."""

@@ -14,14 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a policy says about the tokens of a batch; only what was asked for is there.
+    """Statistics of a policy on the tokens of a batch; only those that were asked for.
 
     `logp[t]` scores token t given those before it in its own sequence. Everything is 0 outside the response mask
     (those tokens never reach the head), except `value`, which is given at every token.
 
     Args:
-        values: `logp`, `lse`, `entropy`, `kl_to_teacher` (nats) and `value` (reward units) are `(T,)`;
-            `score` (reward units) is `(S,)`.
+        values: `logp`, `lse`, `entropy`, `kl_to_teacher`, `kl_from_teacher` (nats) and `value` (reward units) are
+            `(T,)`; `score` (reward units) is `(S,)`.
     """
 
     values: Mapping[str, Tensor]
@@ -49,8 +49,13 @@ class TokenStats:
 
     @property
     def kl_to_teacher(self) -> Float[Tensor, "T"]:
-        """`(T,)` nats: divergence between the policy's and the teacher's next-token distributions."""
+        """`(T,)` nats: KL(policy ‖ teacher) of the next-token distributions, over the whole vocabulary (reverse KL)."""
         return self._get("kl_to_teacher")
+
+    @property
+    def kl_from_teacher(self) -> Float[Tensor, "T"]:
+        """`(T,)` nats: KL(teacher ‖ policy) of the next-token distributions, over the whole vocabulary (forward KL)."""
+        return self._get("kl_from_teacher")
 
     @property
     def value(self) -> Float[Tensor, "T"]:

@@ -16,7 +16,7 @@ def declare(folder: Path, name: str, package: str, version: str = "1.0") -> Path
     return folder
 
 
-def write_package(folder: Path, package: str, init: str = "CONTRACT = 1\n", **options: str) -> Path:
+def write_package(folder: Path, package: str, init: str = "CONTRACT = 2\n", **options: str) -> Path:
     """Write a package whose `conf/` holds `options`, named `group__option`."""
     home = folder / package
     home.mkdir(parents=True)

@@ -95,13 +95,13 @@ def test_advantage_does_not_depend_on_neighbours() -> None:
     whole = generalized_advantage(rewards, values, batch, 1.0, 0.95)
     kept = batch.with_tokens(r=rewards, v=values)
     for s in range(2):
-        alone = kept.select_sequences(torch.tensor([s]))
+        alone = kept.select_units([s])
         found = generalized_advantage(alone.token("r"), alone.token("v"), alone, 1.0, 0.95)
         assert torch.equal(found, whole[batch.sequence_id == s])
 
 
 def test_empty_buffer_gives_empty_advantages() -> None:
-    batch = table().select_atoms([])
+    batch = table().select_units([])
     assert generalized_advantage(torch.zeros(0), torch.zeros(0), batch, 1.0, 0.95).shape == (0,)
     assert whiten(torch.zeros(0), batch.weight_by_token()).shape == (0,)
 

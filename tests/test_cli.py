@@ -131,7 +131,7 @@ def test_a_plan_is_the_same_with_stand_ins_for_slow_packages(
 
 
 def test_a_plan_starts_over_where_stand_ins_do_not_do(tmp_path: Path) -> None:
-    write_package(tmp_path / "more", "real_lab", "CONTRACT = 1\nimport wandb\nassert wandb.__version__\n")
+    write_package(tmp_path / "more", "real_lab", "CONTRACT = 2\nimport wandb\nassert wandb.__version__\n")
     done = child(declare(tmp_path / "more", "real", "real_lab"), "plan", "experiment=fake", "--json")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["stages"]) == 6

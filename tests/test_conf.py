@@ -223,9 +223,9 @@ def test_our_own_plugins_are_installed() -> None:
     ("init", "message"),
     [
         (None, r"plugin odd \(package odd_lab of odd 1\.0\) has no importable __init__\.py"),
-        ("", r"plugin odd .* states no contract; write CONTRACT = 1"),
+        ("", r"plugin odd .* states no contract; write CONTRACT = 2"),
         ("CONTRACT = 0", r"plugin odd .* was written for contract 0, .* update the plugin"),
-        ("CONTRACT: int = 2", r"plugin odd .* was written for contract 2, .* update alignlab"),
+        ("CONTRACT: int = 3", r"plugin odd .* was written for contract 3, .* update alignlab"),
         ("CONTRACT = (", r"plugin odd .* cannot be read"),
     ],
 )
@@ -241,7 +241,7 @@ def test_a_plugin_that_does_not_fit_is_named(
 
 def test_a_plugin_that_fails_to_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(declare(tmp_path, "odd", "odd_lab_broken"))
-    write_package(tmp_path, "odd_lab_broken", "CONTRACT = 1\nimport nowhere_to_be_found\n")
+    write_package(tmp_path, "odd_lab_broken", "CONTRACT = 2\nimport nowhere_to_be_found\n")
     with pytest.raises(ConfigError, match=r"plugin odd .* fails to import: ModuleNotFoundError: .*nowhere_to_be_found"):
         plugins.load_all()
 

@@ -1,17 +1,18 @@
-"""The schedule and the groups of the optimizer."""
+"""Schedules, groups and settings of optimizers."""
 
 import pytest
 import torch
 from torch import nn
 
-from alignlab.training import AdamW, ParameterGroup
+from alignlab.training import AdamW, Constant, Cosine, Linear, Loop, ParameterGroup
+from alignlab.training.optimizer import build_optimizer, set_lr
 
 
-def test_the_schedule_closes_on_paper() -> None:
-    spec = AdamW(warmup_steps=4, schedule="linear", final_lr_ratio=0.2)
-    assert [spec.lr_factor(s, 12) for s in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1.0, 1.0, 0.6, 0.2])
-    assert AdamW(warmup_steps=0).lr_factor(50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
-    assert AdamW(warmup_steps=0, schedule="constant").lr_factor(99, 100) == 1.0
+def test_schedules_close_on_paper() -> None:
+    linear = Linear(warmup_steps=4, final_ratio=0.2)
+    assert [linear.factor(s, 12) for s in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1.0, 1.0, 0.6, 0.2])
+    assert Cosine(warmup_steps=0).factor(50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert Constant(warmup_steps=0).factor(99, 100) == 1.0
 
 
 def test_only_matrices_decay_and_a_group_keeps_its_own_rate() -> None:
@@ -21,16 +22,25 @@ def test_only_matrices_decay_and_a_group_keeps_its_own_rate() -> None:
         ParameterGroup("policy", list(layer.parameters())),
         ParameterGroup("critic", list(critic.parameters()), 1e-2),
     ]
-    optimizer = AdamW(lr=1e-3, weight_decay=0.1, warmup_steps=2).build(groups)
+    optimizer = build_optimizer(AdamW(lr=1e-3, weight_decay=0.1), groups)
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.1)]
-    AdamW(warmup_steps=2).set_lr(optimizer, 0, 10)
+    assert set_lr(optimizer, Cosine(warmup_steps=2), 0, 10) == pytest.approx(5e-4)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([5e-4, 5e-4, 5e-3])
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"clip_norm": 0.0}])
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"weight_decay": -1.0}])
 def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"AdamW: {next(iter(bad))}"):
         AdamW(**bad)  # type: ignore[arg-type]
+
+
+def test_impossible_schedules_and_clipping_are_refused() -> None:
+    with pytest.raises(ValueError, match="Linear: final_ratio must be in"):
+        Linear(final_ratio=1.5)
+    with pytest.raises(ValueError, match="Constant: warmup_steps must be >= 0, got -1"):
+        Constant(warmup_steps=-1)
+    with pytest.raises(ValueError, match="Loop: clip_norm must be > 0 or null, got 0"):
+        Loop(1, 1, clip_norm=0.0)
 
 
 def test_a_step_moves_against_the_gradient() -> None:

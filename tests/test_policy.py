@@ -1,5 +1,6 @@
 """The policy: its token statistics are those of the plain model on each sequence alone; its folder loads anywhere."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_token_statistics_are_those_of_each_sequence_alone(name: str) -> None:
     rows = [torch.randint(0, 32, (n,)).tolist() for n in (2, 17, 5, 9, 30, 3)]
     batch = TokenBatch.of(rows, [[True] * len(r) for r in rows])
     with torch.no_grad():
-        now = policy.token_stats(batch, frozenset({"logp", "lse", "entropy"}), temperature=0.7)
+        now = policy.token_stats(replace(batch, temperature=0.7), frozenset({"logp", "lse", "entropy"}))
         logits = [model(input_ids=torch.tensor([r])).logits[0, :-1] / 0.7 for r in rows]
     logp, lse, entropy = (torch.cat([torch.cat([x.new_zeros(1), x]) for x in k]) for k in _eager(logits, rows))
     assert torch.allclose(now.logp, logp, atol=1e-9)
@@ -95,7 +96,7 @@ def test_neighbours_order_and_micro_batches_change_nothing() -> None:
     batch = TokenBatch.of(rows, [[True] * len(r) for r in rows])
     whole = policy.token_stats(batch, ALL)
     parts = [policy.token_stats(p, ALL) for p in batch.micro_batches(1)]
-    back = policy.token_stats(batch.select_atoms([3, 2, 1, 0]), ALL)
+    back = policy.token_stats(batch.select_units([3, 2, 1, 0]), ALL)
     for name in ALL:
         alone = torch.cat([p.values[name] for p in parts])
         assert torch.allclose(whole.values[name], alone, atol=1e-12)
@@ -114,9 +115,7 @@ def test_a_rollout_is_scored_at_its_own_temperature() -> None:
     policy = tiny()
     rows, mask = [[1, 7, 8, 9]], [[False, False, True, True]]
     needs = frozenset({"logp"})
-    hot = policy.token_stats(RolloutBatch.of(rows, mask), needs, temperature=0.5)
-    from dataclasses import replace
-
+    hot = policy.token_stats(RolloutBatch.of(rows, mask, temperature=0.5), needs)
     own = policy.token_stats(replace(RolloutBatch.of(rows, mask), temperature=0.5), needs)
     assert torch.equal(hot.logp, own.logp)
     assert not torch.allclose(own.logp, policy.token_stats(TokenBatch.of(rows, mask), needs).logp)

@@ -326,7 +326,7 @@ def test_batches_are_of_the_declared_type_and_unequal(kind: type[Batch]) -> None
 
     assert batch_type(Takes()) is kind
     batch = Subject(Takes).case(5).batch
-    assert type(batch) is kind and batch.num_atoms == 5
+    assert type(batch) is kind and batch.num_units == 5
     assert len(set(batch.lengths().tolist())) > 2 and len(set(batch.weight.tolist())) > 2
 
 

@@ -170,8 +170,7 @@ class Worsens(Fixed):
     """Validates worse and worse after the second time."""
 
     def validate_now(self) -> dict[str, float]:
-        at = self.trainer.global_step
-        return {"loss": float(abs(at - 4))}
+        return {"loss": float(abs(self.steps_made - 4))}
 
 
 def test_early_stopping_keeps_the_best_and_publishes_the_last_beside_it(tmp_path: Path) -> None:
@@ -269,7 +268,7 @@ def test_micro_batches_never_tear_a_pair_and_lose_nothing() -> None:
 def test_an_empty_batch_has_no_loss_and_no_gradient(tmp_path: Path) -> None:
     stage = stage_of("answer_nll", 100_000)
     stage.prepare({}, _context(tmp_path))
-    empty = batch_of(TokenBatch, 1).select_atoms([])
+    empty = batch_of(TokenBatch, 1).select_units([])
     units = stage.objective.units(empty)
     loss = stage.objective(stage.token_stats(empty), empty).mean(units)
     loss.backward()

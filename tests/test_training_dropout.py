@@ -13,6 +13,7 @@ from alignlab.batch import Batch
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.training import AdamW
+from alignlab.training.module import StageModule
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------------
@@ -70,13 +71,13 @@ def test_training_goes_on_in_training_mode_after_a_validation(tmp_path: Path) ->
 def test_validation_drops_nothing_and_says_the_same_twice(tmp_path: Path) -> None:
     stage = with_kind(Dropping)
     stage.prepare({}, StageContext("loop", tmp_path, tmp_path, Runtime("cpu")))
-    stage.train()
+    stage.policy.train()
     first = stage.validate_now()
-    stage.train()
+    stage.policy.train()
     assert stage.validate_now() == first
     steady = with_kind(Steady)
     steady.prepare({}, StageContext("loop", tmp_path, tmp_path, Runtime("cpu")))
-    steady.eval()
+    steady.policy.eval()
     assert steady.validate_now() == first
 
 
@@ -84,14 +85,14 @@ class Looks(Fixed):
     """Validates by itself, as online methods do, and remembers the mode that it was in."""
 
     def validate_now(self) -> dict[str, float]:
-        vars(self).setdefault("modes", []).append((self.training, self.policy.training, self.policy.model.training))
+        vars(self).setdefault("modes", []).append((self.policy.training, self.policy.model.training))
         return {"loss": 1.0}
 
 
 def test_a_method_that_validates_by_itself_is_in_evaluation_mode(tmp_path: Path) -> None:
     stage = with_kind(Looks, steps=2, validate_every=1)
     run_in(tmp_path, stage)
-    assert stage.modes == [(False, False, False)] * 3  # type: ignore[attr-defined]
+    assert stage.modes == [(False, False)] * 3  # type: ignore[attr-defined]
 
 
 # ---- seeds ----------------------------------------------------------------------------------------------------------
@@ -125,26 +126,23 @@ def test_every_step_drops_other_weights_and_so_does_another_seed(tmp_path: Path)
     losses = []
     for seed in (0, 1):
         stage = with_kind(Same, steps=3)
-        stage.seed, stage.optimizer_spec = seed, AdamW(lr=0.0)
+        stage.seed, stage.optimizer = seed, AdamW(lr=0.0)
         losses += run_in(tmp_path / str(seed), stage)[1].values("train/loss")
     assert len(set(losses)) == 6
 
 
-class Second(Draws):
-    """The second process of a group, as far as seeds go."""
-
-    global_rank = property(lambda self: 1)  # type: ignore[assignment]
-
-
-def test_processes_draw_the_same_batch_and_drop_other_weights(tmp_path: Path) -> None:
+def test_processes_draw_the_same_batch_and_drop_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run is the second process of a group, as far as seeds are concerned."""
     batches, losses = [], []
-    for kind in (Draws, Second):
 
-        class Watched(kind):  # type: ignore[misc,valid-type]
-            def batch_at(self, step: int) -> Batch:
-                batches.append(super().batch_at(step))
-                return batches[-1]
+    class Watched(Draws):
+        def batch_at(self, step: int) -> Batch:
+            batches.append(super().batch_at(step))
+            return batches[-1]
 
-        losses += run_in(tmp_path / kind.__name__, with_kind(Watched, "dpo"))[1].values("train/loss")
+    for rank in (0, 1):
+        monkeypatch.setattr(StageModule, "global_rank", rank)
+        monkeypatch.setattr(Batch, "shard", lambda self, *_: self)
+        losses += run_in(tmp_path / str(rank), with_kind(Watched, "dpo"))[1].values("train/loss")
     assert torch.equal(batches[0].reference_logp, batches[1].reference_logp)
     assert abs(losses[0] - losses[1]) > 1e-4

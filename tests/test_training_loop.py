@@ -12,10 +12,11 @@ from training_runs import killed_and_resumed, run_in, with_kind
 
 from alignlab.batch import Batch
 from alignlab.stage import Runtime
-from alignlab.training import AdamW, Loop, ParameterGroup
+from alignlab.training import AdamW, Constant, Cosine, Linear, Loop, ParameterGroup, Schedule
 
 FLAT = 1e8
 """An `eps` that dwarfs every gradient: without moments, AdamW then is gradient descent at the rate lr / eps."""
+FIXED_RATE = Constant(warmup_steps=0)
 EXACT = Runtime(accelerator="cpu", precision="64-true")
 
 
@@ -39,12 +40,16 @@ class TwoGroups(Fixed):
         return super().batch_at(step)
 
 
-def descent(steps: int, clip_norm: float | None, limits: tuple[float | None, float | None], **schedule: Any) -> Fixed:
+def descent(
+    steps: int,
+    clip_norm: float | None,
+    limits: tuple[float | None, float | None],
+    schedule: Schedule | None = None,
+) -> Fixed:
     """Plain gradient descent on preferences by scores, without weight decay."""
     objective, kind = OBJECTIVES["bradley_terry"]
-    settings = {"warmup_steps": 0, "schedule": "constant", **schedule}
-    optimizer = AdamW(lr=0.3 * FLAT, betas=(0.0, 0.0), eps=FLAT, weight_decay=0.0, clip_norm=clip_norm, **settings)
-    loop = Loop(steps, UNITS, 10_000, validate_every=steps, log_every=1, keep="last")
+    optimizer = AdamW(lr=0.3 * FLAT, betas=(0.0, 0.0), eps=FLAT, weight_decay=0.0, schedule=schedule or FIXED_RATE)
+    loop = Loop(steps, UNITS, 10_000, clip_norm, validate_every=steps, log_every=1, keep="last")
     stage = TwoGroups(kind, objective=objective, optimizer=optimizer, loop=loop)
     stage.limits = limits
     return stage
@@ -90,7 +95,7 @@ def norms(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
 def test_each_group_goes_as_far_as_its_own_limit_lets_it(
     common: float | None, own: Any, expected: Any, norms: tuple[float, float], tmp_path: Path
 ) -> None:
-    """Limits are fractions of the smaller norm: of the optimizer's, then of each group's own. None goes all the way."""
+    """Limits are fractions of the smaller norm: of the loop's, then of each group's own. None goes all the way."""
     small = min(norms)
     limits = tuple(None if f is None else f * small for f in own)
     stage = descent(1, None if common is None else common * small, limits)
@@ -102,12 +107,12 @@ def test_each_group_goes_as_far_as_its_own_limit_lets_it(
     assert logged == pytest.approx(norms, rel=1e-6), "norms are logged as they were before clipping"
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_every_step_is_taken_at_the_rate_that_its_number_says(schedule: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", [Cosine, Linear, Constant])
+def test_every_step_is_taken_at_the_rate_that_its_number_says(schedule: Any, tmp_path: Path) -> None:
     """The gradient is cut to a norm of 1e-3, so that a step goes 1e-3 times the rate that is logged for it."""
-    stage = descent(7, 1e-3, (None, None), warmup_steps=3, schedule=schedule)
+    stage = descent(7, 1e-3, (None, None), schedule(warmup_steps=3))
     _, heard = run_in(tmp_path, stage, EXACT)
-    expected = [0.3 * FLAT * stage.optimizer_spec.lr_factor(k, 7) for k in range(7)]
+    expected = [0.3 * FLAT * stage.optimizer.schedule.factor(k, 7) for k in range(7)]
     assert heard.values("train/lr") == pytest.approx(expected)
     assert moved(stage)["body"] == pytest.approx([1e-3 * lr / FLAT for lr in expected], rel=1e-4)
 
@@ -118,7 +123,9 @@ def test_a_resumed_run_goes_on_with_the_schedule(tmp_path: Path) -> None:
 
     resumed, heard = killed_and_resumed(tmp_path, make)
     assert heard.values("step")[:3] == [4, 5, 6]
-    assert heard.values("train/lr") == pytest.approx([1e-3 * resumed.optimizer_spec.lr_factor(k, 6) for k in (3, 4, 5)])
+    assert heard.values("train/lr") == pytest.approx(
+        [1e-3 * resumed.optimizer.schedule.factor(k, 6) for k in (3, 4, 5)]
+    )
 
 
 # ---- what is logged -------------------------------------------------------------------------------------------------
@@ -131,7 +138,7 @@ class Lopsided(Fixed):
     """Steps of 8, 7 and 6 pairs."""
 
     def batch_at(self, step: int) -> Batch:
-        return super().batch_at(step).select_atoms(list(lopsided(step)))
+        return super().batch_at(step).select_units(list(lopsided(step)))
 
 
 @pytest.mark.parametrize("name", ["dpo", "bradley_terry"])

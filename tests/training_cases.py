@@ -3,6 +3,7 @@
 Run as a script it trains every case as one process of several and writes the parameters; see `test_training.py`.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,11 @@ from torch import Tensor
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, PreferenceBatch, RolloutBatch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.objective import Loss, Objective
+from alignlab.objective import Loss, Objective, sequences
 from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import Mean, TokenStats
-from alignlab.training import AdamW, Loop, TrainingStage
+from alignlab.training import AdamW, Cosine, Loop, TrainingStage
 
 STEPS = 20
 UNITS = 8
@@ -32,19 +33,19 @@ WORDS = 30
 
 
 class Centred(Objective[TokenBatch]):
-    """Needs a statistic of the whole step: squared distance of each answer's log-probability from the step's mean."""
+    """Needs a mean over the whole step: squared distance of each answer's log-probability from the step's mean."""
 
     VERSION: ClassVar[str] = "1"
+    per = {"loss": sequences}
 
-    def statistic(self, now: TokenStats, batch: TokenBatch) -> Mean | None:
-        return Mean.of(batch.sum_by_sequence(now.logp), batch.weight)
+    def step_means(self, stats: TokenStats, batch: TokenBatch) -> Mapping[str, Mean]:
+        return {"centre": Mean.of(batch.sum_by_sequence(stats.logp), batch.weight)}
 
-    def __call__(self, now: TokenStats, batch: TokenBatch, context: Tensor | None = None) -> Loss:
-        assert context is not None
-        return Loss.over_sequences((batch.sum_by_sequence(now.logp) - context).square(), batch)
+    def __call__(self, stats: TokenStats, batch: TokenBatch) -> Loss:
+        return self.loss(batch, loss=(batch.sum_by_sequence(stats.logp) - batch.step["centre"]).square())
 
 
-OBJECTIVES: dict[str, tuple[Objective[Any], type[TokenBatch]]] = {
+OBJECTIVES: dict[str, tuple[Objective[Any], type[Batch]]] = {
     "causal_lm": (CausalLM(z_loss=1e-3), TokenBatch),
     "answer_nll": (AnswerNLL(), TokenBatch),
     "bradley_terry": (BradleyTerry(centering=0.01), PreferenceBatch),
@@ -55,10 +56,10 @@ OBJECTIVES: dict[str, tuple[Objective[Any], type[TokenBatch]]] = {
 }
 
 
-def batch_of(kind: type[TokenBatch], seed: int) -> TokenBatch:
+def batch_of(kind: type[Batch], seed: int) -> Batch:
     """Eight units of very unequal lengths, with everything in them that an objective may read."""
     generator = torch.Generator().manual_seed(seed)
-    count = UNITS * kind.SEQUENCES_PER_WEIGHT
+    count = UNITS * (2 if kind is PreferenceBatch else 1)
     lengths = torch.randint(3, 25, (count,), generator=generator).tolist()
     rows = [torch.randint(0, WORDS, (n,), generator=generator).tolist() for n in lengths]
     prompts = [1 + int(torch.randint(0, n - 2, (1,), generator=generator)) for n in lengths]
@@ -77,11 +78,12 @@ class Fixed(TrainingStage[Any]):
 
     VERSION: ClassVar[str] = "1"
     PRODUCES: ClassVar[Kind] = "policy"
-    FILLS: ClassVar[frozenset[str]] = frozenset({"reference_logp", "old_logp", "old_value", "advantage", "returns"})
+    PROVIDES: ClassVar[frozenset[str]] = frozenset({"reference_logp", "old_logp", "old_value", "advantage", "returns"})
 
-    def __init__(self, kind: type[TokenBatch], **arguments: Any) -> None:
+    def __init__(self, kind: type[Batch], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.kind = kind
+        self.steps_made = 0
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         tokenizer = TrainTokenizer("word", 100).train([" ".join(f"w{i}" for i in range(WORDS))])
@@ -95,6 +97,15 @@ class Fixed(TrainingStage[Any]):
 
     def validation_batches(self) -> Sequence[Batch]:
         return [batch_of(self.kind, 50)]
+
+    def after_step(self, step: int) -> None:
+        self.steps_made = step + 1
+
+    def state(self) -> dict[str, Any]:
+        return {"steps_made": self.steps_made}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.steps_made = state["steps_made"]
 
 
 class Dies(Exception):
@@ -119,7 +130,7 @@ def stage_of(name: str, micro_batch_tokens: int, steps: int = STEPS, **loop: Any
     return Fixed(
         kind,
         objective=objective,
-        optimizer=AdamW(lr=1e-3, eps=1e-5, warmup_steps=2),
+        optimizer=AdamW(lr=1e-3, eps=1e-5, schedule=Cosine(warmup_steps=2)),
         loop=Loop(steps, UNITS, micro_batch_tokens, **loop),
     )
 
@@ -142,7 +153,8 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     for case in OBJECTIVES:
         trained = stage_of(case, micro_batch_tokens=64)
-        metrics = train(trained, root / case / str(trained.global_rank), Runtime("cpu", devices=2, strategy="ddp"))
-        if trained.global_rank == 0:
+        rank = int(os.environ["RANK"])
+        metrics = train(trained, root / case / str(rank), Runtime("cpu", devices=2, strategy="ddp"))
+        if rank == 0:
             torch.save({"parameters": parameters(trained), "metrics": metrics}, root / f"{case}.pt")
     leave()

@@ -33,7 +33,7 @@ def _environment() -> Any:
     class Generation(jinja2.ext.Extension):
         """`{% generation %}`, as transformers has it, without marking anything."""
 
-        tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+        tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)

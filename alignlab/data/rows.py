@@ -6,14 +6,14 @@ function of (seed, k): a run that is resumed at step k needs no other state to s
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from alignlab.batch import PreferenceBatch, TokenBatch
+from alignlab.batch import LabelledBatch, PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
-from alignlab.data.records import Comparison, Document, Example
+from alignlab.data.records import Comparison, Document, Example, Labelled
 from alignlab.errors import ConfigError, DataError
 from alignlab.seed import fold_in
 
@@ -39,7 +39,7 @@ def check_max_length(owner: str, max_length: int | None) -> None:
         raise ValueError(f"{owner}: max_length must be >= 2 or null, got {max_length}; it counts tokens")
 
 
-def longest(owner: str, max_length: int | None, context: int) -> int:
+def resolve_max_length(owner: str, max_length: int | None, context: int) -> int:
     """The longest sequence in tokens: what was asked for, or the model's context.
 
     Raises:
@@ -130,20 +130,93 @@ def preference_batch(pairs: Sequence[tuple[Row, Row]]) -> PreferenceBatch:
     return PreferenceBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
 
 
+@dataclass(frozen=True)
+class LabelledRow:
+    """A labelled answer; with `mismatched`, the same prompt with the answer to another one."""
+
+    answer: Row
+    good: bool
+    mismatched: Row | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its sequences."""
+        return [self.answer] if self.mismatched is None else [self.answer, self.mismatched]
+
+
+def labelled_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    labelled: Sequence[Labelled],
+    truncation: Truncation,
+    skip: bool = False,
+    mismatched: bool = False,
+) -> list[LabelledRow]:
+    """Labelled answers, the answer and its stop token scored.
+
+    Args:
+        mismatched: also pair each prompt with the answer to the next different one, as KTO's baseline asks for.
+
+    Raises:
+        DataError: `mismatched` is asked for and all answers are to one prompt.
+    """
+    others: list[str | None] = list(_answers_to_others(labelled)) if mismatched else [None] * len(labelled)
+
+    def encode(item: tuple[Labelled, str | None], name: str) -> LabelledRow:
+        record, other = item
+        answer = truncation.fit(Row(*encode_answer(tokenizer, record.prompt, record.answer), name))
+        if other is None:
+            return LabelledRow(answer, record.good)
+        row = Row(*encode_answer(tokenizer, record.prompt, other), f"{name} (with the answer to another prompt)")
+        return LabelledRow(answer, record.good, truncation.fit(row))
+
+    items = list(zip(labelled, others, strict=True))
+    return _all(items, encode, "labelled answer", truncation, skip, source=lambda item: item[0].source)
+
+
+def _answers_to_others(labelled: Sequence[Labelled]) -> list[str]:
+    """For each record, the answer of the next one (in a circle) that has another prompt."""
+    found: list[str] = []
+    for i, record in enumerate(labelled):
+        later = (labelled[(i + j) % len(labelled)] for j in range(1, len(labelled)))
+        other = next((r.answer for r in later if r.prompt != record.prompt), None)
+        if other is None:
+            raise DataError(
+                "all labelled answers are to one prompt, so there is no answer to another one to take a baseline from; "
+                "add other prompts, or choose an objective without a baseline"
+            )
+        found.append(other)
+    return found
+
+
+def labelled_batch(rows: Sequence[LabelledRow]) -> LabelledBatch:
+    """Labelled answers as one flat batch."""
+    flat = [(unit, row) for unit, labelled in enumerate(rows) for row in labelled.rows]
+    tokens, masks, names = zip(*((row.tokens, row.mask, row.name) for _, row in flat), strict=True)
+    batch = LabelledBatch.of(tokens, masks, names, unit=[unit for unit, _ in flat])
+    return batch.with_units(desirable=torch.tensor([float(row.good) for row in rows]))
+
+
 def portions(items: Sequence[R], size: int) -> list[Sequence[R]]:
     """The items in order, `size` at a time; the last portion may be smaller."""
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-T = TypeVar("T", Example, Comparison)
+T = TypeVar("T")
 
 
-def _all(records: Sequence[T], encode: Callable[[T, str], R], what: str, truncation: Truncation, skip: bool) -> list[R]:
+def _all(
+    records: Sequence[T],
+    encode: Callable[[T, str], R],
+    what: str,
+    truncation: Truncation,
+    skip: bool,
+    source: Callable[[Any], str] = lambda record: record.source,
+) -> list[R]:
     rows = []
     truncation.records += len(records)
     for number, record in enumerate(records):
         try:
-            rows.append(encode(record, record.source or f"{what} {number}"))
+            rows.append(encode(record, source(record) or f"{what} {number}"))
         except DataError:
             if not skip:
                 raise

@@ -69,6 +69,10 @@ def plan(pipeline: Mapping[str, Mapping[str, Any]], runtime: Runtime) -> list[St
     steps: dict[str, Step] = {}
     for name in order:
         prints = _check_inputs(name, stages, inputs[name], steps)
+        try:
+            stages[name].check_inputs(frozenset(inputs[name]))
+        except ValueError as error:
+            raise PipelineError(f"pipeline.{name}: {error}") from error
         whole: dict[str, Any] = {"stage": identity(pipeline[name], f"pipeline.{name}", builder), "inputs": prints}
         if type(stages[name]).PRODUCES in TRAINED:
             whole["precision"] = runtime.precision

@@ -12,7 +12,7 @@ Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alignlab.artifact import Artifact
-from alignlab.batch import Batch, RolloutBatch
+from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError
-from alignlab.kernels import linear_logprobs
+from alignlab.kernels import Direction, linear_kl, linear_logprobs
 from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import transformers
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
-_KNOWN = _FROM_HEAD | {"value", "score"}
+_FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_teacher": "forward"}
+_KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | {"value", "score"}
 _MOST_BUCKETS = 4
 _TOKENS_PER_CALL = 256
 """What one more forward pass costs on its own, in tokens; measured for models of a few layers on a CPU."""
@@ -68,27 +69,31 @@ class Policy(nn.Module):
         check_architecture(model, self.softcap)
 
     # ---- statistics -----------------------------------------------------------------------------------------------
-    def token_stats(self, batch: Batch, needs: frozenset[str], temperature: float | None = None) -> TokenStats:
-        """What `needs` names of `logp`, `lse`, `entropy`, `value` and `score`.
+    def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
+        """The statistics that `needs` names, at the batch's temperature.
 
         Args:
             batch: flat, on the policy's device.
-            temperature: the logits are divided by it; by default a rollout batch's own, else 1.
+            needs: of `logp`, `lse`, `entropy`, `value`, `score`, `kl_to_teacher` and `kl_from_teacher`.
+            teacher: frozen; needed for the last two. It must share the policy's vocabulary, not its width.
+
+        Raises:
+            ConfigError: an unknown statistic is asked for, or one of a teacher that is not given.
         """
         # By the module's call, so that FSDP2's hooks gather the head's shards before the fused head reads them.
-        found: TokenStats = self(batch, needs, temperature)
+        found: TokenStats = self(batch, needs, teacher)
         return found
 
-    def forward(self, batch: Batch, needs: frozenset[str], temperature: float | None = None) -> TokenStats:
+    def forward(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
         """See `token_stats`."""
         if not needs <= _KNOWN:
             raise ConfigError(f"Policy: gives {', '.join(sorted(_KNOWN))}, not {', '.join(sorted(needs - _KNOWN))}")
-        if temperature is None:
-            temperature = batch.temperature if isinstance(batch, RolloutBatch) else 1.0
         hidden = self.hidden_states(batch)
         values: dict[str, Tensor] = {}
         if needs & _FROM_HEAD:
-            values |= self._from_head(hidden, batch, needs, temperature)
+            values |= self._from_head(hidden, batch, needs)
+        if needs & _FROM_TEACHER.keys():
+            values |= self._from_teacher(hidden, batch, needs, teacher)
         if needs & {"value", "score"}:
             values |= self._from_score_head(hidden, batch, needs)
         return TokenStats(values)
@@ -118,7 +123,7 @@ class Policy(nn.Module):
         output: Tensor = self.model.base_model(input_ids=rows, use_cache=False).last_hidden_state
         return output
 
-    def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str], temperature: float) -> dict[str, Tensor]:
+    def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         at = batch.response_mask.nonzero()[:, 0]
         weight, bias = head_of(self.model)
         logp, lse, entropy = linear_logprobs(
@@ -126,12 +131,40 @@ class Policy(nn.Module):
             weight,
             batch.tokens[at],
             bias,
-            temperature=temperature,
+            temperature=batch.temperature,
             softcap=self.softcap,
             entropy="entropy" in needs,
         )
         found = {"logp": logp, "lse": lse, "entropy": entropy}
         return {k: _spread(v, at, batch) for k, v in found.items() if k in needs and v is not None}
+
+    def _from_teacher(
+        self, hidden: Tensor, batch: Batch, needs: frozenset[str], teacher: "Policy | None"
+    ) -> dict[str, Tensor]:
+        """Exact divergences of next-token distributions over the whole vocabulary."""
+        if teacher is None:
+            raise ConfigError(f"Policy: {', '.join(sorted(needs & _FROM_TEACHER.keys()))} needs a teacher")
+        at = batch.response_mask.nonzero()[:, 0]
+        with torch.no_grad():
+            other = teacher.to(hidden.device).hidden_states(batch)[at - 1]
+        weight, bias = head_of(self.model)
+        teacher_weight, teacher_bias = head_of(teacher.model)
+        found = {}
+        for name in needs & _FROM_TEACHER.keys():
+            kl = linear_kl(
+                hidden[at - 1],
+                weight,
+                other,
+                teacher_weight,
+                bias,
+                teacher_bias,
+                direction=_FROM_TEACHER[name],
+                temperature=batch.temperature,
+                softcap=self.softcap,
+                teacher_softcap=teacher.softcap,
+            )
+            found[name] = _spread(kl, at, batch)
+        return found
 
     def _from_score_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         if self.score_head is None:
@@ -180,7 +213,7 @@ class Policy(nn.Module):
         if self.score_head is not None and not needs & {"value", "score"}:
             self.score_head.requires_grad_(False)
         tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
-        if not tied and not needs & (_FROM_HEAD | {"kl_to_teacher"}):
+        if not tied and not needs & (_FROM_HEAD | _FROM_TEACHER.keys()):
             self.model.get_output_embeddings().requires_grad_(False)
 
     def add_score_head(self, seed: int) -> None:

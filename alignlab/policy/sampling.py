@@ -73,7 +73,7 @@ Progress = Callable[[int, int], None]
 
 def generate(
     policy: Policy,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Sequence[int]],
     sampling: Sampling,
     seed: int,
     batch_size: int = 256,
@@ -83,11 +83,13 @@ def generate(
     """One answer to each prompt, in their order.
 
     Args:
+        prompts: conversations, or token ids that end where the answer begins (a turn of one's own making).
         progress: told (samples done, samples in all) after every batch.
         first_index: index of the first sample, where several processes share the prompts.
     """
-    ids = [encode_prompt(policy.tokenizer, p) for p in prompts]
-    return _sample_all(policy, prompts, ids, sampling, seed, batch_size, progress, first_index)
+    ids = [encode_prompt(policy.tokenizer, p) if isinstance(p, Prompt) else list(p) for p in prompts]
+    asked = [p if isinstance(p, Prompt) else Prompt.user(decode(policy.tokenizer, p)) for p in prompts]
+    return _sample_all(policy, asked, ids, sampling, seed, batch_size, progress, first_index)
 
 
 def leaves_room(policy: Policy, prompt: Prompt) -> bool:

@@ -1,17 +1,33 @@
 """The training loop, and the data regimes that stages train on."""
 
+from alignlab.training.answers import AnswerStage
+from alignlab.training.labelled import LabelledStage
 from alignlab.training.loop import Loop, StepReport
+from alignlab.training.measure import measure
+from alignlab.training.offline import OfflineStage
+from alignlab.training.online import OnlineStage, PolicyGradientStage
 from alignlab.training.optimizer import AdamW, OptimizerSpec, ParameterGroup
 from alignlab.training.preferences import PreferenceStage, RowPair
+from alignlab.training.schedule import Constant, Cosine, Linear, Schedule
 from alignlab.training.stage import TrainingStage
 
 __all__ = [
     "AdamW",
+    "AnswerStage",
+    "Constant",
+    "Cosine",
+    "LabelledStage",
+    "Linear",
     "Loop",
+    "OfflineStage",
+    "OnlineStage",
     "OptimizerSpec",
     "ParameterGroup",
+    "PolicyGradientStage",
     "PreferenceStage",
     "RowPair",
+    "Schedule",
     "StepReport",
     "TrainingStage",
+    "measure",
 ]

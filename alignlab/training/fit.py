@@ -1,4 +1,4 @@
-"""Driving a TrainingStage with Lightning's Trainer: reports, validation, early stopping, checkpoints.
+"""Driving a training stage with Lightning's Trainer: reports, validation, early stopping, checkpoints.
 
 Two kinds of checkpoint, not to be mixed up. `last.ckpt` in the work folder holds weights, optimizer and step, and lets
 a killed run go on where it was. What is *published* is a model in Hugging Face layout: the best or last one, the other
@@ -26,6 +26,8 @@ from alignlab.artifact import digest_of_file
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.stage import StageContext
 from alignlab.stats import Mean
+from alignlab.training.module import StageModule
+from alignlab.training.trainable import Trainable
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -33,20 +35,21 @@ DIGEST = ".sha256"
 END = "end.json"
 
 
-def fit(stage: Any, context: StageContext) -> Mapping[str, float]:
-    """Train the prepared stage, publish its model into `context.folder`, return metrics of what was published."""
+def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
+    """Train a prepared stage, publish its model into `context.folder`, return metrics of what was published."""
     threads = torch.get_num_threads()
     if context.runtime.threads:
         torch.set_num_threads(context.runtime.threads)
-    keeper = _Keeper(stage, context)
+    module = StageModule(stage)
+    keeper = _Keeper(module, context)
     try:
-        stage.train()
+        module.train()
         with _without_chatter():
             trainer = _trainer(stage, context, [_Reports(stage, context), keeper])
             # Processes that the strategy spawns would never ask whether somebody wants them to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
             with stopping.deferred() if alone else _ended_together(trainer):
-                trainer.fit(stage, ckpt_path=_resumable(context), weights_only=True)
+                trainer.fit(module, ckpt_path=_resumable(context), weights_only=True)
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
@@ -97,7 +100,7 @@ def _without_chatter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trainer(stage: Any, context: StageContext, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(stage: Trainable[Any], context: StageContext, callbacks: list[pl.Callback]) -> pl.Trainer:
     runtime = context.runtime
     try:
         return pl.Trainer(
@@ -125,7 +128,7 @@ def _trainer(stage: Any, context: StageContext, callbacks: list[pl.Callback]) ->
 class _Reports(pl.Callback):
     """Tells the tracker about every step, and logs the mean of every few."""
 
-    def __init__(self, stage: Any, context: StageContext) -> None:
+    def __init__(self, stage: Trainable[Any], context: StageContext) -> None:
         self._stage, self._tracker = stage, context.tracker
         self._means: dict[str, Mean] = {}
         self._tokens = 0
@@ -153,8 +156,8 @@ class _Reports(pl.Callback):
 class _Keeper(pl.Callback):
     """Validates, stops early, keeps the best weights, and writes resumable checkpoints."""
 
-    def __init__(self, stage: Any, context: StageContext) -> None:
-        self._stage, self._context = stage, context
+    def __init__(self, module: StageModule, context: StageContext) -> None:
+        self._module, self._stage, self._context = module, module.stage, context
         self._best: float | None = None
         self._best_step = 0
         self._since_best = 0
@@ -259,7 +262,7 @@ class _Keeper(pl.Callback):
     def _save_best(self) -> None:
         if distributed.rank() == 0:
             temporary = self._best_file.with_suffix(".new")
-            torch.save(self._stage.state_dict(), temporary)
+            torch.save(self._module.state_dict(), temporary)
             os.replace(temporary, self._best_file)
 
     def _publish(self, folder: Path) -> None:
@@ -274,7 +277,7 @@ class _Keeper(pl.Callback):
 
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
-        self._stage.to(self._context.runtime.device)  # Lightning has brought it to the CPU
+        self._module.to(self._context.runtime.device)  # Lightning has brought it to the CPU
         if not self._step:  # other processes trained, started by the strategy
             end = json.loads((self._context.work / END).read_text(encoding="utf-8"))
             self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
@@ -287,20 +290,19 @@ class _Keeper(pl.Callback):
             self._publish(self._published / "last")
             self._load_best()
         elif differ:
-            last: dict[str, Any] = {k: v.clone() for k, v in self._stage.state_dict().items()}
+            last: dict[str, Any] = {k: v.clone() for k, v in self._module.state_dict().items()}
             self._load_best()
             self._publish(self._published / "best")
-            self._stage.load_state_dict(last)
+            self._module.load_state_dict(last)
         self._publish(self._context.folder)
         found = {f"validation_{k}": v for k, v in self._validated().items()}
         steps = {"steps": float(self._step), "best_step": float(self._best_step)}
         return {**found, "train_loss": self._train_loss, **steps}
 
     def _validated(self) -> dict[str, float]:
-        self._stage.eval()
+        self._module.eval()
         with self._context.runtime.autocast():
-            found: dict[str, float] = self._stage.validate_now()
-            return found
+            return self._stage.validate_now()
 
     def _load_best(self) -> None:
-        self._stage.load_state_dict(torch.load(self._best_file, map_location="cpu", weights_only=True))
+        self._module.load_state_dict(torch.load(self._best_file, map_location="cpu", weights_only=True))

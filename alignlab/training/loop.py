@@ -1,4 +1,4 @@
-"""How long and in what portions a stage trains, the numbers of its steps, and what one step has to say."""
+"""Length and portions of training, the numbers of its steps, and the report of one step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from alignlab.stats import Mean
 
 @dataclass(frozen=True)
 class Loop:
-    """How long and in what portions a stage trains.
+    """Length and portions of training.
 
     Args:
         steps: optimizer steps.
         batch_size: units (sequences, pairs) of one optimizer step, over all micro-batches and processes.
         micro_batch_tokens: tokens of one forward pass: the memory knob; it does not change what is learnt.
+        clip_norm: largest gradient norm of a group of parameters; null does not clip.
         validate_every: optimizer steps between validations; the last step is always validated.
         patience: stop after this many validations in a row without a better one; null trains to the end.
         checkpoint_every: also publish the model every so many steps, as `checkpoints/step-000100`; null does not.
@@ -28,6 +29,7 @@ class Loop:
     steps: int
     batch_size: int
     micro_batch_tokens: int = 8192
+    clip_norm: float | None = 1.0
     validate_every: int = 50
     patience: int | None = None
     checkpoint_every: int | None = None
@@ -42,13 +44,15 @@ class Loop:
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"Loop: clip_norm must be > 0 or null, got {self.clip_norm}")
         if self.keep not in ("best", "last"):
             raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimizer step has to say: means over all processes, gradient norms, learning rate, tokens, seconds."""
+    """One optimizer step: means over all processes, gradient norms, learning rate, tokens, seconds."""
 
     means: Mapping[str, Mean]
     norms: Mapping[str, Tensor]

@@ -1,44 +1,44 @@
-"""PreferenceStage: what all stages that learn from preference pairs share.
+"""PreferenceStage: the data regime of methods that learn from preference pairs."""
 
-A reward model, DPO and their like differ in what they make of a pair, not in how pairs are read, tokenised and cut.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
-from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, longest
+from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, preference_batch, resolve_max_length
 from alignlab.objective import Objective
-from alignlab.policy import Policy
+from alignlab.policy import previews
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
+from alignlab.training.offline import OfflineStage
 from alignlab.training.optimizer import OptimizerSpec
-from alignlab.training.stage import TrainingStage
 
 RowPair: TypeAlias = tuple[Row, Row]
 """Chosen and rejected answer, tokenised with their prompt."""
 
 
-class PreferenceStage(TrainingStage[PreferenceBatch]):
-    """A training stage on preference pairs; the input `preferences` holds them, split into train and validation.
+class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
+    """Train a policy on preference pairs by any objective on them (DPO, IPO, SimPO, ORPO, ...).
 
     Args:
         max_length: longest sequence in tokens; null takes the model's context.
-        on_bad_record: a pair whose answer is wholly cut away stops the stage, or is left out and counted ("skip").
+        on_bad_record: a pair whose answer is cut away as a whole stops the stage, or is left out and counted ("skip").
+        inputs: `policy`; `preferences`, split into train and validation; `reference`, by default the policy as it was.
     """
+
+    VERSION: ClassVar[str] = "1"
+    NOT_IDENTITY: ClassVar[frozenset[str]] = OfflineStage.NOT_IDENTITY | {"on_bad_record"}
+    """What was made with "stop" met no such pair, and would have been the same with "skip"."""
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
+        **OfflineStage.INPUTS,
+        "preferences": frozenset({"preferences"}),
+    }
+    DROPOUT: ClassVar[bool] = False
 
     held_out: list[Comparison]
     """The validation split, in the order of its file."""
-
-    NOT_IDENTITY: ClassVar[frozenset[str]] = TrainingStage.NOT_IDENTITY | {"on_bad_record"}
-    """What was made with "stop" met no such pair, and would have been the same with "skip"."""
-    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
-        "policy": frozenset({"policy"}),
-        "preferences": frozenset({"preferences"}),
-    }
 
     def __init__(
         self,
@@ -56,15 +56,22 @@ class PreferenceStage(TrainingStage[PreferenceBatch]):
         self.max_length = max_length
         self.on_bad_record = on_bad_record
 
-    def load(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
-        """Load `self.policy`; returns the pairs to learn from and the held-out ones, and says how many there are."""
-        self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
-        truncation = Truncation(longest(type(self).__name__, self.max_length, self.policy.context))
+    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
+        """Both answers of every pair, tokenised with their prompt."""
+        truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = preferences.read(inputs["preferences"], "validation")
-        pairs = preferences.read(inputs["preferences"], "train"), self.held_out
+        splits = preferences.read(inputs["preferences"], "train"), self.held_out
         skip = self.on_bad_record == "skip"
-        train, held_out = (comparison_rows(self.policy.tokenizer, p, truncation, skip) for p in pairs)
+        train, held_out = (comparison_rows(self.policy.tokenizer, s, truncation, skip) for s in splits)
         context.tracker.say(f"{len(train)} pairs to learn from, {len(held_out)} held out")
         if cut := truncation.describe("pairs"):
             context.tracker.say(cut)
         return train, held_out
+
+    def batch_of(self, units: Sequence[RowPair]) -> PreferenceBatch:
+        """The chosen and the rejected answer of each pair, in turn."""
+        return preference_batch(units)
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """The policy's answers to held-out prompts, next to the two that were compared."""
+        return previews.compared(self.policy, self.held_out, self.seed)

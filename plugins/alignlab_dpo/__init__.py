@@ -1,8 +1,7 @@
-"""Direct preference optimisation: DPO and IPO."""
+"""Direct preference optimisation: DPO and IPO, for the core's stage on preference pairs."""
 
 from alignlab_dpo.objective import DPO, IPO
-from alignlab_dpo.stage import DPOStage
 
-CONTRACT = 1
+CONTRACT = 2
 
-__all__ = ["CONTRACT", "DPO", "IPO", "DPOStage"]
+__all__ = ["CONTRACT", "DPO", "IPO"]

@@ -1,18 +1,12 @@
-"""Losses that train a policy on preference pairs directly, held near a frozen reference.
-
-Axes: T tokens, S sequences, P pairs.
-"""
+"""Losses that train a policy on preference pairs directly, kept close to a frozen reference."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.batch import PreferenceBatch
-from alignlab.objective import Loss, Objective
-from alignlab.stats import Mean, TokenStats
+from alignlab import Loss, Objective, PreferenceBatch, TokenStats
+from alignlab.objective import log_ratio, pair_metrics
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,9 @@ class DPO(Objective[PreferenceBatch]):
         if self.beta <= 0:
             raise ValueError(f"DPO: beta must be > 0, got {self.beta}; it scales the margin")
 
-    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
-        gained = gained_logp(now, batch)
-        margin = batch.chosen(gained) - batch.rejected(gained)
-        return Loss.over_pairs(-logsigmoid(self.beta * margin), batch) | pair_metrics(gained, batch)
+    def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
+        metrics = pair_metrics(log_ratio(stats, batch), batch)
+        return self.loss(batch, loss=-logsigmoid(self.beta * metrics["margin"]), metrics=metrics)
 
 
 @dataclass(frozen=True)
@@ -63,22 +56,6 @@ class IPO(Objective[PreferenceBatch]):
         if self.tau <= 0:
             raise ValueError(f"IPO: tau must be > 0, got {self.tau}; the wanted margin is 1 / (2 tau)")
 
-    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
-        gained = gained_logp(now, batch)
-        margin = batch.chosen(gained) - batch.rejected(gained)
-        loss = (margin - 1 / (2 * self.tau)).square()
-        return Loss.over_pairs(loss, batch) | pair_metrics(gained, batch)
-
-
-def gained_logp(now: TokenStats, batch: PreferenceBatch) -> Float[Tensor, "S"]:
-    """`log pi(y|x) - log pi_ref(y|x)` of each answer, in nats, over its response tokens."""
-    return batch.sum_by_sequence(now.logp - batch.reference_logp.to(now.logp.dtype))
-
-
-def pair_metrics(gained: Float[Tensor, "S"], batch: PreferenceBatch) -> Loss:
-    """Margin, accuracy, and how far each side has moved from the reference (likelihood displacement), in nats."""
-    chosen, rejected = batch.chosen(gained), batch.rejected(gained)
-    margin = chosen - rejected
-    right = (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
-    found = {"margin": margin, "accuracy": right, "chosen_gain": chosen, "rejected_gain": rejected}
-    return Loss({}, {name: Mean.of(x, batch.weight) for name, x in found.items()})
+    def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
+        metrics = pair_metrics(log_ratio(stats, batch), batch)
+        return self.loss(batch, loss=(metrics["margin"] - 1 / (2 * self.tau)).square(), metrics=metrics)

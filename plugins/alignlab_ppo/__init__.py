@@ -4,6 +4,6 @@ from alignlab_ppo.gae import GAE
 from alignlab_ppo.objective import PPO
 from alignlab_ppo.stage import PPOStage
 
-CONTRACT = 1
+CONTRACT = 2
 
 __all__ = ["CONTRACT", "GAE", "PPO", "PPOStage"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
 from alignlab.policy import Policy
+from alignlab.stats import TokenStats
 
 _VALUE = frozenset({"value"})
 
@@ -60,6 +61,10 @@ class Critic(nn.Module):
             assert self.policy.score_head is not None
             self.policy.score_head.weight.div_(scale)
             self.bias.sub_(mean).div_(scale)
+
+    def token_stats(self, batch: Batch, needs: frozenset[str] = _VALUE) -> TokenStats:
+        """The critic's `value`, the only statistic that it gives."""
+        return TokenStats({"value": self(batch)})
 
     def forward(self, batch: Batch) -> Float[Tensor, "T"]:
         """The forecast before each token, from the tokens before it; 0 at position 0."""

@@ -1,7 +1,4 @@
-"""The clipped policy and value losses of PPO.
-
-Axes: T tokens.
-"""
+"""The clipped policy and value losses of PPO."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignlab.batch import RolloutBatch
-from alignlab.objective import Loss, Objective, token_units
-from alignlab.stats import Mean, TokenStats
+from alignlab import Loss, Objective, RolloutBatch, TokenStats
+from alignlab.objective import Weights, tokens
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
@@ -22,7 +18,7 @@ LOG_RATIO_LIMIT = 20.0
 class PPO(Objective[RolloutBatch]):
     """Raise what did better than forecast and lower what did worse, but never far from the policy that sampled.
 
-    Two terms, each a sum over response tokens (the stage divides both by the response tokens of the whole step):
+    Two terms, each a mean over response tokens:
 
         policy: max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) - entropy_coefficient * entropy
         value:  value_coefficient * 0.5 * max((V - R)^2, (V_clipped - R)^2)
@@ -42,6 +38,7 @@ class PPO(Objective[RolloutBatch]):
     VERSION: ClassVar[str] = "1"
     needs: ClassVar[frozenset[str]] = frozenset({"logp", "value", "entropy"})
     reads: ClassVar[frozenset[str]] = frozenset({"old_logp", "old_value", "advantage", "returns"})
+    per: ClassVar[Mapping[str, Weights]] = {"policy": tokens, "value": tokens}
     clip: float = 0.2
     value_clip: float | None = 0.2
     value_coefficient: float = 0.1
@@ -58,42 +55,37 @@ class PPO(Objective[RolloutBatch]):
                 f"{self.entropy_coefficient}"
             )
 
-    def units(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
-        """Both terms run over response tokens."""
-        return {"policy": token_units(batch), "value": token_units(batch)}
+    def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
+        policy, policy_metrics = self._policy(stats, batch)
+        value, value_metrics = self._value(stats, batch)
+        return self.loss(batch, policy=policy, value=value, metrics={**policy_metrics, **value_metrics})
 
-    def __call__(self, now: TokenStats, batch: RolloutBatch, context: Tensor | None = None) -> Loss:
-        return self._policy(now, batch) | self._value(now, batch)
-
-    def _policy(self, now: TokenStats, batch: RolloutBatch) -> Loss:
-        log_ratio = batch.scored(now.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    def _policy(self, stats: TokenStats, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        log_ratio = batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         ratio = log_ratio.exp()
         advantage = batch.scored(batch.advantage)
-        entropy = batch.scored(now.entropy)
+        entropy = batch.scored(stats.entropy)
         unclipped, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - self.clip, 1 + self.clip)
         loss = torch.maximum(unclipped, clipped)
         if self.entropy_coefficient:
             loss = loss - self.entropy_coefficient * entropy
-        return Loss.over_tokens(
-            loss,
-            batch,
-            "policy",
-            ratio=ratio,
-            clip_fraction=(clipped > unclipped).to(ratio.dtype),
+        return loss, {
+            "ratio": ratio,
+            "clip_fraction": (clipped > unclipped).to(ratio.dtype),
             # k3 of Schulman's note, an estimate of KL(old || now) that is never negative. As a metric it is sound.
-            approx_kl=ratio - 1 - log_ratio,
-            entropy=entropy,
-        )
+            "approx_kl": ratio - 1 - log_ratio,
+            "entropy": entropy,
+        }
 
-    def _value(self, now: TokenStats, batch: RolloutBatch) -> Loss:
-        value, old = batch.scored(now.value), batch.scored(batch.old_value)
+    def _value(self, stats: TokenStats, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        value, old = batch.scored(stats.value), batch.scored(batch.old_value)
         returns = batch.scored(batch.returns)
         near = value if self.value_clip is None else old + (value - old).clamp(-self.value_clip, self.value_clip)
         error, near_error = (value - returns).square(), (near - returns).square()
-        loss = self.value_coefficient * 0.5 * torch.maximum(error, near_error)
-        weight = batch.weight_by_token()
-        pieces = {"value_error": value - returns, "value_error_squared": error}
-        pieces |= {"returns": returns, "returns_squared": returns.square()}
-        pieces |= {"value_clip_fraction": (near_error > error).to(value.dtype)}
-        metrics = {k: Mean.of(v, weight) for k, v in pieces.items()}
-        return Loss.over_tokens(loss, batch, "value") | Loss({}, metrics)
+        return self.value_coefficient * 0.5 * torch.maximum(error, near_error), {
+            "value_error": value - returns,
+            "value_error_squared": error,
+            "returns": returns,
+            "returns_squared": returns.square(),
+            "value_clip_fraction": (near_error > error).to(value.dtype),
+        }

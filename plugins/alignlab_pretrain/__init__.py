@@ -3,6 +3,6 @@
 from alignlab_pretrain.objective import CausalLM
 from alignlab_pretrain.stage import Pretrain
 
-CONTRACT = 1
+CONTRACT = 2
 
 __all__ = ["CONTRACT", "CausalLM", "Pretrain"]

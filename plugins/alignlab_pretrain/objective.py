@@ -1,14 +1,9 @@
 """The next-token loss."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from alignlab.batch import TokenBatch
-from alignlab.objective import Loss, Objective, token_units
-from alignlab.stats import TokenStats
+from alignlab import Loss, Objective, TokenBatch, TokenStats
 
 
 @dataclass(frozen=True)
@@ -29,10 +24,6 @@ class CausalLM(Objective[TokenBatch]):
         if self.z_loss < 0:
             raise ValueError(f"CausalLM: z_loss must be >= 0, got {self.z_loss}; it is a penalty")
 
-    def units(self, batch: TokenBatch) -> Mapping[str, Tensor]:
-        """Response tokens."""
-        return {"loss": token_units(batch)}
-
-    def __call__(self, now: TokenStats, batch: TokenBatch, context: Tensor | None = None) -> Loss:
-        nll = -now.logp
-        return Loss.over_tokens(nll + self.z_loss * batch.scored(now.lse).square(), batch, nll=nll)
+    def __call__(self, stats: TokenStats, batch: TokenBatch) -> Loss:
+        nll = -stats.logp
+        return self.loss(batch, loss=nll + self.z_loss * batch.scored(stats.lse).square(), metrics={"nll": nll})

@@ -3,21 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.artifact import Artifact, Kind
-from alignlab.batch import TokenBatch
+from alignlab import Artifact, Kind, Objective, StageContext, TokenBatch
 from alignlab.data.records import Document
-from alignlab.data.rows import check_max_length, document_rows, longest, order_at, portions, token_batch
+from alignlab.data.rows import Row, check_max_length, document_rows, resolve_max_length, token_batch
 from alignlab.data.source import DataSource
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
-from alignlab.objective import Objective
 from alignlab.policy import ModelSpec, Policy, previews
 from alignlab.seed import fold_in
-from alignlab.stage import StageContext
-from alignlab.training import Loop, OptimizerSpec, TrainingStage
+from alignlab.training import Loop, OfflineStage, OptimizerSpec
 
 
-class Pretrain(TrainingStage[TokenBatch]):
+class Pretrain(OfflineStage[TokenBatch, Row]):
     """Train a causal LM on documents, each its own sequence: none sees another.
 
     Args:
@@ -28,8 +25,8 @@ class Pretrain(TrainingStage[TokenBatch]):
     """
 
     VERSION: ClassVar[str] = "1"
-    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
-    PRODUCES: ClassVar[Kind] = "policy"
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {}
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {**OfflineStage.OPTIONAL, "policy": frozenset({"policy"})}
 
     def __init__(
         self,
@@ -51,40 +48,38 @@ class Pretrain(TrainingStage[TokenBatch]):
         check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
 
-    def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
-        """Tokenizer, model, rows."""
-        documents = self.data.documents("train")
+    def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
+        """The input `policy` where it is given; else a new model with a tokenizer of the data's own."""
         if "policy" in inputs:
-            self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
-        else:
-            self.policy = self._build(documents).to(context.runtime.dtype)
-        length = longest(type(self).__name__, self.max_length, self.policy.context)
-        self._rows = document_rows(self.policy.tokenizer, documents, length)
-        self._validation = document_rows(self.policy.tokenizer, self.data.documents("validation"), length)
-        count = sum(len(row.tokens) for row in self._rows)
-        vocabulary = len(self.policy.tokenizer)
-        context.tracker.say(f"{len(documents)} documents, {count} tokens, {vocabulary} words in the vocabulary")
+            return super().load_policy(inputs, context)
+        tokenizer = self.tokenizer_spec.train(self._texts())
+        return Policy(self.model_spec.build(tokenizer, fold_in(self.seed, 1)), tokenizer).to(context.runtime.dtype)
 
-    def _build(self, documents: Sequence[Document]) -> Policy:
-        texts = [d.text for d in documents]
+    def _texts(self) -> list[str]:
+        texts = [d.text for d in self.data.documents("train")]
         try:
             examples = self.data.instructions("train")
         except MissingDataError:  # a corpus alone is enough to pretrain on
             examples = []
         for example in examples:
             texts += [*(m.content for m in example.prompt.messages), example.answer]
-        tokenizer = self.tokenizer_spec.train(texts)
-        return Policy(self.model_spec.build(tokenizer, fold_in(self.seed, 1)), tokenizer)
+        return texts
 
-    def batch_at(self, step: int) -> TokenBatch:
-        """`batch_size` documents."""
-        index = order_at(step, len(self._rows), self.loop.batch_size, self.seed)
-        return token_batch([self._rows[i] for i in index])
+    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
+        """Documents, tokenised and cut into windows."""
+        length = resolve_max_length(type(self).__name__, self.max_length, self.policy.context)
+        splits = self.data.documents("train"), self.data.documents("validation")
+        train, held_out = (document_rows(self.policy.tokenizer, documents, length) for documents in splits)
+        tokens = sum(len(row.tokens) for row in train)
+        words = len(self.policy.tokenizer)
+        context.tracker.say(f"{len(splits[0])} documents, {tokens} tokens, {words} words in the vocabulary")
+        return train, held_out
 
-    def validation_batches(self) -> Sequence[TokenBatch]:
-        """Held-out documents."""
-        return [token_batch(part) for part in portions(self._validation, self.loop.batch_size)]
+    def batch_of(self, units: Sequence[Row]) -> TokenBatch:
+        """One sequence per document or window."""
+        return token_batch(units)
 
     def samples(self) -> Sequence[Mapping[str, object]]:
-        """Held-out documents, gone on with."""
-        return previews.continued(self.policy, self.data.documents("validation"), self.seed)
+        """Held-out documents, continued by the policy."""
+        documents: Sequence[Document] = self.data.documents("validation")
+        return previews.continued(self.policy, documents, self.seed)

@@ -9,6 +9,6 @@ from alignlab_raters.features import FEATURES, features
 from alignlab_raters.panel import Panel
 from alignlab_raters.rater import Rater, TrueTaste
 
-CONTRACT = 1
+CONTRACT = 2
 
 __all__ = ["FEATURES", "Bradley", "Panel", "Rater", "TrueTaste", "agreement", "features", "temperature_for"]

@@ -3,6 +3,6 @@
 from alignlab_reward_model.objective import BradleyTerry
 from alignlab_reward_model.stage import RewardModel
 
-CONTRACT = 1
+CONTRACT = 2
 
 __all__ = ["CONTRACT", "BradleyTerry", "RewardModel"]

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.batch import PreferenceBatch
-from alignlab.objective import Loss, Objective
-from alignlab.stats import TokenStats
+from alignlab import Loss, Objective, PreferenceBatch, TokenStats
+from alignlab.objective import preferred
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,9 @@ class BradleyTerry(Objective[PreferenceBatch]):
         if self.centering < 0:
             raise ValueError(f"BradleyTerry: centering must be >= 0, got {self.centering}; it is a penalty")
 
-    def __call__(self, now: TokenStats, batch: PreferenceBatch, context: Tensor | None = None) -> Loss:
-        chosen, rejected = batch.chosen(now.score), batch.rejected(now.score)
+    def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
+        chosen, rejected = batch.chosen(stats.score), batch.rejected(stats.score)
         margin = chosen - rejected
         loss = -logsigmoid(margin) + self.centering * (chosen + rejected).square()
         # A tie is a coin flip, so that an untrained model of equal scores has accuracy one half.
-        right = (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
-        return Loss.over_pairs(loss, batch, accuracy=right, margin=margin)
+        return self.loss(batch, loss=loss, metrics={"accuracy": preferred(margin), "margin": margin})

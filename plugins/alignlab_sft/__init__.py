@@ -3,6 +3,6 @@
 from alignlab_sft.objective import AnswerNLL
 from alignlab_sft.stage import SFT
 
-CONTRACT = 1
+CONTRACT = 2
 
 __all__ = ["CONTRACT", "SFT", "AnswerNLL"]

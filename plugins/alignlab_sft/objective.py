@@ -1,14 +1,10 @@
 """The loss of answers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from alignlab.batch import TokenBatch
-from alignlab.objective import Loss, Objective, token_units
-from alignlab.stats import TokenStats
+from alignlab import Loss, Objective, TokenBatch, TokenStats
+from alignlab.objective import tokens
 
 
 @dataclass(frozen=True)
@@ -22,11 +18,7 @@ class AnswerNLL(Objective[TokenBatch]):
     """
 
     VERSION: ClassVar[str] = "1"
+    per = {"loss": tokens}
 
-    def units(self, batch: TokenBatch) -> Mapping[str, Tensor]:
-        """Response tokens."""
-        return {"loss": token_units(batch)}
-
-    def __call__(self, now: TokenStats, batch: TokenBatch, context: Tensor | None = None) -> Loss:
-        likely = now.logp.exp()
-        return Loss.over_tokens(-now.logp, batch, token_probability=likely)
+    def __call__(self, stats: TokenStats, batch: TokenBatch) -> Loss:
+        return self.loss(batch, loss=-stats.logp, metrics={"token_probability": stats.logp.exp()})

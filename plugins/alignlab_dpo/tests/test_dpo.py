@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from alignlab_dpo import DPO, IPO, DPOStage
+from alignlab_dpo import DPO, IPO
 from torch import Tensor
 
 from alignlab.artifact import Artifact
@@ -19,7 +19,7 @@ from alignlab.objective import Objective
 from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Cosine, Loop, PreferenceStage
 
 
 def one_pair(reference: list[float]) -> PreferenceBatch:
@@ -44,7 +44,7 @@ def test_the_margin_is_summed_over_tokens_and_scaled_once() -> None:
     assert mean(IPO(tau=0.2), now, batch) == pytest.approx((2 - 2.5) ** 2)
     metrics = DPO()(now, batch).metrics
     assert {k: float(v.value()) for k, v in metrics.items()} == pytest.approx(
-        {"margin": 2.0, "accuracy": 1.0, "chosen_gain": 1.0, "rejected_gain": -1.0}
+        {"margin": 2.0, "accuracy": 1.0, "chosen_log_ratio": 1.0, "rejected_log_ratio": -1.0}
     )
 
 
@@ -115,13 +115,14 @@ def test_the_stage_starts_at_log_two_with_dropout_in_the_config(tmp_path: Path) 
     preferences.write(tmp_path / "label", [preferences.row(r, s) for r, s in zip(rows, splits, strict=True)])  # type: ignore[arg-type]
     seen: list[tuple[float, float]] = []
 
-    class Watching(DPOStage):
-        def _backward(self, batch: PreferenceBatch) -> Any:
-            loss, metrics = super()._backward(batch)
-            seen.append((float(loss.value()), float(metrics["margin"].value())))
-            return loss, metrics
+    class Watching(PreferenceStage):
+        def after_step(self, step: int) -> None:
+            means = self.last_step.means
+            seen.append((float(means["loss"].value()), float(means["margin"].value())))
 
-    stage = Watching(objective=DPO(), optimizer=AdamW(lr=1e-2, warmup_steps=1), loop=Loop(3, 4, keep="last"))
+    stage = Watching(
+        objective=DPO(), optimizer=AdamW(lr=1e-2, schedule=Cosine(warmup_steps=1)), loop=Loop(3, 4, keep="last")
+    )
     inputs = {"policy": Artifact.open(tmp_path / "policy"), "preferences": Artifact.open(tmp_path / "label")}
     stage.run(inputs, StageContext("dpo", tmp_path, tmp_path, Runtime("cpu")))
     assert seen[0] == pytest.approx((math.log(2), 0.0), abs=1e-6)

@@ -16,7 +16,7 @@ from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
 from alignlab.stage import NullTracker, Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Constant, Loop
 
 
 class Questions(DataSource):
@@ -63,7 +63,7 @@ def make_stage() -> MakeStage:
 
         loop = Loop(**part("loop_", steps=6, batch_size=6, validate_every=3, log_every=1, save_every=100))
         sampling = Sampling(**part("sampling_", temperature=0.6, max_new_tokens=6))
-        optimizer = AdamW(**part("optimizer_", lr=1e-3, eps=1e-5, warmup_steps=0, schedule="constant"))
+        optimizer = AdamW(**part("optimizer_", lr=1e-3, eps=1e-5, schedule=Constant(warmup_steps=0)))
         arguments: dict[str, Any] = {"data": Questions(), "objective": PPO(), "advantage": GAE(), "seed": 3}
         arguments |= {"prompts_per_rollout": 4, "samples_per_prompt": 3, "validation_prompts": 3, "epochs": 2}
         return kind(loop=loop, sampling=sampling, optimizer=optimizer, **(arguments | changes))

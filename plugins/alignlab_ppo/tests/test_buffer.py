@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from alignlab_ppo.rollouts import as_state, explained_variance, from_state, summary
+from alignlab_ppo.stage import explained_variance
 
 from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.batch import RolloutBatch
 from alignlab.policy import Policy, generate
+from alignlab.training.rollouts import as_state, from_state, summary
 
 
 def test_old_logp_is_the_trainers_own_at_the_sampling_temperature(prepared: Any, policy: Artifact) -> None:
@@ -28,10 +29,10 @@ def test_old_logp_is_the_trainers_own_at_the_sampling_temperature(prepared: Any,
 
 def test_every_epoch_visits_every_answer_of_the_buffer_once(prepared: Any) -> None:
     stage = prepared()
-    assert (stage.rollout_size, stage.steps_per_rollout) == (12, 4)
+    assert (stage.units_per_rollout, stage.steps_per_rollout) == (12, 4)
     epochs = [[stage.batch_at(step) for step in steps] for steps in ((0, 1), (2, 3))]
     buffer = stage._buffer
-    assert buffer is not None and buffer.num_atoms == 4
+    assert buffer is not None and buffer.num_units == 12
     whole = sorted(buffer.sum_by_sequence(buffer.advantage).tolist())
     for parts in epochs:
         seen = [x for p in parts for x in p.sum_by_sequence(p.advantage).tolist()]
@@ -76,7 +77,7 @@ def test_rollouts_do_not_depend_on_the_number_of_processes(prepared: Any, monkey
         # The last process receives what the others had, in order.
         monkeypatch.setattr(distributed, "gather_objects", lambda mine: shares.extend(mine) or list(shares))
         together = stage.collector.collect(stage.policy, prompts, 3, 7)
-    assert [s.num_atoms for s in shares] == [2, 3]
+    assert [s.num_units for s in shares] == [6, 9]
     assert torch.equal(together.tokens, alone.tokens)
     assert torch.equal(together.sequence("group"), alone.sequence("group"))
     assert torch.equal(together.sequence("reward"), alone.sequence("reward"))
@@ -92,7 +93,7 @@ def test_a_buffer_survives_a_checkpoint_that_holds_only_plain_things(prepared: A
     assert back.names == stage._buffer.names
     assert back.per_token.keys() >= {"old_logp", "reference_logp", "old_value", "advantage", "returns"}
     assert all(torch.equal(back.token(k), stage._buffer.token(k)) for k in back.per_token)
-    assert torch.equal(back.atom_of_sequence(), stage._buffer.atom_of_sequence())
+    assert torch.equal(back.group, stage._buffer.group)
 
 
 def test_summary_and_explained_variance_by_hand() -> None:

@@ -11,7 +11,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import Sampling
 from alignlab.testing import Check, conforms_objective, conforms_stage, tiny_policy_artifact
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Cosine, Loop
 
 
 class Questions(DataSource):
@@ -28,7 +28,7 @@ def stage() -> PPOStage:
         data=Questions(),
         objective=PPO(),
         advantage=GAE(),
-        optimizer=AdamW(lr=1e-3, eps=1e-5, warmup_steps=0),
+        optimizer=AdamW(lr=1e-3, eps=1e-5, schedule=Cosine(warmup_steps=0)),
         loop=Loop(steps=3, batch_size=4, validate_every=3, log_every=1, save_every=1),
         sampling=Sampling(max_new_tokens=3),
         prompts_per_rollout=2,

@@ -71,14 +71,14 @@ def test_scope_is_the_whole_buffer_not_each_part() -> None:
 
 
 def test_the_order_of_sequences_does_not_matter() -> None:
-    swapped = GAE()(buffer().select_sequences(torch.tensor([1, 0])))
-    expected = GAE()(buffer()).select_sequences(torch.tensor([1, 0]))
+    swapped = GAE()(buffer().select_units([1, 0]))
+    expected = GAE()(buffer()).select_units([1, 0])
     assert torch.allclose(swapped.advantage, expected.advantage, atol=1e-6)
 
 
 def test_weights_count_in_the_whitening() -> None:
     doubled = GAE()(replace(buffer(), weight=torch.tensor([2.0, 1.0])))
-    twice = GAE()(buffer().select_sequences(torch.tensor([0, 0, 1])))
+    twice = GAE()(buffer().select_units([0, 0, 1]))
     assert torch.allclose(doubled.advantage[:5], twice.advantage[:5], atol=1e-5)
 
 

@@ -129,7 +129,7 @@ def test_gradient_does_not_depend_on_micro_batches() -> None:
     whole = concatenate(pieces)
     logp, value = torch.randn(32, dtype=torch.float64), torch.randn(32, dtype=torch.float64)
     expected = gradients([whole], logp, value)
-    empty = whole.select_atoms([])
+    empty = whole.select_units([])
     for parts in (whole.micro_batches(8), whole.micro_batches(14), [whole.shard(0, 2), whole.shard(1, 2), empty]):
         assert len(parts) > 1
         for found, wanted in zip(gradients(parts, logp, value), expected, strict=True):

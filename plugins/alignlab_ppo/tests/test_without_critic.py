@@ -1,6 +1,5 @@
 """PPO's stage without a critic: an objective and an advantage that ask for no values."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from torch import Tensor
 from alignlab.advantage import Advantage
 from alignlab.artifact import Artifact
 from alignlab.batch import RolloutBatch
-from alignlab.objective import Loss, Objective, token_units
+from alignlab.objective import Loss, Objective
 from alignlab.stats import TokenStats
 
 
@@ -24,11 +23,8 @@ class Reinforce(Objective[RolloutBatch]):
     VERSION: ClassVar[str] = "1"
     reads: ClassVar[frozenset[str]] = frozenset({"advantage"})
 
-    def units(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
-        return {"loss": token_units(batch)}
-
-    def __call__(self, now: TokenStats, batch: RolloutBatch, context: Tensor | None = None) -> Loss:
-        return Loss.over_tokens(-batch.scored(batch.advantage) * now.logp, batch)
+    def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
+        return self.loss(batch, loss=-batch.scored(batch.advantage) * stats.logp)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class Mortal(PPOStage):
 
 
 def parameters(stage: PPOStage) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in stage.named_parameters()}
+    modules = stage.modules().items()
+    return {f"{m}.{k}": v.detach().clone() for m, module in modules for k, v in module.named_parameters()}
 
 
 def test_no_critic_is_built_and_no_value_is_in_the_buffer(prepared: Any) -> None:
@@ -115,7 +112,7 @@ def test_killed_in_the_middle_of_a_buffer_it_goes_on_to_the_same_bits(
         killed.run({"policy": policy}, context_in(tmp_path / "killed"))
     kept = torch.load(tmp_path / "killed" / "work" / "last.ckpt", weights_only=True)
     assert not any(k.startswith("critic") for k in kept["state_dict"])
-    assert "old_value" not in kept["rollouts"]["buffer"]["per_token"]
+    assert "old_value" not in kept["stage"]["buffer"]["per_token"]
     resumed = make_stage(reward=tea, loop_save_every=1, **ASKS_FOR_NOTHING)
     assert resumed.run({"policy": policy}, context_in(tmp_path / "killed")) == metrics
     found, expected = parameters(resumed), parameters(whole)

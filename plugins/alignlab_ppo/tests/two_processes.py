@@ -17,7 +17,7 @@ from alignlab.data.source import DataSource, Split
 from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
 from alignlab.stage import Runtime, StageContext
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Cosine, Loop
 
 
 class Questions(DataSource):
@@ -45,7 +45,7 @@ def train(policy: Path, folder: Path, processes: int) -> dict[str, Tensor]:
         data=Questions(),
         objective=PPO(),
         advantage=GAE(),
-        optimizer=AdamW(lr=1e-3, eps=1e-5, warmup_steps=0),
+        optimizer=AdamW(lr=1e-3, eps=1e-5, schedule=Cosine(warmup_steps=0)),
         loop=Loop(steps=12, batch_size=6, micro_batch_tokens=40, validate_every=12),
         sampling=Sampling(temperature=0.8, max_new_tokens=5),
         reward=Tea(),
@@ -58,7 +58,8 @@ def train(policy: Path, folder: Path, processes: int) -> dict[str, Tensor]:
     (folder / "work").mkdir()
     runtime = Runtime("cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", threads=1)
     stage.run({"policy": Artifact.open(policy)}, StageContext("ppo", folder / "out", folder / "work", runtime))
-    return {k: v.detach().clone() for k, v in stage.named_parameters()}
+    modules = stage.modules().items()
+    return {f"{m}.{k}": v.detach().clone() for m, module in modules for k, v in module.named_parameters()}
 
 
 if __name__ == "__main__":

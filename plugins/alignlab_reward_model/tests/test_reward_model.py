@@ -16,7 +16,7 @@ from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.workshop import KillingTracker
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Cosine, Loop
 
 
 def pairs(count: int, weight: torch.Tensor | None = None) -> PreferenceBatch:
@@ -72,7 +72,7 @@ def stage_in(folder: Path, steps: int = 3, max_length: int | None = None) -> tup
     """A stage whose data is read: two words are preferred to five, in every pair."""
     inputs = {"policy": tiny_policy_artifact(folder / "policy"), "preferences": tiny_preferences_artifact(folder / "p")}
     (folder / "work").mkdir()
-    optimizer, loop = AdamW(lr=1e-2, warmup_steps=0), Loop(steps, 4, validate_every=steps, keep="last")
+    optimizer, loop = AdamW(lr=1e-2, schedule=Cosine(warmup_steps=0)), Loop(steps, 4, validate_every=steps, keep="last")
     stage = RewardModel(objective=BradleyTerry(), optimizer=optimizer, loop=loop, seed=3, max_length=max_length)
     tracker = KillingTracker()
     stage.context = StageContext("rm", folder, folder / "work", Runtime("cpu"), tracker)

@@ -13,7 +13,7 @@ from alignlab.artifact import PREFERENCES, SAMPLES, Artifact, Kind
 from alignlab.errors import DataError
 from alignlab.stage import Stage, StageContext
 
-CONTRACT = 1
+CONTRACT = 2
 
 
 @dataclass(frozen=True)

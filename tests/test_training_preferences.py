@@ -1,4 +1,4 @@
-"""What the DPO stage feeds its objective: which pairs, which side first, and whose log-probabilities."""
+"""What the stage on pairs feeds its objective: which pairs, which side first, and whose log-probabilities."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from alignlab_dpo import DPO, DPOStage
+from alignlab_dpo import DPO
 from torch import Tensor
 
 from alignlab.artifact import Artifact
@@ -18,20 +18,18 @@ from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.workshop import KillingTracker
-from alignlab.training import AdamW, Loop
+from alignlab.training import AdamW, Cosine, Loop, PreferenceStage
 
 SEED = 3
 STEPS = 5
 LOGP = frozenset({"logp"})
 
 
-class Watching(DPOStage):
+class Watching(PreferenceStage):
     """Remembers the loss of every step."""
 
-    def _backward(self, batch: PreferenceBatch) -> Any:
-        loss, metrics = super()._backward(batch)
-        vars(self).setdefault("seen", []).append(float(loss.value()))
-        return loss, metrics
+    def after_step(self, step: int) -> None:
+        vars(self).setdefault("seen", []).append(float(self.last_step.means["loss"].value()))
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def inputs(tmp_path: Path) -> dict[str, Artifact]:
 
 def stage_of(folder: Path, budget: int = 60, steps: int = STEPS, max_length: int | None = None) -> Watching:
     loop = Loop(steps, 3, budget, validate_every=steps, keep="last")
-    optimizer = AdamW(lr=3e-3, warmup_steps=0)
+    optimizer = AdamW(lr=3e-3, schedule=Cosine(warmup_steps=0))
     stage = Watching(objective=DPO(beta=0.5), optimizer=optimizer, loop=loop, seed=SEED, max_length=max_length)
     (folder / "work").mkdir()
     stage.context = StageContext("dpo", folder, folder / "work", Runtime("cpu"), KillingTracker())

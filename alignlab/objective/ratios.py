@@ -1,0 +1,36 @@
+"""Quantities that many objectives share: log-ratios to a reference, and the metrics of preference pairs.
+
+Axes: S sequences, W units.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.batch import Batch, PreferenceBatch
+from alignlab.stats import TokenStats
+
+
+def log_ratio(stats: TokenStats, batch: Batch) -> Float[Tensor, "S"]:
+    """`log pi(y|x) - log pi_ref(y|x)` of each answer, in nats, summed over its response tokens."""
+    return batch.sum_by_sequence(stats.logp - batch.reference_logp.to(stats.logp.dtype))
+
+
+def preferred(margin: Tensor) -> Tensor:
+    """1 where a margin is positive, 0 where it is negative, one half where it is a tie."""
+    return (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+
+
+def pair_metrics(log_ratio: Float[Tensor, "S"], batch: PreferenceBatch) -> dict[str, Float[Tensor, "W"]]:
+    """Margin, accuracy, and how far each side has moved from the reference (likelihood displacement), in nats.
+
+    Args:
+        log_ratio: of each answer to the reference; or any score of the answers.
+    """
+    chosen, rejected = batch.chosen(log_ratio), batch.rejected(log_ratio)
+    margin = chosen - rejected
+    return {
+        "margin": margin,
+        "accuracy": preferred(margin),
+        "chosen_log_ratio": chosen,
+        "rejected_log_ratio": rejected,
+    }

@@ -1,0 +1,110 @@
+"""LabelledStage: the data regime of methods that learn from single answers called good or bad."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from alignlab.artifact import Artifact, Kind
+from alignlab.batch import LabelledBatch
+from alignlab.data import preferences
+from alignlab.data.records import Example, Labelled
+from alignlab.data.rows import (
+    LabelledRow,
+    Truncation,
+    check_max_length,
+    labelled_batch,
+    labelled_rows,
+    resolve_max_length,
+)
+from alignlab.data.source import DataSource, Split
+from alignlab.objective import Objective
+from alignlab.policy import previews
+from alignlab.stage import StageContext
+from alignlab.training.loop import Loop
+from alignlab.training.offline import OfflineStage
+from alignlab.training.optimizer import OptimizerSpec
+
+
+class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
+    """Train a policy on labelled answers by any objective on them (KTO, ...).
+
+    The answers are the data's own (`data.labelled`), or both sides of the input `preferences`: chosen ones are good,
+    rejected ones bad. Where the objective reads `mismatched`, each prompt also comes with the answer to another one,
+    from which a baseline can be taken.
+
+    Args:
+        data: gives the labelled answers where there is no input `preferences`.
+        max_length: longest sequence in tokens; null takes the model's context.
+        on_bad_record: an answer that is cut away as a whole stops the stage, or is left out and counted ("skip").
+        inputs: `policy`; `preferences`; `reference`, by default the policy as it was.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    NOT_IDENTITY: ClassVar[frozenset[str]] = OfflineStage.NOT_IDENTITY | {"on_bad_record"}
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
+        **OfflineStage.OPTIONAL,
+        "preferences": frozenset({"preferences"}),
+    }
+    DROPOUT: ClassVar[bool] = False
+    PROVIDES: ClassVar[frozenset[str]] = OfflineStage.PROVIDES | {"desirable", "mismatched"}
+
+    def __init__(
+        self,
+        *,
+        objective: Objective[LabelledBatch],
+        optimizer: OptimizerSpec,
+        loop: Loop,
+        data: DataSource | None = None,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+        max_length: int | None = None,
+        on_bad_record: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        check_max_length(type(self).__name__, max_length)
+        self.data = data
+        self.max_length = max_length
+        self.on_bad_record = on_bad_record
+
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse to train on nothing."""
+        super().check_inputs(names)
+        if self.data is None and "preferences" not in names:
+            raise ValueError(
+                f"{type(self).__name__}: there are no labelled answers; set data to a source that has some, or "
+                f"inputs.preferences to a stage or folder with preferences"
+            )
+
+    def read(
+        self, inputs: Mapping[str, Artifact], context: StageContext
+    ) -> tuple[list[LabelledRow], list[LabelledRow]]:
+        """Every answer, tokenised with its prompt."""
+        truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
+        self.held_out = self._labelled("validation", inputs)
+        train = self._tokenised(self._labelled("train", inputs), truncation)
+        held_out = self._tokenised(self.held_out, truncation) if self.held_out else []
+        context.tracker.say(f"{len(train)} labelled answers to learn from, {len(held_out)} held out")
+        if cut := truncation.describe("labelled answers"):
+            context.tracker.say(cut)
+        return train, held_out
+
+    def _labelled(self, split: Split, inputs: Mapping[str, Artifact]) -> list[Labelled]:
+        if "preferences" not in inputs:
+            assert self.data is not None, "see check_inputs"
+            return list(self.data.labelled(split))
+        pairs = preferences.read(inputs["preferences"], split)
+        sides = ((p, side) for p in pairs for side in ("chosen", "rejected"))
+        return [Labelled(p.prompt, getattr(p, side), side == "chosen", f"{p.source} ({side})") for p, side in sides]
+
+    def _tokenised(self, labelled: Sequence[Labelled], truncation: Truncation) -> list[LabelledRow]:
+        mismatched = "mismatched" in self.objective.reads
+        skip = self.on_bad_record == "skip"
+        return labelled_rows(self.policy.tokenizer, labelled, truncation, skip, mismatched)
+
+    def batch_of(self, units: Sequence[LabelledRow]) -> LabelledBatch:
+        """Each labelled answer, followed by the answer to another prompt where there is one."""
+        return labelled_batch(units)
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """The policy's answers to held-out prompts that had a good answer, next to that answer."""
+        good = [Example(r.prompt, r.answer, source=r.source) for r in self.held_out if r.good]
+        return previews.answered(self.policy, good, self.seed)

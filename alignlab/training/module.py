@@ -1,0 +1,130 @@
+"""The LightningModule that drives a stage's training: one `training_step` is one optimizer step.
+
+Left out: epochs (a step gets its data by its number), Lightning's own accumulation and clipping (both would divide by
+the wrong count).
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from alignlab import distributed
+from alignlab.batch import Batch
+from alignlab.errors import ConfigError, NonFiniteError
+from alignlab.policy import Policy
+from alignlab.seed import fold_in
+from alignlab.stats import Mean
+from alignlab.training.loop import StepNumbers, StepReport
+from alignlab.training.optimizer import build_optimizer, set_lr
+from alignlab.training.step import backward, whole_step
+from alignlab.training.trainable import Trainable
+
+
+class StageModule(pl.LightningModule):
+    """Trains the modules of a stage.
+
+    Args:
+        stage: prepared; its modules are registered under their own names.
+    """
+
+    def __init__(self, stage: Trainable[Any]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.stage = stage
+        for name, module in stage.modules().items():
+            self.add_module(name, module)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The one optimizer over all parameter groups."""
+        return build_optimizer(self.stage.optimizer, self.stage.parameter_groups())
+
+    def train_dataloader(self) -> Iterable[int]:
+        """Step numbers, from the next one on: the data follows from the number."""
+        return StepNumbers(lambda: int(self.trainer.global_step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the stage's next step depends on."""
+        checkpoint["stage"] = self.stage.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue from it."""
+        self.stage.load_state(checkpoint["stage"])
+
+    def training_step(self, step: int, _: int) -> None:
+        """Make one optimizer step."""
+        started = time.perf_counter()
+        stage = self.stage
+        # Functions of the step, so that a resumed run draws the same: the batch alike on every process, dropout not.
+        self.train(stage.DROPOUT)
+        torch.manual_seed(fold_in(stage.seed, step))
+        whole = stage.batch_at(step)
+        torch.manual_seed(fold_in(stage.seed, step, self.global_rank))
+        batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
+        optimizer: Any = self.optimizers()
+        lr = set_lr(optimizer, stage.optimizer.schedule, step, stage.loop.steps)
+        seen: list[tuple[Mean, dict[str, Mean], dict[str, Tensor]]] = []
+
+        @torch.enable_grad()
+        def evaluate() -> Tensor:
+            """Loss and gradient at the current weights: once per step, or as often as the optimizer asks for it."""
+            optimizer.zero_grad(set_to_none=True)
+            loss, metrics = self._backward(batch)
+            norms = self._clip()
+            self._check_finite(step, loss, norms, whole, moved=bool(seen))
+            seen.append((loss, metrics, norms))
+            return loss.value()
+
+        optimizer.step(evaluate)
+        optimizer.zero_grad(set_to_none=True)
+        if not seen:
+            name = type(stage.optimizer).__name__
+            raise ConfigError(f"{name}: its optimizer never called the closure that gives it the loss")
+        loss, metrics, norms = seen[0]
+        seconds = time.perf_counter() - started
+        stage.last_step = StepReport({"loss": loss, **metrics}, norms, lr, whole.num_tokens, seconds)
+        stage.after_step(step)
+
+    def _backward(self, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
+        stage, objective = self.stage, self.stage.objective
+        step = whole_step(objective, batch, stage.token_stats, stage.loop.micro_batch_tokens)
+        return backward(objective, step, stage.token_stats, self.manual_backward, self._part_of_step)
+
+    def _part_of_step(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        wrapped = self.trainer.strategy.model
+        policies = [m for m in self.modules() if isinstance(m, Policy)]
+        return distributed.part_of_a_step(wrapped or self, policies, last)
+
+    def _clip(self) -> dict[str, Tensor]:
+        """Clip each group's gradient by its norm; returns the norms before clipping."""
+        norms = {}
+        for group in self.stage.parameter_groups():
+            limit = self.stage.loop.clip_norm if group.clip_norm is None else group.clip_norm
+            limit = float("inf") if limit is None else limit
+            norms[group.name] = torch.nn.utils.clip_grad_norm_(group.parameters, limit)
+        return norms
+
+    def _check_finite(self, step: int, loss: Mean, norms: Mapping[str, Tensor], batch: Batch, moved: bool) -> None:
+        """Refuse to step by a number that is not finite.
+
+        Args:
+            moved: the optimizer has moved the weights in this step already, and asks for the loss once more.
+        """
+        values = {"loss": loss.value(), **{f"gradient norm of {k}": v for k, v in norms.items()}}
+        bad = {k: float(v) for k, v in values.items() if not torch.isfinite(v)}
+        if not bad:
+            return
+        context = self.stage.context
+        names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
+        what = ", ".join(f"{k} is {v}" for k, v in bad.items())
+        good = not moved and step > 0 and all(bool(p.isfinite().all()) for p in self.parameters())
+        kept = f"; the weights of the {step} steps before are kept in {context.work}" if good else ""
+        raise NonFiniteError(
+            f"{context.name}: {what} at step {step}, before the optimizer stepped{kept}. Batch: "
+            f"{names or 'unnamed'}. Lower optimizer.lr, or look at those records",
+            weights_are_good=good,
+        )

@@ -1,0 +1,276 @@
+"""OnlineStage: the data regime of methods that sample answers, score them, and learn from those.
+
+`OnlineStage` samples, scores and keeps the buffer; what a method makes of it (advantages, pairs, winners, or the
+rollouts as they are) is `train_on`. `PolicyGradientStage` makes advantages of it.
+"""
+
+import abc
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from alignlab import distributed
+from alignlab.advantage import Advantage, credited
+from alignlab.artifact import Artifact, Kind
+from alignlab.batch import Batch, RolloutBatch
+from alignlab.data.records import Prompt
+from alignlab.data.rows import order_at, permutation
+from alignlab.data.source import DataSource, Split
+from alignlab.errors import DataError
+from alignlab.objective import Objective
+from alignlab.policy import LearnedReward, Policy, Sampling, fitting, previews
+from alignlab.reward import RewardSource
+from alignlab.seed import fold_in
+from alignlab.stage import StageContext
+from alignlab.training.loop import Loop
+from alignlab.training.optimizer import OptimizerSpec
+from alignlab.training.rollouts import Collector, as_state, from_state, summary
+from alignlab.training.stage import TrainingStage
+
+B = TypeVar("B", bound=Batch)
+
+_ORDER, _SAMPLES, _MINIBATCHES, _VALIDATION = 1, 2, 3, 4
+"""Streams of random numbers, one for each purpose."""
+
+
+class OnlineStage(TrainingStage[B], Generic[B]):
+    """Train a policy on its own sampled answers and their rewards.
+
+    Every `steps_per_rollout` optimizer steps, the policy answers `prompts_per_rollout` prompts `samples_per_prompt`
+    times (`sample`), and a batch is made of the rollouts (`train_on`), which is visited `epochs` times in shuffled
+    minibatches of `loop.batch_size` units. The buffer is part of the resumable checkpoint, so that a run killed in the
+    middle of it continues exactly.
+
+    What is compared is computed alike: the trainer recomputes `old_logp` (the sampler's own numbers come by another
+    path), at the sampling temperature, and dropout is off throughout, so that on-policy ratios are 1. Reference
+    log-probabilities are computed only where somebody reads them.
+
+    Args:
+        data: gives the prompts.
+        sampling: how the policy answers; top_p and top_k must keep every token.
+        reward: scores answers; by default the reward model that is the input `reward`. Where both are given, this one
+            scores.
+        prompts_per_rollout: prompts of one buffer.
+        samples_per_prompt: answers to each.
+        epochs: visits to each buffer; 1 to 4 is usual.
+        validation_prompts: held-out prompts that are answered at each validation.
+        inputs: `policy`, the initial policy, also the frozen KL reference; `reward`, a reward model; `teacher`.
+        seed: of sampling, and of the order of prompts and minibatches.
+    """
+
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
+        **TrainingStage.OPTIONAL,
+        "reward": frozenset({"reward_model"}),
+    }
+    PRODUCES: ClassVar[Kind] = "policy"
+    MONITOR: ClassVar[str] = "reward"
+    HIGHER_IS_BETTER: ClassVar[bool] = True
+    DROPOUT: ClassVar[bool] = False
+    PROVIDES: ClassVar[frozenset[str]] = frozenset({"old_logp", "reference_logp", "reward", "finished", "group"})
+
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        objective: Objective[B],
+        optimizer: OptimizerSpec,
+        loop: Loop,
+        sampling: Sampling,
+        reward: RewardSource | None = None,
+        prompts_per_rollout: int = 64,
+        samples_per_prompt: int = 4,
+        epochs: int = 1,
+        validation_prompts: int = 128,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        self.data = data
+        self.sampling = sampling
+        self.reward = reward
+        self.prompts_per_rollout = prompts_per_rollout
+        self.samples_per_prompt = samples_per_prompt
+        self.epochs = epochs
+        self.validation_prompts = validation_prompts
+        self._check()
+        self._number = -1
+        self._buffer: B | None = None
+        self._reference_reward: float | None = None
+
+    def _check(self) -> None:
+        name = type(self).__name__
+        for key in ("prompts_per_rollout", "samples_per_prompt", "epochs", "validation_prompts"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{name}: {key} must be >= 1, got {getattr(self, key)}")
+        _check_on_policy(self.sampling, name)
+        if self.units_per_rollout % self.loop.batch_size:
+            raise ValueError(
+                f"{name}: loop.batch_size must divide the {self.units_per_rollout} units of a buffer "
+                f"({self.prompts_per_rollout} prompts, {self.samples_per_prompt} answers to each), got "
+                f"{self.loop.batch_size}; a minibatch is cut from one buffer"
+            )
+
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse to train without anything that scores."""
+        super().check_inputs(names)
+        if self.reward is None and "reward" not in names:
+            raise ValueError(
+                f"{type(self).__name__}: nothing scores the answers; set inputs.reward to a reward model (a stage or a "
+                f"folder), or reward to a reward source"
+            )
+
+    # ---- what a method states -------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def train_on(self, rollouts: RolloutBatch, step: int) -> B:
+        """What is learnt from a buffer of rollouts: a batch of `units_per_rollout` units. Runs once per buffer.
+
+        Args:
+            rollouts: all samples, the same on every process, on the CPU.
+            step: optimizer step that the buffer is made before.
+        """
+
+    def sample(self, prompts: Sequence[Prompt], seed: int) -> RolloutBatch:
+        """Answer and score some prompts; override it for several rounds or turns."""
+        return self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
+
+    def reads(self) -> frozenset[str]:
+        """Extras of the rollouts that somebody reads; others are not computed."""
+        return self.objective.reads
+
+    @property
+    def units_per_rollout(self) -> int:
+        """Units of the batch that `train_on` makes; by default one per sample."""
+        return self.prompts_per_rollout * self.samples_per_prompt
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two buffers."""
+        return self.epochs * (self.units_per_rollout // self.loop.batch_size)
+
+    # ---- models and data ------------------------------------------------------------------------------------------
+    def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        """Load the policy, its frozen copy where it is read, the reward, the prompts."""
+        self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
+        self._start = inputs["policy"]
+        reference = (
+            copy.deepcopy(self.policy).eval().requires_grad_(False) if "reference_logp" in self.reads() else None
+        )
+        budget = self.loop.micro_batch_tokens
+        scorer = None if self.reward is not None else Policy.load(inputs["reward"]).eval().requires_grad_(False)
+        source = self.reward if scorer is None else LearnedReward(scorer, budget)
+        assert source is not None, "see check_inputs"
+        self.collector = Collector(reference, source, scorer, self.sampling, context.runtime, budget)
+        self._prompts = self._fitting("train", context)
+        self._held_out = self._held_out_prompts(context)
+        context.tracker.say(
+            f"{len(self._prompts)} prompts, {len(self._held_out)} held out, scored by {type(source).__name__}"
+        )
+
+    def _fitting(self, split: Split, context: StageContext) -> list[Prompt]:
+        skip = self.data.on_bad_record == "skip"
+        return fitting(self.policy, self.data.prompts(split), skip, context.tracker.say)
+
+    def _held_out_prompts(self, context: StageContext) -> list[Prompt]:
+        held = self._fitting("validation", context)
+        if not self._prompts or not held:
+            raise DataError(
+                f"{type(self).__name__}: {type(self.data).__name__} has {len(self._prompts)} prompts to train on and "
+                f"{len(held)} held out; both are needed"
+            )
+        order = permutation(len(held), fold_in(self.seed, _VALIDATION), 0)
+        return [held[i] for i in order[: self.validation_prompts]]
+
+    # ---- the buffer -----------------------------------------------------------------------------------------------
+    def batch_at(self, step: int) -> B:
+        """A minibatch of the buffer that step `step` belongs to; its first step makes the buffer."""
+        number, within = divmod(step, self.steps_per_rollout)
+        if self._buffer is None or self._number != number:
+            self._buffer, self._number = self._collect(number, step), number
+        epoch, minibatch = divmod(within, self.units_per_rollout // self.loop.batch_size)
+        order = permutation(self.units_per_rollout, fold_in(self.seed, _MINIBATCHES, number), epoch)
+        size = self.loop.batch_size
+        return self._buffer.select_units(order[minibatch * size : (minibatch + 1) * size])
+
+    def _collect(self, number: int, step: int) -> B:
+        index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
+        rollouts = self.sample([self._prompts[i] for i in index], fold_in(self.seed, _SAMPLES, number))
+        self.log(step, summary(rollouts))
+        batch = self.train_on(rollouts, step)
+        if batch.num_units != self.units_per_rollout:
+            name = type(self).__name__
+            raise ValueError(f"{name}: train_on() made {batch.num_units} units of a buffer of {self.units_per_rollout}")
+        return batch
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log numbers of a buffer, on the first process."""
+        if distributed.rank() == 0:
+            self.context.tracker.log(step, {f"train/{k}": v for k, v in metrics.items()})
+
+    # ---- validation and resuming ----------------------------------------------------------------------------------
+    def validation_batches(self) -> Sequence[B]:
+        """None: a loss on old answers says nothing; `validate_now` samples new ones."""
+        return []
+
+    def validate_now(self) -> dict[str, float]:
+        """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
+        if self._reference_reward is None:
+            start = self.collector.reference or Policy.load(self._start, self.context.runtime.dtype)
+            self._reference_reward = self._validated(start.to(self.policy.device))["reward"]
+        return {**self._validated(self.policy), "reference_reward": self._reference_reward}
+
+    def _validated(self, policy: Policy) -> dict[str, float]:
+        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1)))
+
+    def samples(self) -> Sequence[Mapping[str, object]]:
+        """The policy's answers to held-out prompts, and their raw rewards."""
+        seed = fold_in(self.seed, _VALIDATION, 2)
+        return previews.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
+
+    def state(self) -> dict[str, Any]:
+        """The buffer: with weights, optimizer and step, all that the next step depends on."""
+        return {"number": self._number, "buffer": None if self._buffer is None else as_state(self._buffer)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue with the buffer that the killed run was visiting."""
+        self._number = state["number"]
+        buffer: Any = None if state["buffer"] is None else from_state(state["buffer"])
+        self._buffer = buffer
+
+
+class PolicyGradientStage(OnlineStage[RolloutBatch]):
+    """Train a policy on its own answers, each token by its advantage (REINFORCE, RLOO, GRPO, ...).
+
+    Args:
+        advantage: turns rewards into advantages; run once over each whole buffer.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    PROVIDES: ClassVar[frozenset[str]] = OnlineStage.PROVIDES | {"advantage"}
+
+    def __init__(self, *, advantage: Advantage, **arguments: Any) -> None:
+        self.advantage = advantage
+        super().__init__(**arguments)
+
+    def reads(self) -> frozenset[str]:
+        """What the objective and the advantage read."""
+        return self.objective.reads | self.advantage.reads
+
+    def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:
+        """The rollouts with their advantages."""
+        return credited(self.advantage, rollouts)
+
+
+def _check_on_policy(sampling: Sampling, owner: str) -> None:
+    """Refuse to sample from another distribution than the one that is trained.
+
+    Raises:
+        ValueError: greedy, or cut by `top_p` or `top_k`.
+    """
+    if sampling.temperature == 0:
+        raise ValueError(f"{owner}: sampling.temperature must be > 0, got 0; greedy answers have no ratio")
+    if sampling.top_p != 1 or sampling.top_k != 0:
+        raise ValueError(
+            f"{owner}: sampling.top_p must be 1 and sampling.top_k 0, got {sampling.top_p} and {sampling.top_k}; a cut "
+            f"distribution is not the one that is trained, so ratios would be wrong"
+        )

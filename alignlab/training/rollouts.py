@@ -1,0 +1,128 @@
+"""Sampled answers as a rollout batch: sampled by all processes together, scored, and kept in checkpoints.
+
+Axes: T tokens, S sequences.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab import batch as kinds
+from alignlab import distributed
+from alignlab.advantage import without_signal
+from alignlab.batch import Batch, RolloutBatch, concatenate
+from alignlab.data.records import Prompt
+from alignlab.policy import Policy, Sample, Sampling, generate
+from alignlab.reward import RewardSource, score
+from alignlab.stage import Runtime
+from alignlab.training.measure import measure
+
+LOGP_EXTRAS = frozenset({"old_logp", "reference_logp"})
+"""Extras of rollouts that take a forward pass each."""
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Makes rollout batches: whole, in the order of the prompts, and the same on every process.
+
+    Args:
+        reference: frozen; None where nobody reads `reference_logp`.
+        source: scores answers.
+        scorer: the model behind `source`, to be moved to the device; None where the source needs no model.
+        sampling: how answers are sampled.
+        runtime: gives the device and the precision.
+        max_tokens: of one forward pass.
+    """
+
+    reference: Policy | None
+    source: RewardSource
+    scorer: Policy | None
+    sampling: Sampling
+    runtime: Runtime
+    max_tokens: int
+
+    def collect(
+        self, policy: Policy, prompts: Sequence[Prompt], each: int, seed: int, extras: frozenset[str] = LOGP_EXTRAS
+    ) -> RolloutBatch:
+        """`each` answers to every prompt, with `reward`, `finished` and `group`, on the CPU.
+
+        Sample k draws from (seed, k), so the answers do not depend on the number of processes.
+
+        Args:
+            extras: `old_logp` and `reference_logp` are filled in where they are named.
+        """
+        mine = _share(len(prompts))
+        asked = [prompts[i] for i in mine for _ in range(each)]
+        samples = generate(policy, asked, self.sampling, seed, first_index=mine.start * each)
+        rollouts = rollout_batch(samples, each, self.sampling.temperature)
+        if "old_logp" in extras:
+            rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
+        if "reference_logp" in extras and self.reference is not None:
+            reference = self.reference.to(policy.device)
+            rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
+        return gathered(rollouts.with_sequences(reward=self._rewards(samples)))
+
+    def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
+        """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""
+        return measure(policy, rollouts, self.runtime, self.max_tokens)
+
+    def _rewards(self, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
+        if self.scorer is not None:
+            self.scorer.to(self.runtime.device)
+        return score(self.source, [s.prompt for s in samples], [s.text for s in samples]).float()
+
+
+def rollout_batch(samples: Sequence[Sample], samples_per_prompt: int, temperature: float) -> RolloutBatch:
+    """One sequence per sample, its answer (stop token included) scored; consecutive samples of a prompt are a group."""
+    rows = [[*s.prompt_ids, *s.answer_ids] for s in samples]
+    masks = [[False] * len(s.prompt_ids) + [True] * len(s.answer_ids) for s in samples]
+    batch = RolloutBatch.of(rows, masks, [s.prompt.text[:60] for s in samples], temperature=temperature)
+    group = torch.arange(len(samples)) // samples_per_prompt
+    return batch.with_sequences(group=group, finished=torch.tensor([float(s.finished) for s in samples]))
+
+
+def gathered(batch: RolloutBatch) -> RolloutBatch:
+    """The batches of all processes joined, the same on each."""
+    parts: list[Any] = distributed.gather_objects([batch])
+    return concatenate(parts) if len(parts) > 1 else batch
+
+
+def as_state(batch: Batch) -> dict[str, Any]:
+    """The batch as tensors, numbers, texts and their lists and dictionaries: loads with `weights_only`."""
+    plain = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    plain = {k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+    return {"kind": type(batch).__name__, **plain}
+
+
+def from_state(state: Mapping[str, Any]) -> Batch:
+    """The batch that `as_state` took apart."""
+    kind: type[Batch] = getattr(kinds, state["kind"])
+    own: dict[str, Any] = {k: tuple(v) if k == "names" else v for k, v in state.items() if k != "kind"}
+    return kind(**own)
+
+
+def summary(rollouts: RolloutBatch) -> dict[str, float]:
+    """Means over the answers of a buffer.
+
+    Returns:
+        `reward`; `kl` to the reference in nats (the k1 estimate, summed over an answer), where it is known;
+        `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`, the share whose
+        group has equal rewards, where groups have several answers.
+    """
+    means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
+    if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
+        means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    if rollouts.num_sequences > int(rollouts.group.unique().numel()):  # several answers to one prompt
+        equal = without_signal(rollouts.sequence("reward"), rollouts.group)
+        means["without_signal"] = equal.float()
+    return {k: float(v.double().mean()) for k, v in {"reward": rollouts.sequence("reward"), **means}.items()}
+
+
+def _share(count: int) -> range:
+    """Which of `count` prompts this process answers: one stretch each, so that all joined are in order."""
+    rank, world = distributed.rank(), distributed.world_size()
+    return range(count * rank // world, count * (rank + 1) // world)

@@ -1,0 +1,73 @@
+"""Advantages relative to the other answers to the same prompt."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from alignlab import Advantage, RolloutBatch
+from alignlab.advantage import group_mean, others_mean, to_tokens, without_signal
+
+
+@dataclass(frozen=True)
+class GroupRelative(Advantage):
+    """Each answer's reward relative to its group, in standard deviations: `(r - mean) / (std + eps)`, at every token.
+
+    A group whose rewards are equal up to rounding teaches nothing: its advantages are 0.
+
+    Args:
+        scale: divide by the standard deviation; false leaves reward units (Dr. GRPO).
+        eps: added to the standard deviation, reward units.
+
+    Source: Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300, section 4.1.2; without the division: Liu et al. 2025,
+    arXiv:2503.20783.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    reads: ClassVar[frozenset[str]] = frozenset({"reward", "group"})
+    scale: bool = True
+    eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.eps < 0:
+            raise ValueError(f"GroupRelative: eps must be >= 0, got {self.eps}")
+
+    def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
+        reward, group = rollouts.sequence("reward"), rollouts.group
+        centred = reward - group_mean(reward, group)
+        deviation = group_mean(centred.square(), group).sqrt() if self.scale else torch.ones_like(reward)
+        advantage = torch.where(without_signal(reward, group), 0.0, centred / (deviation + self.eps * self.scale))
+        return rollouts.with_tokens(advantage=to_tokens(advantage, rollouts))
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Advantage):
+    """Each answer's reward less the mean of the *other* answers to its prompt, with the KL paid in the reward.
+
+    An answer is paid `reward - beta * sum(old_logp - reference_logp)`, less the penalty where it never stopped. The
+    baseline does not depend on the answer itself, so the gradient is unbiased for reward less beta * KL.
+
+    Args:
+        beta: price of leaving the reference, reward units per nat.
+        missing_eos_penalty: reward units off for an answer that never stopped.
+
+    Source: Ahmadian et al. 2024, arXiv:2402.14740, eq. 8.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    reads: ClassVar[frozenset[str]] = frozenset({"reward", "finished", "group", "old_logp", "reference_logp"})
+    beta: float = 0.2
+    missing_eos_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "missing_eos_penalty"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"LeaveOneOut: {name} must be >= 0, got {getattr(self, name)}; it is a price")
+
+    def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
+        kl = rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp)
+        unfinished = 1 - rollouts.sequence("finished").to(kl.dtype)
+        paid = rollouts.sequence("reward").to(kl.dtype) - self.beta * kl - self.missing_eos_penalty * unfinished
+        advantage = paid - others_mean(paid, rollouts.group)
+        signal = ~without_signal(paid, rollouts.group)
+        return rollouts.with_tokens(advantage=to_tokens(advantage * signal, rollouts))
