@@ -105,7 +105,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} cannot be read ({error}); delete the folder and run again") from error
     if isinstance(found, dict) and "stages" in found:
         raise StoreError(f"{path} is a run's folder, not a stage's; the artifacts are in {path / 'stages'}")
@@ -122,9 +122,9 @@ def _kind_from_content(path: Path) -> Kind:
     if (path / "config.json").is_file():
         try:
             architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
-        except (ValueError, AttributeError) as error:
+            return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
+        except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
             raise StoreError(f"{path / 'config.json'} cannot be read ({error})") from error
-        return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
     raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {PREFERENCES}")
 
 

@@ -12,6 +12,7 @@ from model_folders import SIZE, edit, llama, rewrite, save
 from torch import Tensor
 from transformers import BertConfig, GPT2Config, LlamaForSequenceClassification, MambaConfig, T5Config
 
+from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Prompt
 from alignlab.errors import ConfigError, StoreError
@@ -125,6 +126,14 @@ def test_a_model_that_is_far_larger_than_its_weights_is_not_built(tmp_path: Path
 def test_a_malformed_configuration_is_one_message(content: str | bytes, why: str, tmp_path: Path) -> None:
     (llama(tmp_path) / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
     refused(tmp_path, why)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", '{"architectures": 1}', '{"architectures": [1]}', "\0"])
+@pytest.mark.parametrize("file", ["config.json", "manifest.json"])
+def test_an_artifact_with_a_malformed_file_is_one_message(file: str, content: str, tmp_path: Path) -> None:
+    (llama(tmp_path) / file).write_text(content)
+    with pytest.raises(StoreError, match=f"{file} (cannot be read|is no artifact's manifest)"):
+        Artifact.open(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json", "tokenizer.json"])
