@@ -125,6 +125,11 @@ def _kind_from_content(path: Path) -> Kind:
             return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
         except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
             raise StoreError(f"{path / 'config.json'} cannot be read ({error})") from error
+    if (path / "adapter_config.json").is_file():
+        raise StoreError(
+            f"{path} holds an adapter without its base model; merge them (PEFT: "
+            f"model.merge_and_unload().save_pretrained(...)) and give the merged model's folder"
+        )
     raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {PREFERENCES}")
 
 

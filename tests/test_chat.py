@@ -185,8 +185,12 @@ LAST_TURN_ONLY = "{% for m in messages[-1:] if m['role'] == 'user' %}" + CHATML.
 
 
 def test_a_template_that_loses_a_message_is_refused() -> None:
-    with pytest.raises(StoreError, match="does not write the user's text"):
+    with pytest.raises(StoreError, match="does not hold the user's text"):
         encode_prompt(bpe(PARTS), Prompt((ASKED,)))
+    with pytest.raises(StoreError, match="does not hold the assistant's text"):
+        encode_prompt(
+            bpe("{% for m in messages if m['role'] != 'assistant' %}" + CHATML.partition("%}")[2]), Prompt((ASKED,))
+        )
     system = Prompt((Message("system", "cat"), ASKED))  # whose text is in the user's too
     with pytest.raises(DataError, match=r"does not hold the system message.*drops"):
         encode_prompt(bpe(DROPS_SYSTEM), system)

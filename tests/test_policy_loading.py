@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from model_folders import SIZE, edit, llama, rewrite, save
 from torch import Tensor
-from transformers import BertConfig, GPT2Config, LlamaForSequenceClassification, MambaConfig, T5Config
+from transformers import BertConfig, GPT2Config, GPTJConfig, LlamaForSequenceClassification, MambaConfig, T5Config
 
 from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
@@ -106,7 +106,13 @@ def test_a_model_of_millions_of_parts_is_refused_by_name(change: dict[str, Any],
 def test_a_model_that_is_far_larger_than_its_weights_is_not_built(tmp_path: Path) -> None:
     rewrite(llama(tmp_path, tie=False), lambda t: {k: v for k, v in t.items() if "embed" not in k and "head" not in k})
     edit(tmp_path / "config.json", lambda c: c.update(vocab_size=10**12))
-    refused(tmp_path, r"config\.json describes 320{8}5200 parameters, and the weights have \d+")
+    refused(tmp_path, r"config\.json describes parameters of 320{8}5200 numbers, and the weights have 5200")
+
+
+def test_buffers_of_any_size_are_not_made(tmp_path: Path) -> None:
+    gptj = GPTJConfig(vocab_size=448, n_embd=16, n_layer=1, n_head=2, n_positions=64, rotary_dim=4)
+    edit(save(tmp_path, gptj) / "config.json", lambda c: c.update(n_positions=10**9))
+    refused(tmp_path, r"config\.json describes buffers of \d{10,} numbers, and the weights have \d+")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +171,8 @@ def test_an_adapter_is_named_beside_a_model_and_without_one(tmp_path: Path) -> N
     refused(tmp_path, r"an adapter next to a model \(adapter_config\.json\).*merge_and_unload")
     (tmp_path / "config.json").unlink()
     refused(tmp_path, r"an adapter without its base model.*merge_and_unload")
+    with pytest.raises(StoreError, match=r"an adapter without its base model.*merge_and_unload"):
+        Artifact.open(tmp_path)
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
@@ -211,6 +219,8 @@ def test_pickled_and_damaged_weights_are_not_read(tmp_path: Path) -> None:
     refused(tmp_path, r"model\.safetensors is damaged")
     weights.write_bytes(b"\xff" * 64)
     refused(tmp_path, r"model\.safetensors is damaged")
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(tmp_path, r"model\.safetensors is a Git LFS pointer .*git lfs pull")
     weights.unlink()
     torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     refused(tmp_path, "holds no safetensors weights.*pickled weights are not read")

@@ -46,7 +46,7 @@ def test_one_that_it_would_not_change_is_taken(tmp_path: Path) -> None:
     assert encode_text(policy.tokenizer, text) == raw.encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.parametrize("change", ["normalizer", "pre_tokenizer", "merges"])
+@pytest.mark.parametrize("change", ["normalizer", "pre_tokenizer", "merges", "decoder"])
 def test_any_difference_from_the_file_is_found(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = llama(tmp_path)
     read = tokenizer_files._read
@@ -55,6 +55,7 @@ def test_any_difference_from_the_file_is_found(change: str, tmp_path: Path, monk
         found = read(path)
         state = json.loads(found.backend_tokenizer.to_str())
         state["normalizer"] = {"type": "Lowercase"} if change == "normalizer" else None
+        state["decoder"] = None if change == "decoder" else state["decoder"]
         state["model"]["merges"] = state["model"]["merges"][:-5] if change == "merges" else state["model"]["merges"]
         found._tokenizer = Tokenizer.from_str(json.dumps(state))
         if change == "pre_tokenizer":

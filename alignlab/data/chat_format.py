@@ -108,8 +108,8 @@ def _finished_turn(tokenizer: "transformers.PreTrainedTokenizerBase", name: str)
     bare = _write(tokenizer, opening, False, name)
     if _USER not in prompt:
         raise StoreError(
-            f"the chat template of {name} does not write the user's text; it may expect content as a list of parts. "
-            f"Write a chat_template.jinja that reads message['content'] as text"
+            f"the rendered prompt does not hold the user's text: the chat template of {name} drops it, or expects "
+            f"content as a list of parts; write a chat_template.jinja that reads message['content'] as text"
         )
     plain = ""
     for answer in (_ANSWER, _THOUGHTFUL):
@@ -146,7 +146,10 @@ def _broken(name: str, what: str, error: BaseException | None) -> str:
 
 def _cannot_split(name: str, prompt: str, finished: str) -> str:
     if _ANSWER not in finished:
-        return f"the chat template of {name} does not write the assistant's text; write a chat_template.jinja that does"
+        return (
+            f"the rendered conversation does not hold the assistant's text: the chat template of {name} drops it; "
+            f"write a chat_template.jinja that does not"
+        )
     same = next((i for i, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(finished))
     return (
         f"the chat template of {name} cannot be split at the answer: its generation prompt ends in "

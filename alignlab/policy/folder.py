@@ -21,6 +21,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 """Name and shape of each tensor in a folder's weights."""
 
+_LFS = b"version https://git-lfs"
 _LARGEST_JSON = 2**26
 _MOST_PARTS = 1000
 """Layers or experts that a configuration may have with fewer tensors than that: some architectures share weights."""
@@ -99,8 +100,15 @@ def _shapes(folder: Path) -> Shapes:
             with safe_open(file, framework="pt") as stream:
                 found |= {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise StoreError(f"{file} is damaged: {error}; copy it again") from error
+            raise StoreError(_unreadable(file, error)) from error
     return found
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            return f"{file} is a Git LFS pointer in place of the weights; run `git lfs pull` where it was cloned"
+    return f"{file} is damaged: {error}; copy it again"
 
 
 # ---- what a folder may turn out to be --------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MORE_THAN_STORED = 4
 """Parameters of a model per stored one from which it is not even built: the rest would be missing."""
+_MOST_BUFFERS = 2**31
+"""Numbers in a model's buffers (causal masks, ...) that are always allowed."""
 _WRAPPERS = {
     "_orig_mod.": "torch.compile writes them: save the model that was compiled (model._orig_mod.save_pretrained(...))",
     "module.": "DDP and DataParallel write them: save the wrapped model (model.module.save_pretrained(...))",
@@ -85,12 +87,16 @@ def _check_size(folder: Path, config: "transformers.PreTrainedConfig", shapes: S
             skeleton: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception:  # the model itself will fail alike, with a message of its own
         return
-    described = sum(p.numel() for p in skeleton.parameters())
     stored = sum(torch.Size(shape).numel() for shape in shapes.values())
-    if described > _MORE_THAN_STORED * stored:
-        raise StoreError(
-            f"{folder / CONFIG} describes {described} parameters, and the weights have {stored}; correct it"
-        )
+    for what, tensors, most in (
+        ("parameters", skeleton.parameters(), 0),
+        ("buffers", skeleton.buffers(), _MOST_BUFFERS),
+    ):
+        described = sum(t.numel() for t in tensors)
+        if described > max(most, _MORE_THAN_STORED * stored):
+            raise StoreError(
+                f"{folder / CONFIG} describes {what} of {described} numbers, and the weights have {stored}; correct it"
+            )
 
 
 def _mismatch(folder: Path, wrong: Collection[tuple[str, Any, Any]]) -> str:

@@ -103,7 +103,9 @@ def _check_file(folder: Path, tokenizer: "transformers.PreTrainedTokenizerBase")
     given = Tokenizer.from_file(str(folder / TOKENIZER))
     given.no_truncation()
     given.no_padding()
-    difference = _difference(lambda t: given.encode(t, add_special_tokens=False).ids, lambda t: token_ids(tokenizer, t))
+    difference = _difference(
+        lambda t: given.encode(t, add_special_tokens=False).ids, lambda t: token_ids(tokenizer, t)
+    ) or _decoded_difference(tokenizer, lambda ids: given.decode(ids, skip_special_tokens=False))
     if difference:
         raise StoreError(
             f"{folder}: transformers reads its {TOKENIZER} as another tokenizer ({type(tokenizer).__name__}): "
@@ -145,6 +147,16 @@ def _difference(before: Encode, after: Encode, more: Sequence[str] = ()) -> str:
         if (given := _ids(before, text)) != (found := _ids(after, text)):
             at = next((i for i, (a, b) in enumerate(zip(given, found, strict=False)) if a != b), 0)
             return f"{text[:40]!r} becomes {found[at : at + 4]} in place of {given[at : at + 4]} (token {at} on)"
+    return ""
+
+
+def _decoded_difference(tokenizer: "transformers.PreTrainedTokenizerBase", decode: Callable[[list[int]], str]) -> str:
+    """The first text whose ids are read as other texts by the two; empty where none is."""
+    for text in PROBES:
+        ids = _ids(lambda t: token_ids(tokenizer, t), text)
+        found = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if (given := decode(ids)) != found:
+            return f"the ids of {text[:40]!r} are read as {str(found)[:40]!r} in place of {given[:40]!r}"
     return ""
 
 
