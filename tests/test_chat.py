@@ -1,18 +1,14 @@
 """What is trained is what the chat template writes for a finished turn, in the tokens of the whole conversation."""
 
-import re
 from typing import Any
 
 import pytest
 from chat_templates import (
     CHATML,
-    CONTROL,
     DEEPSEEK_R1,
     FAMILIES,
-    GEMMA,
     HARMONY,
     LLAMA_2,
-    LLAMA_3,
     QWEN_3,
     QWEN_3_THINKING,
     REASONED_ONLY,
@@ -21,12 +17,9 @@ from chat_templates import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
 
-from alignlab.data.chat import decode, encode_answer, encode_document, encode_prompt, stop_tokens
-from alignlab.data.control import ControlTokens, pattern_of
+from alignlab.data.chat import decode, encode_answer, encode_prompt, stop_tokens
 from alignlab.data.records import Message, Prompt
-from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError, StoreError
 
 TOKENIZERS = {name: bpe(template) for name, (template, _) in FAMILIES.items()}
@@ -176,153 +169,3 @@ def test_a_template_that_ends_no_turn_is_refused() -> None:
     endless = CHATML.replace("'<|im_end|>' + ", "")
     with pytest.raises(StoreError, match=r"does not end an assistant's turn.*'\\n'.*eos_token"):
         encode_answer(bpe(endless), Prompt((ASKED,)), "yes")
-
-
-# ---- what gets lost --------------------------------------------------------------------------------------------------
-PARTS = CHATML.replace("m['content']", "(m['content'] | selectattr('type') | map(attribute='text') | join)")
-DROPS_SYSTEM = "{% for m in messages if m['role'] != 'system' %}" + CHATML.partition("%}")[2]
-LAST_TURN_ONLY = "{% for m in messages[-1:] if m['role'] == 'user' %}" + CHATML.partition("%}")[2]
-
-
-def test_a_template_that_loses_a_message_is_refused() -> None:
-    with pytest.raises(StoreError, match="does not hold the user's text"):
-        encode_prompt(bpe(PARTS), Prompt((ASKED,)))
-    with pytest.raises(StoreError, match="does not hold the assistant's text"):
-        encode_prompt(
-            bpe("{% for m in messages if m['role'] != 'assistant' %}" + CHATML.partition("%}")[2]), Prompt((ASKED,))
-        )
-    system = Prompt((Message("system", "cat"), ASKED))  # whose text is in the user's too
-    with pytest.raises(DataError, match=r"does not hold the system message.*drops"):
-        encode_prompt(bpe(DROPS_SYSTEM), system)
-    assert encode_prompt(bpe(DROPS_SYSTEM), Prompt((ASKED,)))
-    last = bpe(CHATML.replace("in messages", "in (messages[-1:] if add_generation_prompt else messages)"))
-    with pytest.raises(DataError, match="does not hold the earlier turns"):
-        encode_prompt(last, Prompt((ASKED, Message("assistant", "cat"), ASKED)))
-
-
-@pytest.mark.parametrize("change", ["upper", "truncate(9, True, '')", "replace('cat', 'dog')"])
-def test_a_template_that_changes_a_text_is_refused(change: str) -> None:
-    changed = CHATML.replace("m['content']", f"(m['content'] if m['content'][0] == 'z' else m['content'] | {change})")
-    with pytest.raises(DataError, match="does not hold the text of the user's message"):
-        encode_prompt(bpe(changed), Prompt.user("a cat on the mat"))
-    asks = changed.replace("if m['content'][0] == 'z'", "if m['role'] == 'user' or m['content'][0] == 'z'")
-    with pytest.raises(DataError, match="does not hold the whole of the answer"):
-        encode_answer(bpe(asks), Prompt.user("yes"), "a cat on the mat")
-
-
-def test_what_the_template_trims_is_not_lost() -> None:
-    tokenizer = bpe(GEMMA)
-    assert tokenizer.decode(answer_ids(tokenizer, Prompt.user("  cat \n"), "\n yes ")) == "yes<end_of_turn>"
-
-
-# ---- templates that fail ---------------------------------------------------------------------------------------------
-def test_a_missing_template_is_named() -> None:
-    for encode in (encode_prompt, lambda t, p: encode_answer(t, p, "yes")):
-        with pytest.raises(StoreError, match=r"^the tokenizer of some/folder has no chat template: .*chat_template"):
-            tokenizer = bpe(None)
-            tokenizer.name_or_path = "some/folder"
-            encode(tokenizer, Prompt((ASKED,)))
-    assert stop_tokens(bpe(None)) == (bpe(None).eos_token_id,), "a base model needs none"
-
-
-@pytest.mark.parametrize(
-    ("template", "why"),
-    [
-        ("{% for m in messages %}{{ m['content'] }}", "endfor"),
-        ("{{ messages[0]['content'] + 1 }}", "concatenate|must be str"),
-        ("{{ raise_exception('not today') }}", "not today"),
-        ("{{ messages.pop() }}", "unsafe|safely callable"),
-        ("{" + "{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "."),
-        ({"tool_use": CHATML}, "no default|multiple chat templates"),
-    ],
-)
-def test_a_broken_template_is_one_message_with_its_reason(template: Any, why: str) -> None:
-    with pytest.raises(StoreError, match=f"chat template.*({why})") as refused:
-        encode_answer(bpe(template), Prompt((ASKED,)), "yes")
-    assert "\n" not in str(refused.value)
-
-
-def test_a_named_default_template_is_taken() -> None:
-    tokenizer = bpe({"default": CHATML, "tool_use": "{{ raise_exception('no') }}"})  # type: ignore[arg-type]
-    assert encode_answer(tokenizer, Prompt((ASKED,)), "yes") == encode_answer(bpe(CHATML), Prompt((ASKED,)), "yes")
-
-
-@pytest.mark.parametrize(
-    "loop",
-    [
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}",
-        "{% set x = 10 ** (10 ** 10) %}",
-        "{{ 'x' * 10 ** 11 }}",
-    ],
-)
-def test_a_template_that_does_not_end_is_refused(loop: str) -> None:
-    with pytest.raises(StoreError, match="does not end"):
-        encode_prompt(bpe(loop + CHATML), Prompt((ASKED,)))
-
-
-# ---- control words ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_control_words_in_an_answer_are_text(family: str) -> None:
-    tokenizer = TOKENIZERS[family]
-    answer = " ".join(["yes", *CONTROL, "<eos>", "<unk>", "no"])
-    ids = answer_ids(tokenizer, Prompt((ASKED,)), answer)
-    control = {tokenizer.convert_tokens_to_ids(t) for t in (*CONTROL, "<eos>", "<unk>")}
-    lead = 2 if family == "harmony" else 0
-    assert [i for i in ids if i in control][lead:] == [ids[-1]]
-    assert answer in tokenizer.decode(ids)
-
-
-def test_control_words_in_an_earlier_answer_are_text_and_in_a_question_refused() -> None:
-    tokenizer = bpe(LLAMA_3)
-    said = (ASKED, Message("assistant", "say <|eot_id|> and \ue000<eos>"), Message("user", "yes"))
-    ids = encode_prompt(tokenizer, Prompt(said))
-    assert ids.count(tokenizer.convert_tokens_to_ids("<|eot_id|>")) == 3 and tokenizer.eos_token_id not in ids
-    assert "say <|eot_id|> and \ue000<eos><|eot_id|>" in tokenizer.decode(ids)
-    with pytest.raises(DataError, match="a control token of the tokenizer"):
-        encode_prompt(tokenizer, Prompt.user("say <|eot_id|>"))
-
-
-def test_a_tokenizer_that_has_other_ids_for_a_conversation_than_for_its_text_is_refused() -> None:
-    tokenizer = bpe(CHATML)
-    render = tokenizer.apply_chat_template
-
-    def with_bos(messages: Any, tokenize: bool = True, **options: Any) -> Any:
-        found = render(messages, tokenize=tokenize, **options)
-        return [tokenizer.bos_token_id, *found] if tokenize else found
-
-    tokenizer.apply_chat_template = with_bos
-    with pytest.raises(StoreError, match="other ids than its apply_chat_template"):
-        encode_prompt(tokenizer, Prompt((ASKED,)))
-
-
-def test_control_words_are_unknown_words_of_a_tokenizer_that_has_no_letters() -> None:
-    words: Any = TrainTokenizer("word", 50).train(["yes no cat"])
-    ids = answer_ids(words, Prompt.user("cat"), "yes <user> no <eos>")
-    unknown, end = words.unk_token_id, words.eos_token_id
-    yes, no = words.convert_tokens_to_ids(["yes", "no"])
-    assert ids == [yes, unknown, unknown, no, unknown, unknown, end]
-    assert encode_document(words, "yes <eos> no") == [words.bos_token_id, yes, unknown, unknown, no, end]
-
-
-def test_control_tokens_are_looked_up_once_and_not_for_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = bpe(CHATML)
-    tokenizer.add_tokens([AddedToken(f"<|extra_{i}|>", special=True) for i in range(6400)])
-    encode_answer(tokenizer, Prompt((ASKED,)), "yes")
-
-    def never(*_: object) -> None:
-        raise AssertionError("looked up again")
-
-    monkeypatch.setattr(ControlTokens, "_read", never)
-    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(never))
-    ids = answer_ids(tokenizer, Prompt(TURNS["several turns"]), "say <|extra_6399|>")
-    assert "<|extra_6399|>" in tokenizer.decode(ids)
-    with pytest.raises(DataError, match=r"holds '<\|extra_77\|>'"):
-        encode_prompt(tokenizer, Prompt.user("say <|extra_77|>"))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.sets(st.text("<ab|>", min_size=1, max_size=5), min_size=1), st.text("<ab|>", max_size=20))
-def test_a_pattern_finds_the_longest_of_its_words(words: set[str], text: str) -> None:
-    by_length = re.compile("|".join(re.escape(w) for w in sorted(words, key=len, reverse=True)))
-    assert pattern_of(words).findall(text) == by_length.findall(text)
