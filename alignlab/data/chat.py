@@ -65,12 +65,19 @@ def encode_text(tokenizer: "transformers.PreTrainedTokenizerBase", text: str) ->
     return spelt_ids(tokenizer, text)
 
 
-def decode(tokenizer: "transformers.PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
-    """The text of an answer, without special tokens and what the template writes before every answer."""
+def decode(tokenizer: "transformers.PreTrainedTokenizerBase", ids: Sequence[int], visible: bool = False) -> str:
+    """The text of an answer, without what the template writes before every answer.
+
+    Args:
+        tokenizer: that the ids are of.
+        ids: of the answer, without the token that ends it.
+        visible: keep control tokens, as a reader of what was sampled must see them; else they are left out.
+    """
     lead = _lead_ids(tokenizer)
     said = list(ids[len(lead) :] if tuple(ids[: len(lead)]) == lead else ids)
     # What was sampled is not tidied up: a blank before a comma is the model's.
-    return str(tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+    text = tokenizer.decode(said, skip_special_tokens=not visible, clean_up_tokenization_spaces=False)
+    return str(text).strip()
 
 
 def stop_token(tokenizer: "transformers.PreTrainedTokenizerBase") -> int:

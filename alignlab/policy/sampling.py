@@ -57,7 +57,7 @@ class Sample:
         prompt: what was asked.
         prompt_ids: its tokens, up to where the answer begins.
         answer_ids: the answer's tokens, the stop token included when it came.
-        text: the answer, special tokens left out.
+        text: the answer as it was sampled: control tokens in it are visible, the stop token is left out.
         finished: whether a stop token ended it; otherwise it ran into `max_new_tokens` or the context.
     """
 
@@ -175,7 +175,7 @@ def _sample_all(
 
 def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], answer: list[int]) -> Sample:
     finished = bool(answer) and answer[-1] in policy.stop_ids
-    text = decode(policy.tokenizer, answer[:-1] if finished else answer)
+    text = decode(policy.tokenizer, answer[:-1] if finished else answer, visible=True)
     return Sample(prompt, tuple(prompt_ids), tuple(answer), text, finished)
 
 
