@@ -122,7 +122,10 @@ def test_either_side_of_a_pair_is_cut_and_counted(chosen: int, rejected: int) ->
 def merging() -> Any:
     """A tokenizer to which "answers" is one token, under a template that ends in the plain text "answer"."""
     words: Any = TrainTokenizer("bpe", 300).train(["answer answers answers answers"] * 9)
-    words.chat_template = "{{ bos_token }}{{ messages[-1]['content'] }} answer"
+    words.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %} answer{% else %}"
+        "{{ eos_token }}{% endif %}{% endfor %}"
+    )
     return words
 
 
