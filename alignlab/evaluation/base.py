@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignlab.data.source import DataSource, Need
 from alignlab.policy import Policy, Progress, Sampling
 
 
@@ -28,6 +29,10 @@ class Evaluation(abc.ABC):
     """
 
     VERSION: ClassVar[str]
+
+    def data_needs(self) -> Sequence[tuple[DataSource, Need]]:
+        """Records that the evaluation reads."""
+        return ()
 
     @abc.abstractmethod
     def __call__(

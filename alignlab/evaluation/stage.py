@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.data.source import DataSource, Need
 from alignlab.errors import ConfigError
 from alignlab.evaluation.base import Evaluation
 from alignlab.policy import Policy, Progress, Sampling
@@ -48,6 +49,10 @@ class Evaluate(Stage):
         self.evaluations = dict(evaluations)
         self.sampling = sampling
         self.table_rows = table_rows
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """What its evaluations read."""
+        return [need for evaluation in self.evaluations.values() for need in evaluation.data_needs()]
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Measure the policy."""

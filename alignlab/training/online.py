@@ -14,7 +14,7 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, RolloutBatch
 from alignlab.data.records import Prompt
 from alignlab.data.rows import order_at, permutation
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.objective import Objective
 from alignlab.policy import LearnedReward, Policy, Sampling, fitting, previews
@@ -23,7 +23,7 @@ from alignlab.seed import fold_in
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.optimizer import OptimizerSpec
-from alignlab.training.rollouts import Collector, as_state, from_state, summary
+from alignlab.training.rollouts import Collector, as_state, check_on_policy, from_state, summary
 from alignlab.training.stage import TrainingStage
 
 B = TypeVar("B", bound=Batch)
@@ -101,7 +101,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         for key in ("prompts_per_rollout", "samples_per_prompt", "epochs", "validation_prompts"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{name}: {key} must be >= 1, got {getattr(self, key)}")
-        _check_on_policy(self.sampling, name)
+        check_on_policy(self.sampling, name)
         if buffer % self.loop.batch_size:
             raise ValueError(
                 f"{name}: loop.batch_size must divide the {buffer} units of a buffer (prompts_per_rollout "
@@ -116,6 +116,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
                 f"{type(self).__name__}: nothing scores the answers; set inputs.reward to a reward model (a stage or a "
                 f"folder), or reward to a reward source"
             )
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Prompts, held-out ones to validate on."""
+        return [(self.data, Need("prompts", held_out=True))]
 
     # ---- what a method states -------------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -150,6 +154,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
         self._start = inputs["policy"]
+        context.check_lengths(self.policy.tokenizer, self.policy.context)
         read = "reference_logp" in self.reads()
         reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if read else None
         budget = self.loop.micro_batch_tokens
@@ -233,18 +238,3 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Continue with the buffer that the killed run was visiting."""
         self._number = state["number"]
         self._buffer = None if state["buffer"] is None else cast(B, from_state(state["buffer"]))
-
-
-def _check_on_policy(sampling: Sampling, owner: str) -> None:
-    """Refuse to sample from another distribution than the one that is trained.
-
-    Raises:
-        ValueError: greedy, or cut by `top_p` or `top_k`.
-    """
-    if sampling.temperature == 0:
-        raise ValueError(f"{owner}: sampling.temperature must be > 0, got 0; greedy answers have no ratio")
-    if sampling.top_p != 1 or sampling.top_k != 0:
-        raise ValueError(
-            f"{owner}: sampling.top_p must be 1 and sampling.top_k 0, got {sampling.top_p} and {sampling.top_k}; a cut "
-            f"distribution is not the one that is trained, so ratios would be wrong"
-        )

@@ -76,6 +76,21 @@ class Collector:
         return score(self.source, [s.prompt for s in samples], [s.text for s in samples]).float()
 
 
+def check_on_policy(sampling: Sampling, owner: str) -> None:
+    """Refuse to sample from another distribution than the one that is trained.
+
+    Raises:
+        ValueError: greedy, or cut by `top_p` or `top_k`.
+    """
+    if sampling.temperature == 0:
+        raise ValueError(f"{owner}: sampling.temperature must be > 0, got 0; greedy answers have no ratio")
+    if sampling.top_p != 1 or sampling.top_k != 0:
+        raise ValueError(
+            f"{owner}: sampling.top_p must be 1 and sampling.top_k 0, got {sampling.top_p} and {sampling.top_k}; a cut "
+            f"distribution is not the one that is trained, so ratios would be wrong"
+        )
+
+
 def rollout_batch(samples: Sequence[Sample], samples_per_prompt: int, temperature: float) -> RolloutBatch:
     """One sequence per sample, its answer (stop token included) scored; consecutive samples of a prompt are a group."""
     rows = [[*s.prompt_ids, *s.answer_ids] for s in samples]
