@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from alignlab.artifact import Artifact
+from alignlab.config.check import parse
 from alignlab.data.records import Example, Labelled, Prompt
 from alignlab.data.source import DataSource, Split
+from alignlab.pipeline.plan import Step, plan
 from alignlab.policy import Policy, Sampling
 from alignlab.reward import RewardSource
 from alignlab.stage import NullTracker, Runtime, StageContext
@@ -103,6 +105,12 @@ def furthest(a: TrainingStage[Any], b: TrainingStage[Any]) -> float:
     one, other = parameters(a), parameters(b)
     assert one.keys() == other.keys()
     return max(float((one[k] - other[k]).abs().max()) for k in one)
+
+
+def planned(name: str, node: Mapping[str, Any]) -> Step:
+    """The plan of one stage, given its configuration as composed."""
+    (step,) = plan({name: parse(dict(node), f"pipeline.{name}")}, Runtime("cpu"))
+    return step
 
 
 class KilledError(Exception):

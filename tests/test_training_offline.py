@@ -194,7 +194,7 @@ def test_a_reference_with_another_vocabulary_is_refused(inputs: dict[str, Artifa
         (
             KTO(),
             PreferenceStage,
-            "KTO reads desirable, mismatched, but the batches of PreferenceStage carry reference_",
+            "KTO reads desirable, mismatched, but the batches of PreferenceStage carry agreement,",
         ),
         (
             Reinforce(),

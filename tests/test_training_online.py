@@ -9,21 +9,20 @@ import pytest
 import torch
 from alignlab_dpo import DPO
 from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
-from regimes import Counted, Questions, Tea, online, prepared, run
+from regimes import Counted, Questions, Tea, online, planned, prepared, run
 from together import run_together
 from torch import Tensor
 
 from alignlab.advantage import Advantage
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, RolloutBatch
+from alignlab.data.chat import decode
 from alignlab.data.records import Prompt
 from alignlab.data.source import Split
 from alignlab.errors import DataError, NonFiniteError
 from alignlab.objective import Loss, Objective
-from alignlab.pipeline.plan import plan
 from alignlab.policy import generate
 from alignlab.reward import RewardSource
-from alignlab.stage import Runtime
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy_artifact
 from alignlab.training import OnlineStage, PolicyGradientStage
@@ -93,10 +92,12 @@ def test_a_method_is_given_every_sample_of_every_prompt_in_order(inputs: dict[st
     rollouts = given[0][0]
     assert rollouts.group.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert rollouts.temperature == 0.6 and rollouts.per_token == {}
-    texts = [ready.policy.tokenizer.decode(of(rollouts, s), skip_special_tokens=True).strip() for s in range(12)]
-    assert torch.allclose(rollouts.sequence("reward"), Tea().score([], texts))
-    stops = [int(of(rollouts, s)[-1]) in ready.policy.stop_ids for s in range(12)]
+    answers = [of(rollouts, s).tolist() for s in range(12)]
+    stops = [answer[-1] in ready.policy.stop_ids for answer in answers]
     assert rollouts.sequence("finished").tolist() == [float(x) for x in stops]
+    said = [answer[:-1] if stopped else answer for answer, stopped in zip(answers, stops, strict=True)]
+    texts = [decode(ready.policy.tokenizer, ids, visible=True) for ids in said]
+    assert torch.allclose(rollouts.sequence("reward"), Tea().score([], texts))
     assert [n for n in rollouts.names if n == rollouts.names[0]] == [rollouts.names[0]] * 3
 
 
@@ -361,11 +362,11 @@ def test_also_when_the_run_is_planned(inputs: dict[str, Artifact]) -> None:
         "loop": {"_target_": "alignlab.training.Loop", "steps": 1, "batch_size": 1},
     }
     with pytest.raises(ValueError, match=r"pipeline\.grpo: PolicyGradientStage: nothing scores the answers"):
-        plan({"grpo": node}, Runtime("cpu"))
+        planned("grpo", node)
     with pytest.raises(
         ValueError, match=r"pipeline\.grpo.*GAE reads old_value, but the rollouts of PolicyGradientStage"
     ):
-        plan({"grpo": {**node, "advantage": {"_target_": "alignlab_ppo.GAE"}}}, Runtime("cpu"))
+        planned("grpo", {**node, "advantage": {"_target_": "alignlab_ppo.GAE"}})
 
 
 def test_a_reward_model_scores_where_no_source_is_given_and_a_source_goes_before_it(

@@ -11,7 +11,7 @@ from alignlab.training import AnswerStage
 
 
 def stage() -> AnswerStage:
-    portions = loop(steps=3, batch_size=4, save_every=1)
+    portions = loop(steps=2, batch_size=4, save_every=1)
     return AnswerStage(data=Questions(), objective=ForwardKL(), optimizer=adam(), loop=portions)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from alignlab_distill import ForwardKL, ReverseKL
 from alignlab_sft import AnswerNLL
-from regimes import Questions, adam, furthest, loop, online, parameters, run
+from regimes import Questions, adam, furthest, loop, online, parameters, planned, run
 from torch import Tensor
 
 from alignlab.artifact import Artifact
@@ -17,9 +17,7 @@ from alignlab.batch import Batch, RolloutBatch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import PipelineError
 from alignlab.objective import Objective
-from alignlab.pipeline.plan import plan
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy, tiny_policy_artifact
 from alignlab.training import AnswerStage, OnlineStage
@@ -164,10 +162,10 @@ def node(objective: str, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
 def test_and_already_when_the_run_is_planned(inputs: dict[str, Artifact]) -> None:
     alone = {"policy": inputs["policy"]}
     with pytest.raises(PipelineError, match=r"pipeline\.distill: AnswerStage: ReverseKL needs a teacher; set inputs"):
-        plan({"distill": node("alignlab_distill.ReverseKL", alone)}, Runtime("cpu"))
+        planned("distill", node("alignlab_distill.ReverseKL", alone))
     with pytest.raises(PipelineError, match=r"pipeline\.sft: AnswerStage: AnswerNLL asks nothing of inputs\.teacher"):
-        plan({"sft": node("alignlab_sft.AnswerNLL", inputs)}, Runtime("cpu"))
-    (step,) = plan({"distill": node("alignlab_distill.ReverseKL", inputs)}, Runtime("cpu"))
+        planned("sft", node("alignlab_sft.AnswerNLL", inputs))
+    step = planned("distill", node("alignlab_distill.ReverseKL", inputs))
     assert step.inputs.keys() == {"policy", "teacher"}
 
 

@@ -19,7 +19,7 @@ def stage() -> LabelledStage:
     return LabelledStage(
         objective=KTO(0.5),
         optimizer=AdamW(lr=1e-3, schedule=Constant(warmup_steps=0)),
-        loop=Loop(steps=3, batch_size=4, validate_every=3, log_every=1, save_every=1),
+        loop=Loop(steps=2, batch_size=4, validate_every=2, log_every=1, save_every=1),
     )
 
 

@@ -12,8 +12,8 @@ from alignlab.testing import Check, conforms_stage, tiny_policy_artifact
 
 def stage() -> OnlinePreferences:
     found: OnlinePreferences = online(
-        OnlinePreferences, objective=DPO(0.5), reward=None, loop_steps=3, loop_batch_size=2, loop_save_every=1,
-        prompts_per_rollout=4, validation_prompts=1, sampling_max_new_tokens=3,
+        OnlinePreferences, objective=DPO(0.5), reward=None, loop_steps=2, loop_batch_size=2, loop_save_every=1,
+        prompts_per_rollout=4, validation_prompts=1, sampling_max_new_tokens=8,
     )  # fmt: skip
     return found
 

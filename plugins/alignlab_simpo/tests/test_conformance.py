@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from alignlab_simpo import SimPO
 
 from alignlab.artifact import Artifact
@@ -33,6 +34,7 @@ def test_objective_conforms(check: Check) -> None:
     check()
 
 
+@pytest.mark.slow  # the stage is DPO's, which is put through the kit with it
 @conforms_stage(stage, inputs=inputs)
 def test_stage_conforms(check: Check) -> None:
     check()
