@@ -13,6 +13,7 @@ from regimes import Counted, Questions, Tea, online, planned, prepared, run
 from together import run_together
 from torch import Tensor
 
+from alignlab import distributed
 from alignlab.advantage import Advantage
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, RolloutBatch
@@ -136,13 +137,43 @@ def test_log_probabilities_are_computed_where_somebody_reads_them(
     assert counted.measured == [12] * measured and counted.loads == 1
 
 
-def test_validation_needs_no_reference_and_then_knows_no_kl(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+def test_validation_without_a_reference_has_no_kl_and_costs_no_pass(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
     metrics, _ = run(winners(loop_steps=2, loop_validate_every=2), inputs, tmp_path / "a")
-    assert "validation_kl" not in metrics
+    assert "validation_kl" not in metrics and counted.measured == []
     assert metrics["validation_reward"] != metrics["validation_reference_reward"]
     still = winners(loop_steps=2, loop_validate_every=2, lr=0.0)
     metrics, _ = run(still, inputs, tmp_path / "b")
     assert metrics["validation_reward"] == metrics["validation_reference_reward"]
+
+
+def test_a_process_without_prompts_scores_nothing(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One prompt and two processes: the first has none, and the reward source is not asked."""
+
+    class Careful(Tea):
+        """Cannot score nothing."""
+
+        VERSION: ClassVar[str] = "1"
+
+        def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+            assert answers
+            return super().score(prompts, answers)
+
+    ready = prepared(gradient_stage(reward=Careful(), sampling_temperature=1.0), inputs, tmp_path)
+    alone = ready.sample(ready._prompts[:1], 7)
+    shares: list[RolloutBatch] = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "gather_objects", lambda mine: shares.extend(mine) or list(shares))
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        together = ready.sample(ready._prompts[:1], 7)
+    assert [share.num_sequences for share in shares] == [0, 3]
+    assert torch.equal(together.tokens, alone.tokens) and torch.equal(together.group, alone.group)
+    assert torch.allclose(together.old_logp, alone.old_logp, atol=1e-5)
 
 
 def test_pairs_and_rollouts_come_back_from_a_checkpoint_as_they_were(

@@ -23,7 +23,7 @@ from alignlab.seed import fold_in
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.optimizer import OptimizerSpec
-from alignlab.training.rollouts import Collector, as_state, check_on_policy, from_state, summary
+from alignlab.training.rollouts import LOGP_EXTRAS, Collector, as_state, check_on_policy, from_state, summary
 from alignlab.training.stage import TrainingStage
 
 B = TypeVar("B", bound=Batch)
@@ -136,7 +136,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
 
     def reads(self) -> frozenset[str]:
-        """Extras of the rollouts that somebody reads; others are not computed."""
+        """Extras of the rollouts that are read; others are not computed."""
         return self.objective.reads
 
     @property
@@ -223,7 +223,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return {**self._validated(self.policy), "reference_reward": self._reference_reward}
 
     def _validated(self, policy: Policy) -> dict[str, float]:
-        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1)))
+        extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
+        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1), extras))
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """The policy's answers to held-out prompts, and their raw rewards."""

@@ -30,7 +30,7 @@ class Collector:
     """Makes rollout batches: whole, in the order of the prompts, and the same on every process.
 
     Args:
-        reference: frozen; None where nobody reads `reference_logp`.
+        reference: frozen; None where `reference_logp` is not read.
         source: scores answers.
         scorer: the model behind `source`, to be moved to the device; None where the source needs no model.
         sampling: how answers are sampled.
@@ -71,6 +71,8 @@ class Collector:
         return measure(policy, rollouts, self.runtime, self.max_tokens)
 
     def _rewards(self, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
+        if not samples:  # a process of more than there are prompts; no source needs to score nothing
+            return torch.zeros(0)
         if self.scorer is not None:
             self.scorer.to(self.runtime.device)
         return score(self.source, [s.prompt for s in samples], [s.text for s in samples]).float()

@@ -13,7 +13,7 @@ from alignlab.advantage import group_mean, others_mean, to_tokens, without_signa
 class GroupRelative(Advantage):
     """Each answer's reward relative to its group, in standard deviations: `(r - mean) / (std + eps)`, at every token.
 
-    A group whose rewards are equal up to rounding teaches nothing: its advantages are 0.
+    Advantages of a group whose rewards are equal up to rounding are 0.
 
     Args:
         scale: divide by the standard deviation; false leaves reward units (Dr. GRPO).

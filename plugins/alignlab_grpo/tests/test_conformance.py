@@ -10,7 +10,12 @@ from alignlab.testing import Check, conforms_advantage, conforms_objective, conf
 from alignlab.training import PolicyGradientStage
 
 PORTIONS = {"loop_steps": 2, "loop_batch_size": 4, "loop_save_every": 1, "prompts_per_rollout": 2}
-PORTIONS |= {"samples_per_prompt": 4, "validation_prompts": 1, "sampling_max_new_tokens": 8}
+PORTIONS |= {
+    "samples_per_prompt": 4,
+    "validation_prompts": 1,
+    "sampling_max_new_tokens": 6,
+    "sampling_temperature": 1.0,
+}
 
 
 def stage() -> PolicyGradientStage:

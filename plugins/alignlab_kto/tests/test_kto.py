@@ -33,7 +33,7 @@ def answers() -> LabelledBatch:
 
 
 def statistics(leaf: Tensor) -> Callable[[LabelledBatch], TokenStats]:
-    """What a policy says of the tokens of a part, which carries its places."""
+    """Log-probabilities of the tokens of a part, which carries their places in the whole batch."""
     return lambda part: TokenStats({"logp": leaf[part.token("place")]})
 
 
