@@ -143,7 +143,12 @@ def _run(hydra: Session, overrides: list[str]) -> int:
         with read_write(cfg.hydra):
             cfg.hydra.run.dir = str(folder)
         hydra.config_loader.keep(cfg, RunMode.RUN, overrides)
-        return _code(lambda: hydra.run(hydra.root, task, overrides))
+        hydra.run(hydra.root, task, overrides)
+    if isinstance(task.ended, JobFailed):
+        return task.ended.code
+    if task.ended is not None:
+        raise task.ended
+    return 0
 
 
 def _is_fixed(node: Tree) -> bool:
