@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import MANIFEST, SAMPLES, Artifact
+from alignlab.cli.arguments import Parser
 from alignlab.cli.talk import Talk, meant, spelt, unknown_words
 from alignlab.errors import ConfigError, DataError, PipelineError, suggestion
 from alignlab.sanitize import printable
@@ -103,8 +104,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("alignlab chat", description="Talk to a stage's model in the terminal.")
+def _parser() -> Parser:
+    parser = Parser("alignlab chat", description="Talk to a stage's model in the terminal.")
     parser.add_argument("run", metavar="RUN", help="a run folder, or a model's folder")
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="name of a stage of the run")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
