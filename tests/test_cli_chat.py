@@ -73,3 +73,9 @@ def test_a_line_is_answered_and_what_was_changed_or_is_unknown_is_said(
     assert len(out.splitlines()) == 2
     assert "read as: what does ana like ?" in err
     assert "this model has no token for: zoe" in err
+
+
+def test_a_flag_that_cannot_be_read_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "run", "--temperature", "warm"]) == 1
+    error = capsys.readouterr().err
+    assert "argument --temperature: invalid float value: 'warm'; `alignlab chat --help` lists the flags" in error

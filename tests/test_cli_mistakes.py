@@ -22,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("fakes_here")
         (["experiment=fake", "--nothing"], "unrecognized arguments: --nothing"),
         (["plan", "experiment=fake", "--pipeline.base.size=3"], "written without dashes: pipeline.base.size=3"),
         (["plan", "experiment=fake", "--nothing"], "--nothing; `alignlab plan --help` lists the flags"),
-        (["chat", "run", "--temperature", "warm"], "invalid float value: 'warm'; `alignlab chat --help` lists the flags"),
         (["plugins", "--nothing"], "unrecognized arguments: --nothing; `alignlab plugins --help` lists the flags"),
         (["experiment=train", "objective=counting", "objective.beta=0.3"], "say for which stage, as in pipeline.NAME."),
         (["experiment=fake", "pipeline.base._target_=lab_fakse.Make"], "no package 'lab_fakse' is installed; did you"),
