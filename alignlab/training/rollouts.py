@@ -133,7 +133,8 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
     if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
         means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
-    if rollouts.num_sequences > int(rollouts.group.unique().numel()):  # several answers to one prompt
+    groups = rollouts.per_sequence.get("group")
+    if groups is not None and rollouts.num_sequences > groups.unique().numel():  # several answers to one prompt
         equal = without_signal(rollouts.sequence("reward"), rollouts.group)
         means["without_signal"] = equal.float()
     return {k: float(v.double().mean()) for k, v in {"reward": rollouts.sequence("reward"), **means}.items()}
