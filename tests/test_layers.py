@@ -17,7 +17,7 @@ LAYERS = (
     ("training",),
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),
-    ("data", "stage"),
+    ("data", "stage", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
