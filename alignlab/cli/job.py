@@ -159,10 +159,11 @@ def _show(folder: RunFolder, runner: "Runner") -> None:
     """The table of stages and their headline metrics, where everything is, and what to do with it."""
     from rich.console import Console
 
+    from alignlab.report.run import RunView
     from alignlab.report.table import final_table
 
     console = Console()
-    table = final_table(folder.metrics, {s.name: s.inputs.get("policy", "") for s in runner.steps})
+    table = final_table(RunView.of(runner.artifacts))
     if table is not None:
         console.print(table)
     lines = [f"run folder: {folder.path}"]
