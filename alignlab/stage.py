@@ -3,15 +3,17 @@
 import abc
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from alignlab.artifact import Artifact, Kind
+from alignlab.data.source import DataSource, Need
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
@@ -92,6 +94,9 @@ class Tracker(abc.ABC):
     def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # a tracker need not care
         """The metrics that the stage ended with."""
 
+    def flush(self) -> None:  # noqa: B027  # a tracker need not hold anything back
+        """Write out what is held back: a spawned process ends without closing its tracker."""
+
 
 class NullTracker(Tracker):
     """Hears nothing."""
@@ -119,6 +124,8 @@ class StageContext:
         work: a folder of this stage that outlives a crash, for resumable checkpoints.
         runtime: where to compute.
         tracker: takes progress, metrics and tables.
+        check_lengths: to be called with the tokenizer and the context (tokens) of the stage's policy before it trains;
+            raises `DataError` where records that this stage or one after it will read cannot be used by that policy.
     """
 
     name: str
@@ -126,6 +133,7 @@ class StageContext:
     work: Path
     runtime: Runtime = field(default_factory=Runtime)
     tracker: Tracker = field(default_factory=NullTracker)
+    check_lengths: "Callable[[PreTrainedTokenizerBase, int], None]" = lambda tokenizer, context: None
 
 
 class Stage(abc.ABC):
@@ -165,6 +173,10 @@ class Stage(abc.ABC):
         Raises:
             ValueError: names the stage, the rule and what to set.
         """
+
+    def data_needs(self) -> Sequence[tuple[DataSource, Need]]:
+        """Records that the stage reads from data sources; they are checked for all stages before the first one runs."""
+        return ()
 
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:

@@ -1,5 +1,6 @@
 """Sampling: the right distribution, whatever the batch; and its log-probabilities are the trainer's."""
 
+import re
 from typing import Any
 
 import pytest
@@ -120,9 +121,22 @@ def test_a_prompt_that_fills_the_context_stops_or_is_left_out_and_counted(policy
     long = Prompt.user(" ".join(["w1"] * 40))
     said: list[str] = []
     assert fitting(policy, PROMPTS, False, said.append) == PROMPTS and not said
-    with pytest.raises(DataError, match=r"1 of 7 prompts fill the model's context of 32 tokens, .*on_bad_record=skip"):
+    why = r"1 of 7 prompts cannot be asked \(the first, 'w1 .*': 43 tokens fill the model's context of 32\)"
+    with pytest.raises(DataError, match=f"{why}; .*on_bad_record=skip"):
         fitting(policy, [*PROMPTS, long], False, said.append)
     assert fitting(policy, [*PROMPTS, long], True, said.append) == PROMPTS
-    assert said == ["1 of 7 prompts fill the model's context of 32 tokens, or hold control tokens; they are left out"]
+    assert len(said) == 1 and re.fullmatch(f"{why}; they are left out", said[0])
     with pytest.raises(DataError, match="1 of 1 prompts"):
         fitting(policy, [long], True, said.append)
+
+
+def test_a_prompt_that_the_template_refuses_is_named_with_its_reason(policy: Policy) -> None:
+    own = policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role here') }}{% endif %}" + own
+    )
+    try:
+        with pytest.raises(DataError, match=r"1 of 7 prompts cannot be asked .*no system role here"):
+            fitting(policy, [*PROMPTS, Prompt.user("w1", system="w2")], False, lambda _: None)
+    finally:
+        policy.tokenizer.chat_template = own

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from alignlab.data.chat import decode
 from alignlab.data.records import Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, Policy, Sample, Sampling, generate
@@ -52,7 +53,7 @@ def test_an_answer_ends_at_any_stop_token_is_finished_and_does_not_say_it(as_lis
         assert sample.finished or len(sample.answer_ids) == 6
         said = sample.answer_ids[:-1] if sample.finished else sample.answer_ids
         wanted = [policy.tokenizer.convert_ids_to_tokens(t) for t in said]
-        assert sample.text.split() == [t for t in wanted if not t.startswith("<")]
+        assert sample.text.split() == wanted, "control tokens are seen"
         assert STOP not in sample.text.split()
 
 
@@ -68,3 +69,19 @@ def test_an_answer_of_nothing_but_its_stop_token_is_empty_and_finished() -> None
         policy.model.get_output_embeddings().weight.zero_()
     empty = [s for s in sampled(policy) if len(s.answer_ids) == 1 and s.finished]
     assert empty and all(s.text == "" for s in empty)
+
+
+def test_control_tokens_in_an_answer_are_visible_and_the_stop_token_is_not() -> None:
+    policy = policy_of()
+    said = [s for s in sampled(policy) if s.finished and "<user>" in s.text.split()[:-1]]
+    assert said, "some answer has a control token in its midst"
+    for sample in said:
+        assert sample.text == policy.tokenizer.decode(sample.answer_ids[:-1])
+        assert not sample.text.endswith("<eos>")
+
+
+def test_what_is_decoded_without_being_sampled_leaves_control_tokens_out() -> None:
+    policy = policy_of()
+    user, word = policy.tokenizer.convert_tokens_to_ids(["<user>", "w1"])
+    assert decode(policy.tokenizer, [word, user, word]) == "w1 w1"
+    assert decode(policy.tokenizer, [word, user, word], visible=True) == "w1 <user> w1"

@@ -1,5 +1,6 @@
 """What the stage on pairs feeds its objective: which pairs, which side first, and whose log-probabilities."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
 from alignlab.data.rows import Truncation, comparison_rows, order_at, preference_batch
+from alignlab.errors import DataError
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
@@ -54,6 +56,34 @@ def prepared(folder: Path, inputs: dict[str, Artifact], **settings: Any) -> Watc
     stage = stage_of(folder, **settings)
     stage.prepare(inputs, stage.context)
     return stage
+
+
+class Margins(DPO):
+    """Reads the margin of each pair."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return super().reads | {"margin"}
+
+
+def test_numbers_on_a_judgement_stay_with_their_pair(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    found = [(s, p) for s in ("train", "validation") for p in preferences.read(inputs["preferences"], s)]
+    noted = [(s, dataclasses.replace(p, notes={"margin": float(i)})) for i, (s, p) in enumerate(found)]
+    preferences.write(tmp_path, (preferences.row(p, s) for s, p in noted))
+    inputs["preferences"] = Artifact(tmp_path, "preferences", "noted")
+    stage = stage_of(tmp_path)
+    stage.objective = Margins()
+    stage.prepare(without_reference(inputs), stage.context)
+    for step in range(STEPS):
+        margins = stage.batch_at(step).of_unit("margin").tolist()
+        assert margins == [float(i) for i in order_at(step, 8, 3, SEED)]
+
+
+def test_a_number_that_a_pair_lacks_is_refused(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    stage = stage_of(tmp_path)
+    stage.objective = Margins()
+    with pytest.raises(DataError, match=r"Margins reads margin, which \d+ of \d+ preferences lack \(first: "):
+        stage.prepare(without_reference(inputs), stage.context)
 
 
 def without_reference(inputs: dict[str, Artifact]) -> dict[str, Artifact]:

@@ -3,12 +3,13 @@
 import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from alignlab.data.template import CHAT_TEMPLATE
 
-from alignlab.data.chat import CHAT_TEMPLATE
+if TYPE_CHECKING:
+    import tokenizers
+    import transformers
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
 
@@ -19,7 +20,7 @@ class TokenizerSpec(abc.ABC):
     VERSION: ClassVar[str]
 
     @abc.abstractmethod
-    def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    def train(self, texts: Iterable[str]) -> "transformers.PreTrainedTokenizerBase":
         """The tokenizer, fitted to the texts where it is one that learns; the same texts give the same one."""
 
 
@@ -42,8 +43,11 @@ class TrainTokenizer(TokenizerSpec):
         if self.vocab_size < least:
             raise ValueError(f"TrainTokenizer: vocab_size must be >= {least} for {self.kind}, got {self.vocab_size}")
 
-    def train(self, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    def train(self, texts: Iterable[str]) -> "transformers.PreTrainedTokenizerFast":
         """A tokenizer of the texts; the same texts give the same tokenizer."""
+        from tokenizers import processors
+        from transformers import PreTrainedTokenizerFast
+
         tokenizer = self._words(texts) if self.kind == "word" else self._bytes(texts)
         # For whoever calls the tokenizer on plain text: every document that is trained on begins so.
         start = [("<bos>", tokenizer.token_to_id("<bos>"))]
@@ -60,14 +64,18 @@ class TrainTokenizer(TokenizerSpec):
             padding_side="left",  # where a batch of prompts is to be gone on with
         )
 
-    def _words(self, texts: Iterable[str]) -> Tokenizer:
+    def _words(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         trainer = trainers.WordLevelTrainer(vocab_size=self.vocab_size, special_tokens=list(SPECIAL))
         tokenizer.train_from_iterator(texts, trainer)
         return tokenizer
 
-    def _bytes(self, texts: Iterable[str]) -> Tokenizer:
+    def _bytes(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()

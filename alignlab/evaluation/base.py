@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from alignlab.artifact import Artifact
+from alignlab.data.source import DataSource, Need
 from alignlab.metrics import Column
 from alignlab.policy import Policy, Progress, Sample, Sampling
 
@@ -76,6 +77,10 @@ class Evaluation(abc.ABC):
         Raises:
             ConfigError: names the evaluation, the rule, what was found and what to set.
         """
+
+    def data_needs(self) -> Sequence[tuple[DataSource, Need]]:
+        """Records that the evaluation reads."""
+        return ()
 
     @abc.abstractmethod
     def __call__(

@@ -13,16 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from alignlab.data.coverage import coverage
 from alignlab.data.files import Files
+from alignlab.data.preflight import check_settings
 from alignlab.data.rows import (
     Row,
     Truncation,
-    comparison_rows,
+    collected,
+    comparison_encoder,
     document_rows,
-    example_rows,
+    example_encoder,
     permutation,
+    quiet,
     token_batch,
 )
+from alignlab.data.source import DataSource, Need, Records
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
 from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate, leaves_room
@@ -70,7 +75,8 @@ Found = Mapping[str, Estimate | None]
 class FilesEvaluation(Evaluation):
     """Measure a policy on the held-out part of a user's own files.
 
-    A role without a file is left out, and so is a record whose prompt alone fills the model's context.
+    A role without a file is left out, and so is a record whose prompt alone fills the model's context, or a pair whose
+    answers are the same within it. What cannot be measured on any record has no metric.
 
     What each metric means is in `FILES_COLUMNS`. Intervals are over records.
 
@@ -82,7 +88,7 @@ class FilesEvaluation(Evaluation):
         opening_words: of such a document, given to the model.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "3"
 
     def __init__(
         self, data: Files, records: int = 200, prompts: int = 64, openings: int = 4, opening_words: int = 12
@@ -101,12 +107,24 @@ class FilesEvaluation(Evaluation):
         """Losses and accuracies on held-out records, and how answers end."""
         return FILES_COLUMNS
 
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Held-out records of every role that has a file; of any where none has one."""
+        kinds: tuple[Records, ...] = ("documents", "instructions", "comparisons")
+        there: list[Records] = [kind for kind in kinds if not self.data.lacks(kind)]
+        return [(self.data, Need(kind, held_out=True)) for kind in there or [kinds[0]]]
+
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
     ) -> EvaluationResult:
-        """Score what was held out, then sample answers and continuations."""
+        """Score what was held out, then sample answers and continuations.
+
+        Raises:
+            MissingDataError: no file is named, or nothing is held out.
+        """
+        check_settings({type(self).__name__: self.data_needs()})
         training = policy.training
         policy.eval()
+        quiet(policy.tokenizer)
         answered, continued = self._answers(policy, sampling, seed, progress), self._continued(policy, sampling, seed)
         metrics = {
             **self._documents(policy),
@@ -127,29 +145,33 @@ class FilesEvaluation(Evaluation):
         if not documents:
             return {}
         loss = _loss(policy, document_rows(policy.tokenizer, documents, policy.context))
-        characters = sum(len(d.text) for d in documents)
-        return {
-            "document_loss": loss,
-            "document_perplexity": loss.mapped(math.exp),
-            "document_bits_per_character": loss.scaled(loss.count / characters / math.log(2)),
-        }
+        found: dict[str, Estimate | None] = {"document_loss": loss, "document_perplexity": loss.mapped(math.exp)}
+        texts = [d.text for d in documents]
+        # An unknown word scored as `<unk>`, or a line break that is no token, costs nothing.
+        if coverage(policy.tokenizer, texts).lossless:
+            per_character = loss.count / sum(map(len, texts)) / math.log(2)
+            found["document_bits_per_character"] = loss.scaled(per_character)
+        return found
 
     def _held_out_answers(self, policy: Policy) -> Found:
         if not self.data.has("instructions"):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
-        if not examples:
+        truncation = Truncation(policy.context)
+        rows = collected(examples, example_encoder(policy.tokenizer, truncation), "example", truncation)
+        if not rows:
             return {}
-        loss = _loss(policy, example_rows(policy.tokenizer, examples, Truncation(policy.context), skip=True))
+        loss = _loss(policy, rows)
         return {"answer_loss": loss, "answer_perplexity": loss.mapped(math.exp)}
 
     def _pairs(self, policy: Policy) -> Found:
         if not self.data.has("preferences"):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
-        if not pairs:
+        truncation = Truncation(policy.context)
+        rows = collected(pairs, comparison_encoder(policy.tokenizer, truncation), "comparison", truncation)
+        if not rows:
             return {}
-        rows = comparison_rows(policy.tokenizer, pairs, Truncation(policy.context), skip=True)
         logp, tokens = _score(policy, [row for pair in rows for row in pair])
         names = [chosen.name for chosen, _ in rows]
         return {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.data.source import DataSource, Need
 from alignlab.errors import ConfigError, suggestion
 from alignlab.evaluation.base import Evaluation
 from alignlab.metrics import with_intervals, write_columns, write_outcomes
@@ -67,6 +68,10 @@ class Evaluate(Stage):
         taken = sorted(f"{m}{end}" for m in owners for end in ENDS if f"{m}{end}" in owners)
         if taken:
             raise ValueError(f"Evaluate: {', '.join(taken)} is the name of an interval's end; rename the metric")
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """What its evaluations read."""
+        return [need for evaluation in self.evaluations.values() for need in evaluation.data_needs()]
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Measure the policy."""

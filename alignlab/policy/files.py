@@ -1,30 +1,31 @@
-"""A policy's folder: Hugging Face's layout, with a scalar head stored as the classifier that it is.
-
-Kept apart from the policy, which computes; this reads and writes.
-"""
+"""A policy's folder, written: Hugging Face's layout, with a scalar head stored as the classifier that it is."""
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-from transformers.utils import GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils import logging as transformers_logging
 
 from alignlab.errors import StoreError
+from alignlab.policy.folder import GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX, read_object, weight_files
 
-_SCORE = "score.weight"
+if TYPE_CHECKING:
+    import transformers
+
+SCORE = "score.weight"
+"""Name of the scalar head among the weights."""
+_TOKEN_ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
 _SCORE_SHARD = "model-score.safetensors"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of a second's work, and no warning of `score.weight`, which we read ourselves."""
+    """Switch off transformers' progress bars and warnings: whatever matters of them is an error here."""
+    from transformers.utils import logging as transformers_logging
+
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -36,21 +37,61 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def add_score(folder: Path, weight: Tensor, model: PreTrainedModel) -> None:
+def write_folder(
+    folder: Path,
+    model: "transformers.PreTrainedModel",
+    tokenizer: "transformers.PreTrainedTokenizerBase",
+    stop_ids: Sequence[int],
+) -> None:
+    """Write model and tokenizer; the generation config lists the stop tokens.
+
+    Raises:
+        StoreError: the weights cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    with quiet():
+        try:
+            _save_model(folder, model)
+        except SafetensorError as error:
+            raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
+        tokenizer.save_pretrained(folder)
+    _write_stop_tokens(folder, stop_ids)
+
+
+def _save_model(folder: Path, model: "transformers.PreTrainedModel") -> None:
+    from transformers import GenerationConfig
+
+    try:
+        model.save_pretrained(folder)
+    except ValueError:
+        # Settings of its generation config contradict each other (a temperature, and no sampling): the trained weights
+        # are worth more than the settings.
+        own = model.generation_config
+        model.generation_config = GenerationConfig(**{k: getattr(own, k, None) for k in _TOKEN_ROLES})
+        try:
+            model.save_pretrained(folder)
+        finally:
+            model.generation_config = own
+
+
+def add_score(folder: Path, weight: Tensor, model: "transformers.PreTrainedModel") -> None:
     """Store a scalar head `(1, d)` beside the model's weights, and say in its config that it scores."""
-    if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+    if (folder / WEIGHTS_INDEX).is_file():
         _add_shard(folder, weight)
     else:
-        _add_to_only_file(folder / SAFE_WEIGHTS_NAME, weight)
+        _add_to_only_file(folder / WEIGHTS, weight)
     _call_it_a_classifier(folder, model)
 
 
 def _add_shard(folder: Path, weight: Tensor) -> None:
     """A shard of its own: the others may be gigabytes, and what the index does not name is not read."""
-    safetensors.torch.save_file({_SCORE: weight}, folder / _SCORE_SHARD, metadata={"format": "pt"})
-    path = folder / SAFE_WEIGHTS_INDEX_NAME
+    import safetensors.torch
+
+    safetensors.torch.save_file({SCORE: weight}, folder / _SCORE_SHARD, metadata={"format": "pt"})
+    path = folder / WEIGHTS_INDEX
     index = json.loads(path.read_text(encoding="utf-8"))
-    index["weight_map"][_SCORE] = _SCORE_SHARD
+    index["weight_map"][SCORE] = _SCORE_SHARD
     for name, more in (("total_parameters", weight.numel()), ("total_size", weight.nbytes)):
         if name in index["metadata"]:
             index["metadata"][name] += more
@@ -58,31 +99,59 @@ def _add_shard(folder: Path, weight: Tensor) -> None:
 
 
 def _add_to_only_file(file: Path, weight: Tensor) -> None:
+    import safetensors.torch
+
     if not file.is_file():
         raise StoreError(f"{file.parent} holds no safetensors weights; pickled weights are not read")
     tensors = safetensors.torch.load_file(file)
-    safetensors.torch.save_file({**tensors, _SCORE: weight}, file, metadata={"format": "pt"})
+    safetensors.torch.save_file({**tensors, SCORE: weight}, file, metadata={"format": "pt"})
 
 
-def _call_it_a_classifier(folder: Path, model: PreTrainedModel) -> None:
+def _call_it_a_classifier(folder: Path, model: "transformers.PreTrainedModel") -> None:
     """Its config names the class that scores, where the architecture has one; and it generates nothing."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
     config = model.config.__class__.from_pretrained(folder)
     scores = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
     config.architectures = [scores or type(model).__name__]
     config.num_labels = 1
     config.id2label, config.label2id, config.problem_type = {0: "reward"}, {"reward": 0}, "regression"
     config.save_pretrained(folder)
-    (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
+    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
 
 
 def read_score_head(folder: Path, dtype: torch.dtype) -> nn.Linear | None:
-    """The scalar head stored in a folder; none where there is none."""
-    for file in sorted(folder.glob("*.safetensors")):
-        with safetensors.safe_open(file, framework="pt") as stream:
-            if _SCORE in stream.keys():  # noqa: SIM118 - it is no dictionary
-                weight = stream.get_tensor(_SCORE).to(dtype)
-                head = nn.Linear(weight.shape[1], 1, bias=False, dtype=dtype)
-                with torch.no_grad():
-                    head.weight.copy_(weight)
-                return head
+    """The scalar head stored in a folder; none where there is none.
+
+    Raises:
+        StoreError: the head gives several numbers, as a classifier of several labels does.
+    """
+    from safetensors import safe_open
+
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as stream:
+            if SCORE in stream.keys():  # noqa: SIM118 - it is not a dictionary
+                return _score_head(folder, stream.get_tensor(SCORE).to(dtype))
     return None
+
+
+def _score_head(folder: Path, weight: Tensor) -> nn.Linear:
+    if weight.ndim != 2 or len(weight) != 1:
+        raise StoreError(f"{folder}: {SCORE} has the shape {tuple(weight.shape)}; a reward model's is (1, width)")
+    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=weight.dtype)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    return head
+
+
+def _write_stop_tokens(folder: Path, ids: Sequence[int]) -> None:
+    """List the tokens that end an answer in the generation config, which is what other programs stop by."""
+    file = folder / GENERATION_CONFIG
+    config = read_object(file) if file.is_file() else {}
+    known = config.get("eos_token_id")
+    if set(ids) == set(known if isinstance(known, list) else [known]):
+        return
+    config.pop("_from_model_config", None)  # from here on it is not what config.json gives
+    config["eos_token_id"] = list(ids) if len(ids) > 1 else ids[0]
+    # Written by hand: transformers refuses to save many published configs once they are changed.
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

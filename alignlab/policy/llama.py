@@ -2,10 +2,12 @@
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    import transformers
 
 
 class ModelSpec(abc.ABC):
@@ -14,7 +16,7 @@ class ModelSpec(abc.ABC):
     VERSION: ClassVar[str]
 
     @abc.abstractmethod
-    def build(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    def build(self, tokenizer: "transformers.PreTrainedTokenizerBase", seed: int) -> "transformers.PreTrainedModel":
         """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
 
 
@@ -53,8 +55,10 @@ class Llama(ModelSpec):
                 f"{self.width} and heads {self.heads}"
             )
 
-    def build(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    def build(self, tokenizer: "transformers.PreTrainedTokenizerBase", seed: int) -> "transformers.PreTrainedModel":
         """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
+        from transformers import AutoModelForCausalLM, LlamaConfig
+
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.width,
@@ -70,5 +74,5 @@ class Llama(ModelSpec):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model: transformers.PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         return model

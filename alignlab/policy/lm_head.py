@@ -4,16 +4,18 @@ Axes: V vocabulary, d width.
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from alignlab.errors import ConfigError
 
+if TYPE_CHECKING:
+    import transformers
 
-def head_of(model: PreTrainedModel) -> tuple[Float[Tensor, "V d"], Float[Tensor, "V"] | None]:
+
+def head_of(model: "transformers.PreTrainedModel") -> tuple[Float[Tensor, "V d"], Float[Tensor, "V"] | None]:
     """Weight and bias of a model's head; with plain LoRA on it, the sum of base and adapters, differentiable.
 
     Raises:

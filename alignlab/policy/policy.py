@@ -14,21 +14,25 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
-from alignlab.data.chat import stop_token
-from alignlab.errors import ConfigError, StoreError
+from alignlab.data.chat import stop_tokens
+from alignlab.errors import ConfigError
 from alignlab.kernels import Direction, linear_kl, linear_logprobs
-from alignlab.policy.files import add_score, quiet, read_score_head
+from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
+from alignlab.policy.loading import read_folder
+from alignlab.policy.probes import check_architecture, sampling_obstacle
 from alignlab.stats import TokenStats
+
+if TYPE_CHECKING:
+    import transformers
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
 _FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_teacher": "forward"}
@@ -49,7 +53,10 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, score_head: nn.Linear | None = None
+        self,
+        model: "transformers.PreTrainedModel",
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        score_head: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -57,7 +64,9 @@ class Policy(nn.Module):
         self.score_head = score_head
         softcap = getattr(model.config, "final_logit_softcapping", None)
         self.softcap = float(softcap) if softcap else None
-        self._probe()
+        self._obstacle: str | None = None
+        self.eval()  # and so it stays until somebody trains it: dropout is never on by accident
+        check_architecture(model, self.softcap)
 
     # ---- statistics -----------------------------------------------------------------------------------------------
     def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
@@ -171,23 +180,6 @@ class Policy(nn.Module):
             values["score"] = scalar[batch.last_tokens()]
         return values
 
-    @torch.no_grad()
-    def _probe(self) -> None:
-        """Refuse an architecture that does something between body and logits that we do not know of."""
-        self.eval()  # and so it stays until somebody trains it: dropout is never on by accident
-        tokens = torch.arange(4, device=self.device)[None] % self.model.config.get_text_config().vocab_size
-        logits = self.model(input_ids=tokens, use_cache=False).logits.float()
-        weight, bias = head_of(self.model)  # what the fused loss will read, whatever else the head's own forward does
-        hidden = self._body(tokens).to(weight.dtype)
-        ours = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
-        ours = ours if self.softcap is None else self.softcap * torch.tanh(ours / self.softcap)
-        scale = logits.abs().max().clamp_min(1.0)
-        if not torch.allclose(ours / scale, logits / scale, atol=1e-3):
-            raise ConfigError(
-                f"{type(self.model).__name__}: its logits are not its head applied to its last hidden state, so its "
-                f"log-probabilities would be wrong here; use another architecture"
-            )
-
     # ---- shape ----------------------------------------------------------------------------------------------------
     @property
     def device(self) -> torch.device:
@@ -201,10 +193,20 @@ class Policy(nn.Module):
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: the tokenizer's EOS and what the model's generation config adds."""
+        """Tokens that end an answer: the one that is trained, EOS, and what the model's generation config adds."""
+        return frozenset(self._ordered_stop_ids())
+
+    def _ordered_stop_ids(self) -> list[int]:
+        """The same, the one that is trained first."""
         more = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = more if isinstance(more, list) else [] if more is None else [more]
-        return frozenset({stop_token(self.tokenizer), *ids})
+        added = more if isinstance(more, list) else [] if more is None else [more]
+        return list(dict.fromkeys([*stop_tokens(self.tokenizer), *sorted(added)]))
+
+    def sampling_obstacle(self) -> str:
+        """Why the model cannot be sampled from (see `generate`); empty where it can. Found out once."""
+        if self._obstacle is None:
+            self._obstacle = sampling_obstacle(self.model)
+        return self._obstacle
 
     def freeze_idle(self, needs: frozenset[str]) -> None:
         """Freeze the head that `needs` does not ask for: it would idle in the optimizer, and hang DDP."""
@@ -226,20 +228,16 @@ class Policy(nn.Module):
 
     # ---- on disk --------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer in Hugging Face layout.
+        """Write model and tokenizer in Hugging Face layout; the generation config lists every stop token.
 
         A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
         """
-        with quiet():
-            try:
-                self.model.save_pretrained(folder)
-            except SafetensorError as error:
-                raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
-            # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
-            own = self.tokenizer.model_max_length
-            self.tokenizer.model_max_length = min(own, self.context)
-            self.tokenizer.save_pretrained(folder)
-            self.tokenizer.model_max_length = own  # here, longer texts are cut on purpose, and need no warning
+        tokenizer = self.tokenizer
+        own = tokenizer.model_max_length
+        # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
+        tokenizer.model_max_length = min(own, self.context)
+        write_folder(folder, self.model, tokenizer, self._ordered_stop_ids())
+        tokenizer.model_max_length = own  # here, longer texts are cut on purpose, and need no warning
         if self.score_head is not None:
             add_score(folder, self.score_head.weight.detach().cpu().contiguous(), self.model)
 
@@ -248,21 +246,21 @@ class Policy(nn.Module):
         """Read an artifact, or a Hugging Face folder. Remote code is never run, pickled weights never read.
 
         Raises:
-            StoreError: the folder holds no model, or a damaged one.
+            StoreError: the folder holds no model, a damaged one, or another one than its files say.
         """
         path = source.path if isinstance(source, Artifact) else Path(source)
-        if not (path / "config.json").is_file():
-            raise StoreError(f"{path} holds no model (config.json is missing); give a stage that trains, or its folder")
-        try:
-            with quiet():
-                model = AutoModelForCausalLM.from_pretrained(
-                    path, dtype=dtype, trust_remote_code=False, use_safetensors=True
-                )
-                tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            head = read_score_head(path, dtype)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
-        return cls(model, tokenizer, head)
+        return cls(*read_folder(path, dtype))
+
+    def cast(self, dtype: torch.dtype) -> "Policy":
+        """Convert the parameters in place; buffers (rotary frequencies, ...) keep the precision they were made in.
+
+        `to(dtype)` would round those as well: in bfloat16 by .4 %, so that positions are turned by wrong angles.
+        """
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.to(dtype)
+        return self
 
 
 def length_buckets(lengths: Sequence[int]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
-from alignlab.errors import DataError, NonFiniteError
+from alignlab.errors import ConfigError, DataError, NonFiniteError
 from alignlab.policy.policy import Policy
 from alignlab.seed import fold_in
 
@@ -57,7 +57,7 @@ class Sample:
         prompt: what was asked.
         prompt_ids: its tokens, up to where the answer begins.
         answer_ids: the answer's tokens, the stop token included when it came.
-        text: the answer, special tokens left out.
+        text: the answer as it was sampled: control tokens in it are visible, the stop token is left out.
         finished: whether a stop token ended it; otherwise it ran into `max_new_tokens` or the context.
     """
 
@@ -93,34 +93,38 @@ def generate(
 
 
 def leaves_room(policy: Policy, prompt: Prompt) -> bool:
-    """Whether a prompt can be asked: it holds no control token, and the context has room for an answer."""
+    """Whether a prompt can be asked: the chat template writes it, and the context has room for an answer."""
+    return not _obstacle(policy, prompt)
+
+
+def _obstacle(policy: Policy, prompt: Prompt) -> str:
+    """Why a prompt cannot be asked; empty where it can."""
     try:
-        return len(encode_prompt(policy.tokenizer, prompt)) < policy.context
-    except DataError:
-        return False
+        length = len(encode_prompt(policy.tokenizer, prompt))
+    except DataError as error:
+        return str(error)
+    return "" if length < policy.context else f"{length} tokens fill the model's context of {policy.context}"
 
 
 def fitting(policy: Policy, prompts: Sequence[Prompt], skip: bool, say: Callable[[str], None]) -> list[Prompt]:
     """The prompts that can be asked.
 
     Args:
-        skip: leave the others out and say how many; if not, they are an error.
+        skip: leave the others out and say how many, and why the first; if not, they are an error.
 
     Raises:
         DataError: there is one that cannot, or none that can.
     """
-    kept = [p for p in prompts if leaves_room(policy, p)]
+    obstacles = [_obstacle(policy, p) for p in prompts]
+    kept = [p for p, obstacle in zip(prompts, obstacles, strict=True) if not obstacle]
     if len(kept) == len(prompts):
         return kept
-    first = next(p for p in prompts if not leaves_room(policy, p))
+    first, why = next((p, o) for p, o in zip(prompts, obstacles, strict=True) if o)
     what = (
-        f"{len(prompts) - len(kept)} of {len(prompts)} prompts fill the model's context of {policy.context} tokens, or "
-        f"hold control tokens"
+        f"{len(prompts) - len(kept)} of {len(prompts)} prompts cannot be asked (the first, {first.text[:60]!r}: {why})"
     )
     if not skip or not kept:
-        raise DataError(
-            f"{what}; raise the context, or leave them out with data.on_bad_record=skip; the first: {first.text[:60]!r}"
-        )
+        raise DataError(f"{what}; change them, or leave them out with data.on_bad_record=skip")
     say(f"{what}; they are left out")
     return kept
 
@@ -144,6 +148,8 @@ def _sample_all(
     progress: Progress | None,
     first_index: int = 0,
 ) -> list[Sample]:
+    if obstacle := policy.sampling_obstacle():
+        raise ConfigError(f"generate: {obstacle}; use another architecture where answers are sampled")
     for prompt, row in zip(prompts, ids, strict=True):
         if len(row) >= policy.context:
             raise DataError(
@@ -169,7 +175,7 @@ def _sample_all(
 
 def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], answer: list[int]) -> Sample:
     finished = bool(answer) and answer[-1] in policy.stop_ids
-    text = decode(policy.tokenizer, answer[:-1] if finished else answer)
+    text = decode(policy.tokenizer, answer[:-1] if finished else answer, visible=True)
     return Sample(prompt, tuple(prompt_ids), tuple(answer), text, finished)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from alignlab.artifact import Artifact, Kind
 from alignlab.data import preferences
 from alignlab.data.records import Comparison, Prompt
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
 from alignlab.policy import Policy, Sampling, fitting, generate
@@ -89,6 +89,10 @@ class Label(Stage):
         self.pairs = pairs
         self.validation_pairs = validation_pairs
         self.reference = reference
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Prompts, of both parts."""
+        return [(self.data, Need("prompts", held_out=True))]
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Sample, judge, write `preferences.jsonl`."""

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.artifact import Artifact
+from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
+from alignlab.data import answers
 from alignlab.data.records import Example
-from alignlab.data.rows import Row, Truncation, check_max_length, example_rows, resolve_max_length, token_batch
-from alignlab.data.source import DataSource, Split
+from alignlab.data.rows import Row, Truncation, check_max_length, example_parts, resolve_max_length, token_batch
+from alignlab.data.source import DataSource, Need, Split
 from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
@@ -20,20 +21,21 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
     """Train a policy on answered instructions or chats; only the answers are scored, their stop tokens included.
 
     Args:
-        data: gives the instructions.
+        data: gives the instructions where there is no input `answers`.
         max_length: longest sequence in tokens; null takes the model's context.
-        inputs: `policy`; `teacher`, for objectives that distil one; `reference`.
+        inputs: `policy`; `answers`, written by another stage; `teacher`, for objectives that distil one; `reference`.
     """
 
     VERSION: ClassVar[str] = "1"
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {**OfflineStage.OPTIONAL, "answers": frozenset({"answers"})}
 
     def __init__(
         self,
         *,
-        data: DataSource,
         objective: Objective[TokenBatch],
         optimizer: OptimizerSpec,
         loop: Loop,
+        data: DataSource | None = None,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         max_length: int | None = None,
@@ -43,22 +45,40 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
         self.data = data
         self.max_length = max_length
 
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse to train on nothing."""
+        super().check_inputs(names)
+        if self.data is None and "answers" not in names:
+            raise ValueError(
+                f"{type(self).__name__}: there is nothing to learn from; set data to a source of instructions, or "
+                f"inputs.answers to a stage or folder with answers"
+            )
+
     @property
     def length(self) -> int:
         """Longest sequence, in tokens."""
         return resolve_max_length(type(self).__name__, self.max_length, self.policy.context)
 
     def examples(self, split: Split, inputs: Mapping[str, Artifact]) -> Sequence[Example]:
-        """The answered instructions of one split."""
+        """The answered instructions of one split: those of the input `answers`, or the data's."""
+        if "answers" in inputs:
+            return answers.read(inputs["answers"], split)
+        assert self.data is not None, "see check_inputs"
         return self.data.instructions(split)
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Answered instructions, where no answers are given."""
+        if self.data is None or "answers" in self.inputs:
+            return []
+        return [(self.data, Need("instructions", max_length=self.max_length))]
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
         """Every answer, tokenised with its prompt."""
-        skip = self.data.on_bad_record == "skip"
+        skip = self.data is not None and self.data.on_bad_record == "skip"
         truncation, tokenizer = Truncation(self.length), self.policy.tokenizer
-        train = example_rows(tokenizer, self.examples("train", inputs), truncation, skip)
         self.held_out = self.examples("validation", inputs)
-        held_out = example_rows(tokenizer, self.held_out, truncation, skip) if self.held_out else []
+        learnt = self.examples("train", inputs)
+        train, held_out = example_parts(tokenizer, learnt, self.held_out, truncation, skip)
         context.tracker.say(f"{len(train)} answers to learn from, {len(held_out)} held out")
         if cut := truncation.describe("instructions"):
             context.tracker.say(cut)

@@ -54,6 +54,7 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, read the units, and score them by the reference where it is read."""
         self.policy = self.load_policy(inputs, context)
+        context.check_lengths(self.policy.tokenizer, self.policy.context)
         self.units, self.held_out_units = self.read(inputs, context)
         self._reference: dict[int, Tensor] = {}
         self._held_out_reference: dict[int, Tensor] = {}

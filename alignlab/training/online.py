@@ -15,7 +15,7 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, RolloutBatch
 from alignlab.data.records import Prompt
 from alignlab.data.rows import order_at, permutation
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.objective import Objective
 from alignlab.policy import LearnedReward, Policy, Sampling, fitting, previews
@@ -120,6 +120,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
                 f"folder), or reward to a reward source"
             )
 
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Prompts, held-out ones to validate on."""
+        return [(self.data, Need("prompts", held_out=True))]
+
     # ---- what a method states -------------------------------------------------------------------------------------
     @abc.abstractmethod
     def train_on(self, rollouts: RolloutBatch, step: int) -> B:
@@ -153,6 +157,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
         self._start = inputs["policy"]
+        context.check_lengths(self.policy.tokenizer, self.policy.context)
         reference = (
             copy.deepcopy(self.policy).eval().requires_grad_(False) if "reference_logp" in self.reads() else None
         )

@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
+import torch
+
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
+from alignlab.data.judgement import RANGES
 from alignlab.data.records import Comparison
-from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, preference_batch, resolve_max_length
+from alignlab.data.rows import Row, Truncation, check_max_length, comparison_parts, preference_batch, resolve_max_length
+from alignlab.errors import DataError
 from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
@@ -35,6 +39,8 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         **OfflineStage.INPUTS,
         "preferences": frozenset({"preferences"}),
     }
+    PROVIDES: ClassVar[frozenset[str]] = OfflineStage.PROVIDES | set(RANGES)
+    """Also numbers on each judgement (`Comparison.notes`): margin, agreement, probability of the choice."""
     DROPOUT: ClassVar[bool] = False
 
     held_out: list[Comparison]
@@ -57,20 +63,39 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         self.on_bad_record = on_bad_record
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
-        """Both answers of every pair, tokenised with their prompt."""
+        """Both answers of every pair, tokenised with their prompt.
+
+        Raises:
+            DataError: a pair cannot be used, or lacks a number that the objective reads.
+        """
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = preferences.read(inputs["preferences"], "validation")
-        splits = preferences.read(inputs["preferences"], "train"), self.held_out
+        pairs = preferences.read(inputs["preferences"], "train")
         skip = self.on_bad_record == "skip"
-        train, held_out = (comparison_rows(self.policy.tokenizer, s, truncation, skip) for s in splits)
+        train, held_out = comparison_parts(self.policy.tokenizer, pairs, self.held_out, truncation, skip)
         context.tracker.say(f"{len(train)} pairs to learn from, {len(held_out)} held out")
         if cut := truncation.describe("pairs"):
             context.tracker.say(cut)
+        self._check_notes([*train, *held_out])
         return train, held_out
 
+    def _check_notes(self, pairs: Sequence[RowPair]) -> None:
+        for note in self._notes():
+            without = [chosen.name for chosen, _ in pairs if note not in chosen.notes]
+            if without:
+                raise DataError(
+                    f"{type(self.objective).__name__} reads {note}, which {len(without)} of {len(pairs)} preferences "
+                    f"lack (first: {without[0]}); see docs/data.md on the columns that bring it"
+                )
+
+    def _notes(self) -> list[str]:
+        """Numbers on the judgement that the objective reads."""
+        return sorted(self.objective.reads & set(RANGES))
+
     def batch_of(self, units: Sequence[RowPair]) -> PreferenceBatch:
-        """The chosen and the rejected answer of each pair, in turn."""
-        return preference_batch(units)
+        """The chosen and the rejected answer of each pair, in turn, with the numbers that the objective reads."""
+        notes = {note: torch.tensor([chosen.notes[note] for chosen, _ in units]) for note in self._notes()}
+        return preference_batch(units).with_units(**notes)
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """The policy's answers to held-out prompts, next to the two that were compared."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from alignlab import Artifact, Kind, Objective, StageContext, TokenBatch
+from alignlab.data.coverage import coverage
 from alignlab.data.records import Document
 from alignlab.data.rows import Row, check_max_length, document_rows, resolve_max_length, token_batch
-from alignlab.data.source import DataSource
+from alignlab.data.source import DataSource, Need
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
 from alignlab.policy import ModelSpec, Policy, previews
@@ -65,6 +66,10 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
             texts += [*(m.content for m in example.prompt.messages), example.answer]
         return texts
 
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Documents."""
+        return [(self.data, Need("documents"))]
+
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
         """Documents, tokenised and cut into windows."""
         length = resolve_max_length(type(self).__name__, self.max_length, self.policy.context)
@@ -72,6 +77,8 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
         train, held_out = (document_rows(self.policy.tokenizer, documents, length) for documents in splits)
         tokens = sum(len(row.tokens) for row in train)
         words = len(self.policy.tokenizer)
+        if lost := coverage(self.policy.tokenizer, (d.text for part in splits for d in part)).warning():
+            context.tracker.say(lost)
         context.tracker.say(f"{len(splits[0])} documents, {tokens} tokens, {words} words in the vocabulary")
         return train, held_out
 

@@ -7,6 +7,7 @@ import torch
 
 from alignlab import Artifact, StageContext, TokenBatch
 from alignlab.data.rows import Row, document_rows, order_at
+from alignlab.data.source import DataSource, Need
 from alignlab.seed import fold_in
 from alignlab.training import AnswerStage
 
@@ -26,12 +27,21 @@ class SFT(AnswerStage):
             raise ValueError(f"SFT: replay must be in [0, 1), got {replay}; it is the share of steps on documents")
         super().__init__(**arguments)
         self.replay = replay
+        if replay and self.data is None:
+            raise ValueError(f"SFT: replay is {replay}, but there are no documents; set data, or replay to 0")
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Answered instructions, and documents where some are replayed."""
+        needs = super().data_needs()
+        if self.replay and self.data is not None:
+            needs.append((self.data, Need("documents", why=f"replay={self.replay}")))
+        return needs
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
         """Rows of answers; the documents are kept aside."""
         found = super().read(inputs, context)
         self._documents: list[Row] = []
-        if self.replay:
+        if self.replay and self.data is not None:
             self._documents = document_rows(self.policy.tokenizer, self.data.documents("train"), self.length)
         return found
 

@@ -9,6 +9,7 @@ from alignlab_sft import SFT, AnswerNLL
 
 from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
+from alignlab.data import answers
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
@@ -53,6 +54,28 @@ def test_the_answer_and_its_stop_token_are_scored_and_nothing_else(tmp_path: Pat
     scored = words.decode(batch.tokens[batch.response_mask])
     assert sorted(scored.replace("<eos>", "").split()) == ["b", "d", "d"]
     assert scored.count("<eos>") == 2
+
+
+def test_answers_of_another_stage_take_the_place_of_the_datas(tmp_path: Path) -> None:
+    policy = prepared(tmp_path).policy
+    (tmp_path / "answers").mkdir()
+    rows = [answers.row(Example(Prompt.user("a"), "c c"), split) for split in ("train", "validation")]
+    answers.write(tmp_path / "answers", rows)
+    stage = SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1), inputs={"answers": "best"})
+    given = {"policy": Artifact.open(tmp_path), "answers": Artifact.open(tmp_path / "answers")}
+    stage.check_inputs(frozenset(given))
+    assert not stage.data_needs()
+    stage.prepare(given, StageContext("sft", tmp_path, tmp_path, Runtime("cpu")))
+    batch = stage.batch_at(0)
+    assert policy.tokenizer.decode(batch.tokens[batch.response_mask]).split() == ["c", "c", "<eos>"]
+
+
+def test_a_stage_with_nothing_to_learn_from_is_refused() -> None:
+    stage = SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1))
+    with pytest.raises(ValueError, match="SFT: there is nothing to learn from; set data to a source of instructions"):
+        stage.check_inputs(frozenset({"policy"}))
+    with pytest.raises(ValueError, match=r"SFT: replay is 0.1, but there are no documents; set data"):
+        SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1), replay=0.1)
 
 
 def test_replay_takes_its_share_of_steps(tmp_path: Path) -> None:

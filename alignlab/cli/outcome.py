@@ -1,0 +1,48 @@
+"""The end of a run: what is printed, and what the sweeper is told."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from alignlab.artifact import REPORT
+from alignlab.errors import ConfigError, suggestion
+from alignlab.pipeline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from alignlab.pipeline.runner import Runner
+
+
+def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | None:
+    """The metric that a sweeper asked for, if it asked for one.
+
+    Raises:
+        ConfigError: the run has none of that name.
+    """
+    if name is None:
+        return None
+    if name not in metrics:
+        known = sorted(metrics)
+        near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
+        raise ConfigError(
+            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near)}{suggestion(name, known)}"
+        )
+    return metrics[name]
+
+
+def show(folder: RunFolder, runner: "Runner") -> None:
+    """Print the table of stages with their headline metrics, the files, and the next command."""
+    from rich.console import Console
+
+    from alignlab.report.run import RunView
+    from alignlab.report.table import final_table
+
+    console = Console()
+    table = final_table(RunView.of(runner.artifacts))
+    if table is not None:
+        console.print(table)
+    lines = [f"run folder: {folder.path}"]
+    if (folder.path / REPORT).is_file():
+        lines.append(f"report: {folder.path / REPORT}")
+    if policies := [name for name, made in runner.artifacts.items() if made.kind == "policy"]:
+        lines.append(f"talk to a model: alignlab chat {shlex.quote(str(folder.path))} {policies[-1]}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

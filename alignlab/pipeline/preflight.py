@@ -1,0 +1,55 @@
+"""What keeps the stages of a run from using their data, found before the first of them trains."""
+
+from collections.abc import Sequence
+
+from alignlab.data.preflight import Needs, check_data
+from alignlab.data.source import DataSource, Need
+from alignlab.pipeline.plan import Step
+from alignlab.pipeline.store import Store
+
+
+def missing(steps: Sequence[Step], store: Store) -> list[Step]:
+    """The steps that will run: those that the store lacks, or that are to run again."""
+    return [step for step in steps if step.again or not store.has(step.fingerprint)]
+
+
+def check_records(steps: Sequence[Step]) -> None:
+    """Read the data of all steps that will run, and check it.
+
+    Raises:
+        DataError: see `alignlab.data.preflight.check_data`.
+    """
+    needs: Needs = {step.name: step.build().data_needs() for step in steps}
+    check_data(needs)
+
+
+def needs_of_policy(name: str, steps: Sequence[Step]) -> list[tuple[DataSource, Need]]:
+    """Records that the policy of a step, and those trained from it, will learn from or answer.
+
+    An evaluation leaves out what does not fit.
+
+    Args:
+        name: of the step.
+        steps: those that will run. A step of another policy has another tokenizer.
+    """
+    by_name = {step.name: step for step in steps}
+    found = []
+    for step in steps:
+        if name in _origins(step, by_name) and step.stage.PRODUCES != "evaluation":
+            stage = step.build()
+            found += list(stage.data_needs())
+            # Preferences and answers out of files are tokenised by those who learn from them.
+            made = [by_name[s] for k, s in step.inputs.items() if k in ("preferences", "answers") and s in by_name]
+            skip = getattr(stage, "on_bad_record", "stop") == "skip"
+            length = getattr(stage, "max_length", None)
+            needs = [] if skip else [need for other in made for need in other.build().data_needs()]
+            found += [(d, Need(n.records, max_length=length)) for d, n in needs if n.records != "prompts"]
+    return found
+
+
+def _origins(step: Step, by_name: dict[str, Step]) -> list[str]:
+    """The step, and the steps that its policy comes from."""
+    found = [step.name]
+    while (policy := by_name[found[-1]].inputs.get("policy", "")) in by_name:
+        found.append(policy)
+    return found

@@ -1,0 +1,86 @@
+"""A few tokens through a model: can it be sampled from, and does a cast leave its positions alone?"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_folders import llama, save
+from torch import Tensor
+from transformers import GPT2Config, MambaConfig
+
+from alignlab.batch import TokenBatch
+from alignlab.data.records import Prompt
+from alignlab.errors import ConfigError
+from alignlab.policy import Policy, Sampling, complete, generate
+
+Tensors = dict[str, Tensor]
+
+
+# ---- sampling --------------------------------------------------------------------------------------------------------
+def test_a_model_without_a_cache_of_keys_and_values_trains_and_says_why_it_cannot_be_sampled_from(
+    tmp_path: Path,
+) -> None:
+    config = MambaConfig(vocab_size=448, hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=0)
+    policy = Policy.load(save(tmp_path, config))
+    batch = TokenBatch.of([[1, 2, 3], [4, 5]], [[False, True, True], [False, True]])
+    assert bool(policy.token_stats(batch, frozenset({"logp"})).logp.isfinite().all())
+    assert "MambaForCausalLM cannot be sampled from" in policy.sampling_obstacle()
+    for sample in (
+        lambda: generate(policy, [Prompt.user("cat")], Sampling(), seed=0),
+        lambda: complete(policy, ["cat"], Sampling(), seed=0),
+    ):
+        with pytest.raises(ConfigError, match="generate: MambaForCausalLM cannot be sampled from"):
+            sample()
+    policy.save(tmp_path / "again")
+    assert Policy.load(tmp_path / "again")
+
+
+def test_a_model_whose_answers_depend_on_padding_says_so(tmp_path: Path) -> None:
+    policy = Policy.load(llama(tmp_path))
+    assert policy.sampling_obstacle() == ""
+
+    class Padded(type(policy.model)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            kwargs.pop("position_ids", None)
+            kwargs.pop("attention_mask", None)
+            return super().forward(*args, **kwargs)
+
+    policy.model.__class__ = Padded
+    other = Policy(policy.model, policy.tokenizer)
+    assert "gives other probabilities with a cache and padding than without" in other.sampling_obstacle()
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "llama"), (torch.float32, "gpt2")])
+def test_what_can_be_sampled_from_has_no_obstacle(dtype: torch.dtype, name: str, tmp_path: Path) -> None:
+    gpt2 = GPT2Config(vocab_size=448, n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
+    folder = llama(tmp_path) if name == "llama" else save(tmp_path, gpt2)
+    assert Policy.load(folder, dtype).sampling_obstacle() == ""
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+def buffers(policy: Policy) -> Tensors:
+    return {name: buffer for name, buffer in policy.named_buffers() if buffer.is_floating_point()}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda f: Policy.load(f, torch.bfloat16), lambda f: Policy.load(f).cast(torch.bfloat16)]
+)
+def test_rotary_frequencies_stay_in_float32_when_weights_are_cast(
+    make: Callable[[Path], Policy], tmp_path: Path
+) -> None:
+    policy, full = make(llama(tmp_path)), Policy.load(tmp_path)
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    assert buffers(full) and buffers(policy).keys() == buffers(full).keys()
+    for name, buffer in buffers(full).items():
+        assert buffers(policy)[name].dtype == torch.float32 and torch.equal(buffers(policy)[name], buffer)
+    assert policy.model.get_output_embeddings().weight is policy.model.get_input_embeddings().weight
+
+
+def test_a_policy_that_is_cast_is_the_one_that_is_loaded_in_that_precision(tmp_path: Path) -> None:
+    loaded = Policy.load(llama(tmp_path), torch.bfloat16)
+    cast = Policy.load(tmp_path).cast(torch.bfloat16)
+    batch = TokenBatch.of([list(range(1, 40))], [[False] + [True] * 38])
+    needs = frozenset({"logp"})
+    assert torch.equal(loaded.token_stats(batch, needs).logp, cast.token_stats(batch, needs).logp)
