@@ -146,11 +146,19 @@ def test_what_moved_most_is_shown_though_it_is_no_headline() -> None:
     assert [c.metric for c in noise.shown] == ["a"]
 
 
-def test_cards_are_of_what_moved_most_in_the_order_of_the_table() -> None:
+def test_cards_are_the_first_metric_and_what_moved_most_in_the_order_of_the_table() -> None:
     columns = [Column(f"m{i}", "x", share=True, better=1, headline=True) for i in range(6)]
     sft = {f"m{i}": share(0.2) for i in range(6)}
-    dpo = {f"m{i}": share(0.2 + 0.1 * size) for i, size in enumerate((4, 0, 6, 1, 5, 3))}
+    dpo = {f"m{i}": share(0.2 + 0.1 * size) for i, size in enumerate((0, 0, 6, 1, 5, 3))}
     assert [c.metric for c, _ in compared({"sft": sft, "dpo": dpo}, *columns).headlines()] == ["m0", "m2", "m4", "m5"]
+
+
+def test_every_step_has_its_turn_on_the_cards() -> None:
+    """The first step moves everything from 0 to nearly 1; what the second one lost is on a card all the same."""
+    columns = [Column(f"m{i}", "x", share=True, better=1, headline=True) for i in range(6)]
+    base, tuned = ({f"m{i}": share(value - 0.01 * i) for i in range(6)} for value in (0.05, 0.99))
+    found = compared({"pretrain": base, "sft": tuned, "dpo": {**tuned, "m5": share(0.46)}}, *columns)
+    assert "m5" in [c.metric for c, _ in found.headlines()]
 
 
 def test_models_are_in_the_order_of_the_pipeline() -> None:

@@ -66,16 +66,33 @@ class Comparison:
         """How far a model is from its parent in one metric; None where they are not compared."""
         return self.changes[model].get(column.metric)
 
-    def moved(self, column: Column) -> float:
-        """Size of a metric's largest sure change."""
-        found = (by_metric.get(column.metric) for by_metric in self.changes.values())
+    def moved(self, column: Column, models: Iterable[str] | None = None) -> float:
+        """Size of a metric's largest sure change, of all models or some."""
+        names = self.models if models is None else models
+        found = (self.changes[name].get(column.metric) for name in names)
         return max((c.size for c in found if c is not None and c.is_sure), default=0.0)
 
+    @property
+    def last(self) -> list[str]:
+        """Models that no other model started from."""
+        begun = set(self.parents.values())
+        return [name for name in self.models if name not in begun]
+
     def headlines(self, limit: int = 4) -> list[tuple[Column, Ends]]:
-        """What moved most of what is better or worse, from the first model to those that the run ends with."""
+        """The table's first metric that is better or worse, and of the others what moved most from step to step.
+
+        The models take turns to name what they moved most, so that a first step that moves everything leaves room for
+        the later ones. They are in the order of the table.
+        """
         found = [(c, e) for c in self.shown if c.better and (e := ends(self.models, c, self.parents)) is not None]
-        kept = sorted(found, key=lambda f: -self.moved(f[0]))[:limit]
-        return [f for f in found if f in kept]
+        columns = [c for c, _ in found]
+        turns = [self._most_moved_first(columns, name) for name in self.models if self.changes[name]]
+        named = [*columns[:1], *(column for turn in zip(*turns, strict=True) for column in turn)]
+        kept = list(dict.fromkeys(c.metric for c in named))[:limit]
+        return [f for f in found if f[0].metric in kept]
+
+    def _most_moved_first(self, columns: Sequence[Column], model: str) -> list[Column]:
+        return sorted(columns, key=lambda c: -self.moved(c, [model]))
 
 
 def compare(run: RunView) -> Comparison:

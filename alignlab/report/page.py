@@ -85,9 +85,9 @@ def _content(run: RunView) -> dict[str, Any]:
 
 
 def _moved(found: Comparison) -> list[Column]:
-    """Shares that changed beyond noise from a model to one that it became, most first."""
+    """Shares that changed beyond noise from a model to one that it became; first what the last models moved most."""
     shares = [c for c in found.columns if c.share and found.moved(c) > 0]
-    return sorted(shares, key=lambda c: -found.moved(c))[:MOST_MOVED]
+    return sorted(shares, key=lambda c: (-found.moved(c, found.last), -found.moved(c)))[:MOST_MOVED]
 
 
 def _described(stage: StageView) -> list[tuple[Column, float, str]]:
