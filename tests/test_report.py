@@ -302,6 +302,11 @@ def test_every_metric_of_the_run_is_explained(page: str, run: RunView) -> None:
     assert explained == measured
 
 
+def test_metrics_that_a_stage_declares_are_explained_in_the_record(page: str) -> None:
+    record = page.partition('id="record"')[2]
+    assert re.search(r">accuracy<span class=.meaning.>held-out pairs in the right order</span>", record)
+
+
 def test_bullets_are_not_struck_out(page: str) -> None:
     assert struck("- city <oslo> - job baker") == "- <s>city &lt;oslo&gt;</s> - <s>job baker</s>"
     assert struck("well-known") == "<s>well-known</s>" and struck("-") == "-"

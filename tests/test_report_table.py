@@ -82,6 +82,11 @@ def test_a_metric_has_one_format(values: tuple[float, ...], shown: list[str], di
     assert written.signed(-0.5 if written.decimals else -0.4) == difference
 
 
+def test_a_whole_number_in_an_interval_that_is_not_keeps_its_decimals() -> None:
+    assert Format.of([Estimate(1.0, 0.25, 2.5)], share=False).decimals == 2
+    assert Format.of([Estimate(31.0, 30.0, 32.0), 5.0], share=False).decimals == 0
+
+
 def test_intervals_are_written_with_their_number_of_decimals() -> None:
     assert Format(1).interval((9.04, 12.26)) == "9.0 to 12.3" and Format().interval(None) == ""
     assert Format().narrow((0.25, 0.5)) == "0.25–0.50" and Format().narrow(None) == ""

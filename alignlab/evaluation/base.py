@@ -58,7 +58,7 @@ class Evaluation(abc.ABC):
                 return EvaluationResult(defined({"says_please": said}), [answer_row(s) for s in samples])
 
     A YAML file in the config group `evaluation` makes an option of it, and a stage takes it under any name:
-    `+evaluation@pipeline.evaluate_dpo.evaluations.manners=politeness`.
+    `pipeline.evaluate_dpo.evaluations.manners=politeness`.
     """
 
     VERSION: ClassVar[str]

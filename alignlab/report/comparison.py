@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alignlab.metrics import Column, difference
-from alignlab.metrics.estimate import Estimate
 from alignlab.metrics.intervals import Interval
 from alignlab.report.lineage import Ends, Metrics, Parents, ends, is_meaningful
 from alignlab.report.measurement import Measured, incomparable, remarks
@@ -160,8 +159,3 @@ def _most_moved(changes: Mapping[str, Change], headline: Iterable[str]) -> list[
     sure = {metric: change.size for metric, change in changes.items() if change.is_sure}
     most = max(sure, key=lambda metric: sure[metric], default=None)
     return [most] if most is not None and sure[most] > max((sure.get(m, 0.0) for m in headline), default=0.0) else []
-
-
-def interval_of(value: float | None) -> Interval | None:
-    """The interval of a number; None where it has none."""
-    return value.interval if isinstance(value, Estimate) else None

@@ -4,7 +4,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from alignlab.metrics import Estimate
 from alignlab.metrics.intervals import Interval
+
+
+def interval_of(value: float | None) -> Interval | None:
+    """The interval of a number; None where it has none."""
+    return value.interval if isinstance(value, Estimate) else None
 
 
 @dataclass(frozen=True)
@@ -19,12 +25,16 @@ class Format:
 
     @classmethod
     def of(cls, values: Iterable[float], share: bool) -> "Format":
-        """As many decimals as tell something of the largest number; shares keep their two."""
+        """As many decimals as tell something of the largest number; shares keep their two.
+
+        Whole numbers have none, unless they are in an interval whose ends are not whole.
+        """
         known = list(values)
+        ends = [end for value in known for end in interval_of(value) or ()]
         largest = max(map(abs, known), default=0.0)
         if share or not largest:
             return cls()
-        if all(value == int(value) for value in known):
+        if all(value == int(value) for value in [*known, *ends]):
             return cls(0)
         places = 1 - math.floor(math.log10(largest))  # two digits of a number below 1
         return cls(min(6, max(2, places)) if largest < 10 else max(0, places + 1))

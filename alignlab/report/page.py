@@ -18,10 +18,10 @@ from markupsafe import Markup
 from alignlab.metrics import Column
 from alignlab.report.answers import side_by_side
 from alignlab.report.chart import Chart, charts
-from alignlab.report.comparison import Comparison, compare, interval_of
+from alignlab.report.comparison import Comparison, compare
 from alignlab.report.drawing import box_lines, drawing, drawn_stages
 from alignlab.report.lineage import in_words
-from alignlab.report.numbers import Format, duration, number
+from alignlab.report.numbers import Format, duration, interval_of, number
 from alignlab.report.raters import labelling
 from alignlab.report.run import RunView, StageView
 from alignlab.sanitize import printable
@@ -54,7 +54,7 @@ def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
         trim_blocks=True, lstrip_blocks=True, finalize=_clean,
     )  # fmt: skip
     environment.filters |= {"duration": duration, "number": number, "yaml": _yaml, "struck": struck}
-    environment.filters |= {"interval": interval_of, "described": _described}
+    environment.filters |= {"interval": interval_of, "described": _described, "meanings": _meanings}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         style=Markup(style), script=Markup(script), policy=_policy(style, script), now=now, experiment=experiment,
@@ -94,6 +94,14 @@ def _described(stage: StageView) -> list[tuple[Column, float, str]]:
     """A stage's declared shares with their numbers and intervals, as text."""
     known = [(c, stage.metrics[c.metric]) for c in stage.columns.get("", ()) if c.metric in stage.metrics and c.share]
     return [(column, value, Format().interval(interval_of(value))) for column, value in known]
+
+
+def _meanings(stage: StageView) -> dict[str, str]:
+    """Meaning of each metric that the stage itself declares, with its unit."""
+    units = {
+        c.metric: f", in {c.unit}" if c.unit and c.unit not in c.meaning else "" for c in stage.columns.get("", ())
+    }
+    return {c.metric: c.meaning + units[c.metric] for c in stage.columns.get("", ())}
 
 
 def _trained(run: RunView, shown: int = 3) -> list[Trained]:

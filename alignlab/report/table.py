@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from alignlab.metrics import Column
-from alignlab.report.comparison import Comparison, compare, interval_of
+from alignlab.report.comparison import Comparison, compare
 from alignlab.report.lineage import in_words
-from alignlab.report.numbers import Format
+from alignlab.report.numbers import Format, interval_of
 from alignlab.report.run import RunView
 from alignlab.sanitize import printable
 
