@@ -19,7 +19,7 @@ from alignlab.pipeline.run_folder import RunFolder, read_status
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
 from alignlab.stage import NullTracker, Runtime
-from alignlab.tracking import Tracking
+from alignlab.tracking import Origin, Tracking
 
 
 @pytest.fixture(autouse=True)
@@ -317,3 +317,25 @@ def test_a_value_that_a_constructor_refuses_is_found_before_anything_runs(tmp_pa
     with pytest.raises(ConfigError, match=r"pipeline\.x\.objective: Weighing: beta must be > 0, got -1\.0"):
         run({"base": make(), "x": bad}, tmp_path)
     assert not (tmp_path / "store").exists()
+
+
+# ---- evaluations out of the store ------------------------------------------------------------------------------------
+class Watching(Tracking):
+    """Keeps what it is told of evaluations that the store has."""
+
+    def evaluated(self, name: str, origin: Origin, *_: Any) -> None:
+        vars(self).setdefault("seen", []).append((name, origin.job))
+
+
+@pytest.mark.parametrize(("job", "changed", "reported"), [(None, False, 0), (None, True, 1), (4, False, 1)])
+def test_an_evaluation_out_of_the_store_is_a_point_of_the_new_group(
+    tmp_path: Path, job: int | None, changed: bool, reported: int
+) -> None:
+    """Of a run that computes nothing, only a point of a sweep is."""
+    run(pipeline(), tmp_path)
+    stages = {**pipeline(), **({"more": make(size=5)} if changed else {})}
+    tracking = Watching(mode="off", progress=False)
+    steps = plan(specs(stages), Runtime())
+    origin = Origin("x", "x/1", job)
+    Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "again"), tracking=tracking, origin=origin).run()
+    assert vars(tracking).get("seen", []) == [("evaluate", job)] * reported

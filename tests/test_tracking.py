@@ -267,6 +267,18 @@ def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path
     assert "very-secret" not in "".join(f.read_text(errors="ignore") for f in tmp_path.rglob("*") if f.is_file())
 
 
+def test_an_evaluation_out_of_the_store_is_a_finished_run_of_the_new_group(tmp_path: Path) -> None:
+    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
+    tracking.evaluated("evaluate_dpo", LIFECYCLE["origin"], "0123456789abcdef", {"table_rows": 4}, {"true_taste": 2.5})
+    (run,) = offline_records(tmp_path)
+    (head,) = of_type(run, "run")
+    assert head["job_type"] == "evaluate_dpo" and head["run_group"] == "lifecycle/2026-01-01-12-00"
+    config = head["config"]["update"]
+    assert config["from_store"] is True and config["pipeline"] == {"dpo": {"objective": {"beta": 0.3}}}
+    assert summary_of(run)["true_taste"] == 2.5
+    assert of_type(run, "exit")[0].get("exit_code", 0) == 0
+
+
 def test_a_stage_that_fails_is_marked_failed(tmp_path: Path) -> None:
     tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
     with pytest.raises(ArithmeticError), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):

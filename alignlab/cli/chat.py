@@ -6,50 +6,106 @@ standard input, so that questions can be piped in.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import MANIFEST, SAMPLES, Artifact
+from alignlab.cli.arguments import Parser
+from alignlab.cli.talk import Talk, meant, spelt, unknown_words
 from alignlab.errors import ConfigError, DataError, PipelineError, suggestion
 from alignlab.sanitize import printable
 
-Answer = Callable[[str], str]
+COMMANDS = {
+    "/help": "this list",
+    "/examples": "questions that can be asked",
+    "/temperature X": "how freely the model answers; 0 always takes the likeliest word",
+    "/history on|off": "let the model see the turns before, or each line on its own",
+    "/new": "forget the turns before",
+    "/quit": "end (also Ctrl-D)",
+}
 
 
 def run(arguments: list[str]) -> int:
     """Answer line by line until the input ends; exit code."""
     asked = _parser().parse_args(arguments)
     artifact = find_model(Path(asked.run), asked.stage)
-    plain = is_base(artifact) if asked.plain is None else asked.plain
-    answer = _model(artifact, plain, asked)
-    turns = "; /new forgets what was said" if asked.history else ", each line on its own"
-    how = "it continues what you write" if plain else f"ask it something{turns}"
-    _note(f"{asked.stage or artifact.path.name}: {how}; /quit or Ctrl-D ends")
-    if examples := _examples(Path(asked.run)):
-        _note(f"it was evaluated on questions such as: {' | '.join(examples)}")
+    examples = _examples(Path(asked.run), artifact)
+    talk = _model(artifact, asked)
+    how = "it continues what you write" if talk.plain else "ask it something"
+    _note(f"{asked.stage or artifact.path.name}: {how}; /help lists commands, /quit or Ctrl-D ends")
+    if examples and not talk.plain:
+        _note(f"you could ask: {examples[0]}")
     for line in _lines():
-        try:
-            _say(answer(line) or "(empty)")
-        except DataError as error:  # too long, or with a control token in it
-            _note(str(error))
+        if line.startswith("/"):
+            if line == "/quit":
+                break
+            _command(line, talk, examples)
+        else:
+            _answer(line, talk)
     return 0
 
 
-def _examples(run: Path, count: int = 3) -> list[str]:
-    """Prompts that the run's models were evaluated on, of different kinds."""
-    file = run / SAMPLES
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+def _answer(line: str, talk: Talk) -> None:
+    tokenizer = talk.policy.tokenizer
+    text = spelt(tokenizer, line)
+    if text != line:
+        _note(f"read as: {text}")
+    if unknown := unknown_words(tokenizer, text):
+        _note(f"this model has no token for: {', '.join(unknown)}{meant(tokenizer, unknown)}")
+    try:
+        _say(talk(text) or "(an empty answer)")
+    except DataError as error:  # too long, or with a control token in it
+        _note(str(error))
+
+
+def _command(line: str, talk: Talk, examples: Sequence[str]) -> None:
+    """Do what a line that begins with a slash asks for, and say so."""
+    word, _, value = line.partition(" ")
+    if word == "/help":
+        _note("\n".join(f"{name:<16} {what}" for name, what in COMMANDS.items()))
+    elif word == "/examples":
+        _note("\n".join(examples) or "there are no examples: this run evaluated no model")
+    elif word == "/temperature":
+        try:
+            talk.sampling = dataclasses.replace(talk.sampling, temperature=float(value))
+            _note(f"temperature {talk.sampling.temperature:g}")
+        except ValueError:
+            _note(f"/temperature takes a number from 0 up, such as /temperature 0.7; got {value or 'nothing'}")
+    elif word == "/history" and value in ("on", "off"):
+        talk.keeps = value == "on"
+        talk.turns.clear()
+        _note("it sees the turns before" if talk.keeps else "each line on its own")
+    elif word == "/new":
+        talk.turns.clear()
+        _note("the turns before are forgotten")
+    else:
+        known = [name.partition(" ")[0] for name in COMMANDS]
+        _note(f"no command {line}{suggestion(word, known) or '; /help lists them'}")
+
+
+def _examples(run: Path, artifact: Artifact) -> list[str]:
+    """Prompts of different kinds that the run's models were evaluated on, or that the stage's own samples answer."""
+    rows = [row for folder in (run, artifact.path) for row in _rows(folder / SAMPLES)]
     first: dict[str, str] = {}
     for row in rows:
-        first.setdefault(str(row.get("kind")), " ".join(str(row["prompt"]).split()))
-    return [printable(text, limit=60) for text in list(first.values())[:count]]
+        if "prompt" in row and row.get("kind") not in ("document", "cloze"):
+            first.setdefault(str(row.get("kind")), " ".join(str(row["prompt"]).split()))
+    return [printable(text, limit=76) for text in first.values()]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("alignlab chat", description="Talk to a stage's model in the terminal.")
+def _rows(file: Path) -> list[dict[str, Any]]:
+    with contextlib.suppress(OSError, ValueError):  # examples are a help, no condition
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return []
+
+
+def _parser() -> Parser:
+    parser = Parser("alignlab chat", description="Talk to a stage's model in the terminal.")
     parser.add_argument("run", metavar="RUN", help="a run folder, or a model's folder")
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="name of a stage of the run")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
@@ -100,8 +156,7 @@ def is_base(artifact: Artifact) -> bool:
     return bool(artifact.manifest) and "policy" not in artifact.manifest.get("inputs", {})
 
 
-# ---- answering -------------------------------------------------------------------------------------------------------
-def _model(artifact: Artifact, plain: bool, asked: argparse.Namespace) -> Answer:
+def _model(artifact: Artifact, asked: argparse.Namespace) -> Talk:
     """What answers a line."""
     from alignlab.policy import Policy, Sampling
 
@@ -109,83 +164,21 @@ def _model(artifact: Artifact, plain: bool, asked: argparse.Namespace) -> Answer
         sampling = Sampling(asked.temperature, asked.top_p, 0, asked.max_new_tokens)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    policy = Policy.load(artifact)
-    return (
-        Continuation(policy, sampling, asked.seed)
-        if plain
-        else Conversation(policy, sampling, asked.seed, asked.history)
-    )
-
-
-class Continuation:
-    """Continues each line as a text of its own."""
-
-    def __init__(self, policy: Any, sampling: Any, seed: int) -> None:
-        self.policy, self.sampling, self.seed = policy, sampling, seed
-        self._asked = 0
-
-    def __call__(self, line: str) -> str:
-        from alignlab.policy import complete
-
-        self._asked += 1
-        return complete(self.policy, [line], self.sampling, self.seed + self._asked)[0].text
-
-
-class Conversation:
-    """Answers each line; one that keeps the turns forgets the oldest when they no longer fit the model's context."""
-
-    def __init__(self, policy: Any, sampling: Any, seed: int, keeps: bool) -> None:
-        self.policy, self.sampling, self.seed = policy, sampling, seed
-        self.keeps = keeps
-        self.turns: list[tuple[str, str]] = []
-        self._asked = 0
-
-    def __call__(self, line: str) -> str:
-        from alignlab.policy import generate
-
-        if line == "/new":
-            self.turns.clear()
-            return "forgotten"
-        self._asked += 1
-        if unknown := unknown_words(self.policy.tokenizer, line):
-            _note(f"this model has no token for: {', '.join(unknown)}")
-        prompt = self._prompt(line)
-        answer = generate(self.policy, [prompt], self.sampling, self.seed + self._asked)[0].text
-        if self.keeps:
-            self.turns.append((line, answer))
-        return answer
-
-    def _prompt(self, line: str) -> Any:
-        """The conversation up to a line, as much of it as leaves room for an answer."""
-        from alignlab.data.chat import encode_prompt
-        from alignlab.data.records import Message, Prompt
-
-        room = self.policy.context - min(self.sampling.max_new_tokens, self.policy.context // 2)
-        while True:
-            said = [m for ask, told in self.turns for m in (Message("user", ask), Message("assistant", told))]
-            prompt = Prompt((*said, Message("user", line)))
-            if not self.turns or len(encode_prompt(self.policy.tokenizer, prompt)) <= room:
-                return prompt
-            self.turns.pop(0)
-
-
-def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """The blank-separated words of a text that the tokenizer can only write as its unknown token."""
-    if tokenizer.unk_token_id is None:
-        return []
-    return [w for w in text.split() if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+    plain = is_base(artifact) if asked.plain is None else asked.plain
+    return Talk(Policy.load(artifact), sampling, plain, asked.history, asked.seed)
 
 
 # ---- the terminal ----------------------------------------------------------------------------------------------------
 def _lines() -> Iterator[str]:
-    """What is typed or piped in, up to its end or `/quit`."""
+    """What is typed or piped in, up to its end."""
     typed = sys.stdin.isatty()
+    if typed:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # `input` then edits lines, and remembers them
     while True:
         try:
             line = input("> " if typed else "").strip()
         except EOFError:
-            return
-        if line == "/quit":
             return
         if line:
             yield line

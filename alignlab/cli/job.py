@@ -122,10 +122,12 @@ class Task:
     Args:
         sweep: that the jobs belong to; None for a single run, whose folder is reserved already.
         prepared: by the overrides of each job; what is missing is prepared when the job begins.
+        ended: what kept a single run from completing. Raised within Hydra, it would be printed with every override.
     """
 
     sweep: Sweep | None = None
     prepared: dict[tuple[str, ...], Prepared] = field(default_factory=dict)
+    ended: JobFailed | Preempted | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what cannot be sent to another process."""
@@ -147,7 +149,11 @@ class Task:
         hydra = HydraConfig.get()
         path, overrides = Path(hydra.runtime.output_dir), [str(o) for o in hydra.overrides.task]
         if self.sweep is None:
-            return self._run(Job(path, overrides), cfg)
+            try:
+                return self._run(Job(path, overrides), cfg)
+            except (JobFailed, Preempted) as error:
+                self.ended = error
+                return None
         if request := self.sweep.stopped():
             self._preempted(request)
             return None

@@ -9,12 +9,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
+from alignlab.cli.arguments import check_flags
 from alignlab.cli.completion import handled
 from alignlab.cli.job import JobFailed, Task, has_metric
 from alignlab.cli.sweep import Sweep
-from alignlab.config import options
 from alignlab.config.compose import Session, session
-from alignlab.config.experiment import KEYS
 from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.replaced import Tree
@@ -72,7 +71,7 @@ def _parsed(arguments: Sequence[str]) -> Any:
     Raises:
         ConfigError: a flag is unknown or not taken; the message says how to write it.
     """
-    _check_flags(arguments)
+    check_flags(arguments)
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign, assignment]
     asked = parser.parse_intermixed_args(list(arguments))
@@ -82,16 +81,6 @@ def _parsed(arguments: Sequence[str]) -> Any:
             "into a folder and add that with --config-dir FOLDER"
         )
     return asked
-
-
-def _check_flags(arguments: Sequence[str]) -> None:
-    """Refuse an override that is written like a flag: `--experiment smoke`."""
-    known = {*KEYS, *options.catalog(options.options())}
-    for number, word in enumerate(arguments):
-        key, equals, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and (key in known or "." in key):
-            following = arguments[number + 1] if number + 1 < len(arguments) and not equals else value or "VALUE"
-            raise ConfigError(f"{word}: overrides are written without dashes: {key}={following}")
 
 
 def _refuse(message: str) -> None:
@@ -143,7 +132,12 @@ def _run(hydra: Session, overrides: list[str]) -> int:
         with read_write(cfg.hydra):
             cfg.hydra.run.dir = str(folder)
         hydra.config_loader.keep(cfg, RunMode.RUN, overrides)
-        return _code(lambda: hydra.run(hydra.root, task, overrides))
+        hydra.run(hydra.root, task, overrides)
+    if isinstance(task.ended, JobFailed):
+        return task.ended.code
+    if task.ended is not None:
+        raise task.ended
+    return 0
 
 
 def _is_fixed(node: Tree) -> bool:

@@ -4,11 +4,11 @@ Composes and checks the configuration as a run would, makes every fingerprint an
 nothing is written. With `-m` it does so for every job of the sweep.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from alignlab.cli.arguments import Parser, check_flags
 from alignlab.cli.job import prepare
 from alignlab.cli.launch import config_folders, recorded_config
 from alignlab.config.compose import Session, session
@@ -26,11 +26,12 @@ NOT_SIZES = ("seed", "table_rows")
 def run(arguments: list[str]) -> int:
     """Print the plan, or JSON; exit code."""
     config, arguments = recorded_config(arguments)
-    parser = argparse.ArgumentParser("alignlab plan", description="What an experiment would run.")
+    parser = Parser("alignlab plan", description="What an experiment would run.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for a run: experiment=lifecycle ...")
     parser.add_argument("-m", "--multirun", action="store_true", help="every job of a sweep")
     parser.add_argument("--config-dir", "-cd", help="a folder of your own options")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    check_flags(arguments)
     asked = parser.parse_intermixed_args(arguments)
     with (
         recorded_root(config, asked.overrides) as root,

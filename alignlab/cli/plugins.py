@@ -4,13 +4,13 @@ Nothing is imported: packages are found by their entry points, and options are r
 every argument of its class.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alignlab import CONTRACT, __version__
+from alignlab.cli.arguments import Parser
 from alignlab.config.options import Option, options
 from alignlab.config.plugins import CORE, broken, import_problem, installed
 from alignlab.errors import ConfigError, suggestion
@@ -18,7 +18,7 @@ from alignlab.errors import ConfigError, suggestion
 
 def run(arguments: list[str]) -> int:
     """Print the table, or JSON; exit code."""
-    parser = argparse.ArgumentParser("alignlab plugins", description="Installed packages and their options.")
+    parser = Parser("alignlab plugins", description="Installed packages and their options.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="these packages, groups or options, with parameters")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)

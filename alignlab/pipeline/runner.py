@@ -100,6 +100,10 @@ class Runner:
         if self.tracking is None:
             return
         self.tracking.cached(step.name)
+        # Of a run that computes nothing there is nothing to compare, unless it is a point of a sweep.
+        if artifact.kind == "evaluation" and (self._to_run or self.origin.job is not None):
+            config = step.spec.redacted()
+            self.tracking.evaluated(step.name, self.origin, step.fingerprint, config, artifact.metrics())
         before, now = dict(artifact.manifest.get("versions") or {}), provenance.versions()
         changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
         note = (

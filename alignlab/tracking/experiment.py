@@ -94,6 +94,27 @@ class Tracking:
 
             cached(name)
 
+    def evaluated(
+        self, name: str, origin: Origin, fingerprint: str, config: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Report an evaluation that the store has, as a finished W&B run: a plot over a sweep has all its points.
+
+        Args:
+            name: of the stage in its pipeline.
+            origin: the run that took it from the store.
+            fingerprint: of the stage.
+            config: the stage's.
+            metrics: that it ended with.
+        """
+        self.prepare()
+        run = _open_run(self, _keywords(self, name, origin, fingerprint, {**config, "from_store": True}))
+        if run is not None:
+            try:
+                run.summary(metrics)
+                run.close(None)
+            except Exception as error:  # as in training, nothing of W&B may stop a run
+                self.say(f"W&B does not have {name}: {type(error).__name__}: {error}")
+
     @contextmanager
     def stage(
         self,
@@ -154,15 +175,24 @@ def open_stage(
     config: Mapping[str, Any],
 ) -> "StageTracker":
     """Open the listeners of one stage; the first process's alone, where several were launched."""
-    from alignlab.sanitize import redact_override
     from alignlab.tracking.curves import Curves
     from alignlab.tracking.stage_tracker import StageTracker, is_first_process
     from alignlab.tracking.terminal import stage_line
 
     if not is_first_process():
         return StageTracker(None, None, None, folder)
+    run = _open_run(tracking, _keywords(tracking, name, origin, fingerprint, config))
+    return StageTracker(stage_line(name) if tracking.progress else None, Curves(folder, work), run, folder)
+
+
+def _keywords(
+    tracking: Tracking, name: str, origin: Origin, fingerprint: str, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a stage's W&B run."""
+    from alignlab.sanitize import redact_override
+
     overrides = [redact_override(o) for o in origin.overrides]
-    keywords = {
+    return {
         "project": tracking.project,
         "entity": tracking.entity,
         "group": origin.group or origin.experiment,
@@ -174,8 +204,6 @@ def open_stage(
         "config": {**origin.config, **config, "experiment": origin.experiment, "overrides": overrides},
         "folder": Path(tracking.folder),
     }
-    run = _open_run(tracking, keywords)
-    return StageTracker(stage_line(name) if tracking.progress else None, Curves(folder, work), run, folder)
 
 
 def _tags(overrides: Sequence[str]) -> list[str]:

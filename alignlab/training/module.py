@@ -6,8 +6,8 @@ the wrong count).
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -55,8 +55,23 @@ class StageModule(pl.LightningModule):
         """Continue from it."""
         self.stage.load_state(checkpoint["stage"])
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the modules; a dtype is given to their parameters alone.
+
+        Lightning asks for bfloat16 in `bf16-true`; rotary frequencies rounded to it turn positions by wrong angles.
+        """
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None:
+            for parameter in self.parameters():
+                parameter.data = parameter.data.to(dtype)
+        return self if device is None else super().to(device=device, non_blocking=non_blocking)
+
     def training_step(self, step: int, _: int) -> None:
         """Make one optimizer step."""
+        with _numbers_in_full_precision():
+            self._step(step)
+
+    def _step(self, step: int) -> None:
         started = time.perf_counter()
         stage = self.stage
         # Functions of the step, so that a resumed run draws the same: the batch alike on every process, dropout not.
@@ -128,3 +143,14 @@ class StageModule(pl.LightningModule):
             f"{names or 'unnamed'}. Lower optimizer.lr, or look at those records",
             weights_are_good=good,
         )
+
+
+@contextlib.contextmanager
+def _numbers_in_full_precision() -> Iterator[None]:
+    """Undo Lightning's default of half precision: rewards and advantages are made within a step, and are numbers."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(before, torch.float32))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
