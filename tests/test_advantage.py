@@ -1,11 +1,24 @@
-"""Token rewards, generalised advantages and whitening, by tables worked out on paper."""
+"""Token rewards, groups, generalised advantages and whitening, by tables worked out on paper."""
 
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import Tensor
 
-from alignlab.advantage import generalized_advantage, last_response_token, token_rewards, whiten
+from alignlab.advantage import (
+    Advantage,
+    credited,
+    generalized_advantage,
+    group_mean,
+    last_response_token,
+    others_mean,
+    to_tokens,
+    token_rewards,
+    whiten,
+    without_signal,
+)
 from alignlab.batch import RolloutBatch
 
 # Two answers: one of 3 tokens that stopped, worth 2, and one of 2 tokens that did not, worth 1 (less a penalty of 3).
@@ -125,3 +138,100 @@ def test_whitening_nothing_gives_zeros() -> None:
 def test_whitening_ignores_nan_where_the_weight_is_zero() -> None:
     found = whiten(torch.tensor([1.0, -1.0, math.nan]), torch.tensor([1.0, 1.0, 0.0]))
     assert found.tolist() == pytest.approx([1.0, -1.0, 0.0])
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_means_of_a_group_and_of_the_others_in_it() -> None:
+    """Groups need be neither in order nor next to each other; a number may be left out."""
+    x, group = doubles(1, 10, 2, 6, 20, 5), torch.tensor([3, 0, 3, 3, 0, 7])
+    assert group_mean(x, group).tolist() == pytest.approx([3, 15, 3, 3, 15, 5])
+    assert others_mean(x, group).tolist() == pytest.approx([4, 20, 3.5, 1.5, 10, 0]), "0 where it is alone"
+
+
+def test_means_of_nothing() -> None:
+    nothing, group = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+    assert group_mean(nothing, group).shape == others_mean(nothing, group).shape == (0,)
+    assert without_signal(nothing, group).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("values", "equal"),
+    [
+        ((0.3, 0.1 + 0.2), True),
+        ((0.0, 0.0), True),
+        ((0.0, 1e-7), True),
+        ((0.0, 1e-5), False),
+        ((1e15, 1e15 + 1), True),
+        ((1e15, 1e15 * (1 + 1e-5)), False),
+        ((-1e15, 1e15), False),
+        ((-2.0, -2.0 * (1 + 1e-8)), True),
+    ],
+)
+def test_a_group_has_no_signal_where_its_values_are_equal_up_to_rounding(
+    values: tuple[float, float], equal: bool
+) -> None:
+    """Measured at the largest magnitude of the group, or at 1; of each group on its own."""
+    x, group = doubles(*values, 0.0, 1.0), torch.tensor([0, 0, 1, 1])
+    assert without_signal(x, group).tolist() == [equal, equal, False, False]
+    assert without_signal(x.float(), group).tolist() == [equal, equal, False, False]
+
+
+def test_the_tolerance_is_the_callers() -> None:
+    x, group = doubles(1.0, 1.05, 3.0), torch.tensor([0, 0, 1])
+    assert without_signal(x, group, tolerance=0.1).tolist() == [True, True, True], "one sample has no spread"
+    assert without_signal(x, group, tolerance=0.0).tolist() == [False, False, True]
+
+
+def test_a_value_per_sample_goes_to_its_response_tokens() -> None:
+    found = to_tokens(torch.tensor([2.0, -1.0]), table())
+    assert found.tolist() == [0.0, 0.0, 2.0, 2.0, 2.0, 0.0, -1.0, -1.0]
+
+
+# ---- what an advantage may return -----------------------------------------------------------------------------------
+class Told(Advantage):
+    """Returns what it is told."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
+        found: RolloutBatch = self.returned(rollouts)
+        return found
+
+
+def test_what_is_credited_is_the_buffer_itself_with_its_advantages() -> None:
+    batch = table()
+    found = credited(Told(lambda r: r.with_tokens(advantage=torch.arange(8.0))), batch)
+    assert found.advantage.tolist() == list(range(8))
+    assert found.per_token.keys() == {*batch.per_token, "advantage"}
+    assert torch.equal(found.sequence("reward"), batch.sequence("reward"))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda r: None, "Told: must return the rollout batch with its advantages, got a NoneType"),
+        (
+            lambda r: r.as_pairs([(0, 1)]),
+            "Told: must return the rollout batch with its advantages, got a PreferenceBatch",
+        ),
+        (lambda r: r, r"Told: must return the same tokens with the extra `advantage`: rollouts\.with_tokens"),
+        (lambda r: r.with_tokens(advantage=torch.zeros(8)).select_units([1]), "Told: must return the same tokens"),
+        (lambda r: r.with_tokens(advantage=torch.full((8,), math.nan)), "Told: 5 of its advantages are not finite"),
+    ],
+)
+def test_anything_else_is_refused_by_name(returned: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        credited(Told(returned), table())
+
+
+def test_what_is_masked_may_be_anything() -> None:
+    batch = table()
+    junk = torch.where(batch.response_mask, 1.0, math.nan)
+    assert credited(Told(lambda r: r.with_tokens(advantage=junk)), batch).num_tokens == 8

@@ -5,8 +5,9 @@ from alignlab.training.labelled import LabelledStage
 from alignlab.training.loop import Loop, StepReport
 from alignlab.training.measure import measure
 from alignlab.training.offline import OfflineStage
-from alignlab.training.online import OnlineStage, PolicyGradientStage
+from alignlab.training.online import OnlineStage
 from alignlab.training.optimizer import AdamW, OptimizerSpec, ParameterGroup
+from alignlab.training.policy_gradient import PolicyGradientStage
 from alignlab.training.preferences import PreferenceStage, RowPair
 from alignlab.training.schedule import Constant, Cosine, Linear, Schedule
 from alignlab.training.stage import TrainingStage

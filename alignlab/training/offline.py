@@ -39,6 +39,13 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
     PRODUCES: ClassVar[Kind] = "policy"
     PROVIDES: ClassVar[frozenset[str]] = frozenset({"reference_logp"})
 
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse a reference that the objective does not read."""
+        super().check_inputs(names)
+        if "reference" in names and "reference_logp" not in self.objective.reads:
+            its = type(self.objective).__name__
+            raise ValueError(f"{type(self).__name__}: {its} does not use inputs.reference; remove it")
+
     @abc.abstractmethod
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[Sequence[U], Sequence[U]]:
         """Units to learn from, and held-out ones; `self.policy` is loaded."""

@@ -1,16 +1,15 @@
 """OnlineStage: the data regime of methods that sample answers, score them, and learn from those.
 
-`OnlineStage` samples, scores and keeps the buffer; what a method makes of it (advantages, pairs, winners, or the
-rollouts as they are) is `train_on`. `PolicyGradientStage` makes advantages of it.
+`OnlineStage` samples, scores and keeps the buffer; `train_on` is what a method makes of it: advantages
+(`PolicyGradientStage`), pairs, winners, or the rollouts as they are.
 """
 
 import abc
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from alignlab import distributed
-from alignlab.advantage import Advantage, credited
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, RolloutBatch
 from alignlab.data.records import Prompt
@@ -24,13 +23,13 @@ from alignlab.seed import fold_in
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.optimizer import OptimizerSpec
-from alignlab.training.rollouts import Collector, as_state, from_state, summary
+from alignlab.training.rollouts import LOGP_EXTRAS, Collector, as_state, check_on_policy, from_state, summary
 from alignlab.training.stage import TrainingStage
 
 B = TypeVar("B", bound=Batch)
 
 _ORDER, _SAMPLES, _MINIBATCHES, _VALIDATION = 1, 2, 3, 4
-"""Streams of random numbers, one for each purpose."""
+"""Streams of random numbers."""
 
 
 class OnlineStage(TrainingStage[B], Generic[B]):
@@ -41,15 +40,14 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     minibatches of `loop.batch_size` units. The buffer is part of the resumable checkpoint, so that a run killed in the
     middle of it continues exactly.
 
-    What is compared is computed alike: the trainer recomputes `old_logp` (the sampler's own numbers come by another
-    path), at the sampling temperature, and dropout is off throughout, so that on-policy ratios are 1. Reference
-    log-probabilities are computed only where somebody reads them.
+    What is compared is computed alike: `old_logp` comes from the trainer, not from the sampler, at the sampling
+    temperature, and dropout is off, so that on-policy ratios are 1. Reference log-probabilities are computed where they
+    are read.
 
     Args:
         data: gives the prompts.
         sampling: how the policy answers; top_p and top_k must keep every token.
-        reward: scores answers; by default the reward model that is the input `reward`. Where both are given, this one
-            scores.
+        reward: scores answers, also where the input `reward` is given; by default that reward model does.
         prompts_per_rollout: prompts of one buffer.
         samples_per_prompt: answers to each.
         epochs: visits to each buffer; 1 to 4 is usual.
@@ -99,16 +97,15 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         self._reference_reward: float | None = None
 
     def _check(self) -> None:
-        name = type(self).__name__
+        name, buffer = type(self).__name__, self.units_per_rollout
         for key in ("prompts_per_rollout", "samples_per_prompt", "epochs", "validation_prompts"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{name}: {key} must be >= 1, got {getattr(self, key)}")
-        _check_on_policy(self.sampling, name)
-        if self.units_per_rollout % self.loop.batch_size:
+        check_on_policy(self.sampling, name)
+        if buffer % self.loop.batch_size:
             raise ValueError(
-                f"{name}: loop.batch_size must divide the {self.units_per_rollout} units of a buffer "
-                f"({self.prompts_per_rollout} prompts, {self.samples_per_prompt} answers to each), got "
-                f"{self.loop.batch_size}; a minibatch is cut from one buffer"
+                f"{name}: loop.batch_size must divide the {buffer} units of a buffer (prompts_per_rollout "
+                f"{self.prompts_per_rollout}, samples_per_prompt {self.samples_per_prompt}), got {self.loop.batch_size}"
             )
 
     def check_inputs(self, names: frozenset[str]) -> None:
@@ -139,7 +136,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
 
     def reads(self) -> frozenset[str]:
-        """Extras of the rollouts that somebody reads; others are not computed."""
+        """Extras of the rollouts that are read; others are not computed."""
         return self.objective.reads
 
     @property
@@ -158,9 +155,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
         self._start = inputs["policy"]
         context.check_lengths(self.policy.tokenizer, self.policy.context)
-        reference = (
-            copy.deepcopy(self.policy).eval().requires_grad_(False) if "reference_logp" in self.reads() else None
-        )
+        read = "reference_logp" in self.reads()
+        reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if read else None
         budget = self.loop.micro_batch_tokens
         scorer = None if self.reward is not None else Policy.load(inputs["reward"]).eval().requires_grad_(False)
         source = self.reward if scorer is None else LearnedReward(scorer, budget)
@@ -168,9 +164,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         self.collector = Collector(reference, source, scorer, self.sampling, context.runtime, budget)
         self._prompts = self._fitting("train", context)
         self._held_out = self._held_out_prompts(context)
-        context.tracker.say(
-            f"{len(self._prompts)} prompts, {len(self._held_out)} held out, scored by {type(source).__name__}"
-        )
+        counts = f"{len(self._prompts)} prompts, {len(self._held_out)} held out"
+        context.tracker.say(f"{counts}, scored by {type(source).__name__}")
 
     def _fitting(self, split: Split, context: StageContext) -> list[Prompt]:
         skip = self.data.on_bad_record == "skip"
@@ -192,20 +187,23 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         number, within = divmod(step, self.steps_per_rollout)
         if self._buffer is None or self._number != number:
             self._buffer, self._number = self._collect(number, step), number
-        epoch, minibatch = divmod(within, self.units_per_rollout // self.loop.batch_size)
-        order = permutation(self.units_per_rollout, fold_in(self.seed, _MINIBATCHES, number), epoch)
-        size = self.loop.batch_size
+        units, size = self.units_per_rollout, self.loop.batch_size
+        epoch, minibatch = divmod(within, units // size)
+        order = permutation(units, fold_in(self.seed, _MINIBATCHES, number), epoch)
         return self._buffer.select_units(order[minibatch * size : (minibatch + 1) * size])
 
     def _collect(self, number: int, step: int) -> B:
         index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
         rollouts = self.sample([self._prompts[i] for i in index], fold_in(self.seed, _SAMPLES, number))
         self.log(step, summary(rollouts))
-        batch = self.train_on(rollouts, step)
-        if batch.num_units != self.units_per_rollout:
-            name = type(self).__name__
-            raise ValueError(f"{name}: train_on() made {batch.num_units} units of a buffer of {self.units_per_rollout}")
-        return batch
+        batch: object = self.train_on(rollouts, step)
+        wanted, made = self.units_per_rollout, batch.num_units if isinstance(batch, Batch) else 0
+        if made != wanted:
+            raise ValueError(
+                f"{type(self).__name__}: train_on() must return a batch of {wanted} units (its units_per_rollout), got "
+                f"a {type(batch).__name__} of {made}; give units that must not count the weight 0"
+            )
+        return cast(B, batch)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log numbers of a buffer, on the first process."""
@@ -225,7 +223,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return {**self._validated(self.policy), "reference_reward": self._reference_reward}
 
     def _validated(self, policy: Policy) -> dict[str, float]:
-        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1)))
+        extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
+        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1), extras))
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """The policy's answers to held-out prompts, and their raw rewards."""
@@ -239,43 +238,4 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue with the buffer that the killed run was visiting."""
         self._number = state["number"]
-        buffer: Any = None if state["buffer"] is None else from_state(state["buffer"])
-        self._buffer = buffer
-
-
-class PolicyGradientStage(OnlineStage[RolloutBatch]):
-    """Train a policy on its own answers, each token by its advantage (REINFORCE, RLOO, GRPO, ...).
-
-    Args:
-        advantage: turns rewards into advantages; run once over each whole buffer.
-    """
-
-    VERSION: ClassVar[str] = "1"
-    PROVIDES: ClassVar[frozenset[str]] = OnlineStage.PROVIDES | {"advantage"}
-
-    def __init__(self, *, advantage: Advantage, **arguments: Any) -> None:
-        self.advantage = advantage
-        super().__init__(**arguments)
-
-    def reads(self) -> frozenset[str]:
-        """What the objective and the advantage read."""
-        return self.objective.reads | self.advantage.reads
-
-    def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:
-        """The rollouts with their advantages."""
-        return credited(self.advantage, rollouts)
-
-
-def _check_on_policy(sampling: Sampling, owner: str) -> None:
-    """Refuse to sample from another distribution than the one that is trained.
-
-    Raises:
-        ValueError: greedy, or cut by `top_p` or `top_k`.
-    """
-    if sampling.temperature == 0:
-        raise ValueError(f"{owner}: sampling.temperature must be > 0, got 0; greedy answers have no ratio")
-    if sampling.top_p != 1 or sampling.top_k != 0:
-        raise ValueError(
-            f"{owner}: sampling.top_p must be 1 and sampling.top_k 0, got {sampling.top_p} and {sampling.top_k}; a cut "
-            f"distribution is not the one that is trained, so ratios would be wrong"
-        )
+        self._buffer = None if state["buffer"] is None else cast(B, from_state(state["buffer"]))

@@ -30,7 +30,7 @@ class Collector:
     """Makes rollout batches: whole, in the order of the prompts, and the same on every process.
 
     Args:
-        reference: frozen; None where nobody reads `reference_logp`.
+        reference: frozen; None where `reference_logp` is not read.
         source: scores answers.
         scorer: the model behind `source`, to be moved to the device; None where the source needs no model.
         sampling: how answers are sampled.
@@ -71,9 +71,26 @@ class Collector:
         return measure(policy, rollouts, self.runtime, self.max_tokens)
 
     def _rewards(self, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
+        if not samples:  # a process of more than there are prompts; no source needs to score nothing
+            return torch.zeros(0)
         if self.scorer is not None:
             self.scorer.to(self.runtime.device)
         return score(self.source, [s.prompt for s in samples], [s.text for s in samples]).float()
+
+
+def check_on_policy(sampling: Sampling, owner: str) -> None:
+    """Refuse to sample from another distribution than the one that is trained.
+
+    Raises:
+        ValueError: greedy, or cut by `top_p` or `top_k`.
+    """
+    if sampling.temperature == 0:
+        raise ValueError(f"{owner}: sampling.temperature must be > 0, got 0; greedy answers have no ratio")
+    if sampling.top_p != 1 or sampling.top_k != 0:
+        raise ValueError(
+            f"{owner}: sampling.top_p must be 1 and sampling.top_k 0, got {sampling.top_p} and {sampling.top_k}; a cut "
+            f"distribution is not the one that is trained, so ratios would be wrong"
+        )
 
 
 def rollout_batch(samples: Sequence[Sample], samples_per_prompt: int, temperature: float) -> RolloutBatch:

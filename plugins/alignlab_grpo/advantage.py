@@ -13,7 +13,7 @@ from alignlab.advantage import group_mean, others_mean, to_tokens, without_signa
 class GroupRelative(Advantage):
     """Each answer's reward relative to its group, in standard deviations: `(r - mean) / (std + eps)`, at every token.
 
-    A group whose rewards are equal up to rounding teaches nothing: its advantages are 0.
+    Advantages of a group whose rewards are equal up to rounding are 0.
 
     Args:
         scale: divide by the standard deviation; false leaves reward units (Dr. GRPO).
@@ -34,9 +34,11 @@ class GroupRelative(Advantage):
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         reward, group = rollouts.sequence("reward"), rollouts.group
-        centred = reward - group_mean(reward, group)
-        deviation = group_mean(centred.square(), group).sqrt() if self.scale else torch.ones_like(reward)
-        advantage = torch.where(without_signal(reward, group), 0.0, centred / (deviation + self.eps * self.scale))
+        # In double precision: rewards of 1e20 have squares that single precision cannot hold.
+        centred = reward.double() - group_mean(reward.double(), group)
+        if self.scale:
+            centred = centred / (group_mean(centred.square(), group).sqrt() + self.eps)
+        advantage = torch.where(without_signal(reward, group), 0.0, centred).to(reward.dtype)
         return rollouts.with_tokens(advantage=to_tokens(advantage, rollouts))
 
 

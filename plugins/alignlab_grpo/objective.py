@@ -21,8 +21,8 @@ class GRPO(Objective[RolloutBatch]):
 
     Mean over sequences of the mean over their response tokens of
     `max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) + beta * k3`, where `k3 = exp(d) - 1 - d` with
-    `d = reference_logp - logp`. Its fixed point is *not* pi* ~ pi_ref exp(r / beta): k3 as a loss has the gradient of
-    KL(pi_ref || pi), see the optimum that the oracle declares.
+    `d = reference_logp - logp`. Its fixed point is *not* pi* ~ pi_ref exp(r / beta): on the policy that sampled, k3 as
+    a loss has the gradient of KL(pi_ref || pi), so that over one-token answers it is `beta pi_ref / (lambda - r)`.
 
     Args:
         clip: how far the ratio may leave 1 before its gradient stops; 0.1 to 0.3 is usual.
@@ -46,7 +46,7 @@ class GRPO(Objective[RolloutBatch]):
     def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
         log_ratio = batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         away = batch.scored(batch.reference_logp - stats.logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        ratio, k3 = log_ratio.exp(), away.exp() - 1 - away
+        ratio, k3 = log_ratio.exp(), torch.expm1(away) - away
         advantage = batch.scored(batch.advantage)
         unclipped, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - self.clip, 1 + self.clip)
         loss = torch.maximum(unclipped, clipped) + self.beta * k3
@@ -62,8 +62,9 @@ class GRPO(Objective[RolloutBatch]):
 class Reinforce(Objective[RolloutBatch]):
     """Plain policy gradient: mean over sequences of the sum over their response tokens of `-A * logp`.
 
-    With an advantage that pays the KL in the reward, its fixed point is pi* ~ pi_ref exp(r / beta). Sound on the policy
-    that sampled: use one epoch per buffer.
+    With an advantage that pays the KL in the reward, its fixed point is pi* ~ pi_ref exp(r / beta). There is no ratio
+    to correct for a policy that has moved since it sampled: take one step per buffer (`epochs: 1`, and a
+    `loop.batch_size` of all of its answers).
 
     Source: Williams 1992; for language models Ahmadian et al. 2024, arXiv:2402.14740, eq. 6.
     """

@@ -20,10 +20,14 @@ class KTO(Objective[LabelledBatch]):
     *other* prompts, over the whole optimizer step and all processes, cut at 0 after the mean is taken; no gradient
     flows through it.
 
+    Whether an answer becomes likelier depends on the majority of its (weighted) labels alone, not on their odds: at the
+    reference the gradient is `beta / 4` times the policy gradient of `w_good P(good) - w_bad P(bad)`.
+
     Args:
-        beta: price of leaving the reference, per nat; > 0.
+        beta: scale of the log-ratio, per nat; > 0. The loss saturates about `1 / beta` nats from the baseline.
         desirable_weight: w of good answers.
-        undesirable_weight: w of bad answers. Its share times count should be close to that of the good ones.
+        undesirable_weight: w of bad answers. Choose the weights so that weight times number of answers is about the
+            same for both labels.
 
     Source: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8.
     """
@@ -40,18 +44,21 @@ class KTO(Objective[LabelledBatch]):
         for name in ("desirable_weight", "undesirable_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"KTO: {name} must be >= 0, got {getattr(self, name)}")
+        if self.desirable_weight == self.undesirable_weight == 0:
+            raise ValueError("KTO: desirable_weight and undesirable_weight are both 0; nothing could be learnt")
 
     def step_means(self, stats: TokenStats, batch: LabelledBatch) -> Mapping[str, Mean]:
         return {"baseline": Mean.of(batch.mismatched(log_ratio(stats, batch)), batch.weight)}
 
     def __call__(self, stats: TokenStats, batch: LabelledBatch) -> Loss:
-        ratio, good = batch.answer(log_ratio(stats, batch)), batch.desirable > 0
+        ratio = batch.answer(log_ratio(stats, batch))
+        good = (batch.desirable > 0).to(ratio.dtype)
         baseline = batch.step["baseline"].clamp_min(0)
-        gain = torch.where(good, ratio - baseline, baseline - ratio)
-        weight = torch.where(good, self.desirable_weight, self.undesirable_weight)
+        gain = (2 * good - 1) * (ratio - baseline)
+        weight = good * self.desirable_weight + (1 - good) * self.undesirable_weight
         metrics = {
             "desirable_log_ratio": Mean.of(ratio, batch.weight * good),
-            "undesirable_log_ratio": Mean.of(ratio, batch.weight * ~good),
+            "undesirable_log_ratio": Mean.of(ratio, batch.weight * (1 - good)),
             "baseline": Mean.of(baseline.expand_as(ratio), batch.weight),
         }
         return self.loss(batch, loss=weight * (1 - torch.sigmoid(self.beta * gain)), metrics=metrics)

@@ -1,10 +1,11 @@
 """Pairs from the policy's own answers: the best against the worst of each prompt, by reward."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from alignlab import PreferenceBatch, RolloutBatch
+from alignlab.advantage import without_signal
 from alignlab.training import OnlineStage
 
 
@@ -12,12 +13,20 @@ class OnlinePreferences(OnlineStage[PreferenceBatch]):
     """Train a policy on pairs of its own answers, by any objective on pairs (DPO, IPO, ...).
 
     Of the answers to each prompt, the one with the highest reward is chosen and the one with the lowest is rejected; a
-    prompt whose answers all have the same reward weighs nothing.
+    prompt whose answers all have the same reward (up to rounding) has weight 0.
 
     Source: Guo et al. 2024, arXiv:2402.04792 (online AI feedback).
     """
 
     VERSION: ClassVar[str] = "1"
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if self.samples_per_prompt < 2:
+            raise ValueError(
+                f"OnlinePreferences: samples_per_prompt must be >= 2, got {self.samples_per_prompt}; a pair is made of "
+                f"two answers to one prompt"
+            )
 
     @property
     def units_per_rollout(self) -> int:
@@ -26,8 +35,9 @@ class OnlinePreferences(OnlineStage[PreferenceBatch]):
 
     def train_on(self, rollouts: RolloutBatch, step: int) -> PreferenceBatch:
         """The best and the worst answer to each prompt."""
-        reward = rollouts.sequence("reward").view(-1, self.samples_per_prompt)
-        first = torch.arange(len(reward)) * self.samples_per_prompt
-        best, worst = first + reward.argmax(1), first + reward.argmin(1)
-        differs = (reward.amax(1) > reward.amin(1)).float()
-        return rollouts.as_pairs(list(zip(best.tolist(), worst.tolist(), strict=True)), differs)
+        reward = rollouts.sequence("reward")
+        table = reward.view(-1, self.samples_per_prompt)
+        first = torch.arange(len(table)) * self.samples_per_prompt
+        best, worst = first + table.argmax(1), first + table.argmin(1)
+        differs = ~without_signal(reward, rollouts.group)[first]
+        return rollouts.as_pairs(list(zip(best.tolist(), worst.tolist(), strict=True)), differs.float())
