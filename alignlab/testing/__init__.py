@@ -16,15 +16,23 @@ Nothing here is imported while models train. The decorators need pytest: `pip in
 from alignlab.testing.apply import Check
 from alignlab.testing.artifacts import tiny_policy, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.batches import ranked_lists
+from alignlab.testing.evaluation import check_evaluation, conforms_evaluation
 from alignlab.testing.objective import ObjectiveSubject, check_objective, conforms_objective
-from alignlab.testing.reward import conforms_reward_source
+from alignlab.testing.preference import check_preference, conforms_preference
+from alignlab.testing.reward import RewardSubject, check_reward_source, conforms_reward_source
 from alignlab.testing.stage import conforms_stage
 
 __all__ = [
     "Check",
     "ObjectiveSubject",
+    "RewardSubject",
+    "check_evaluation",
     "check_objective",
+    "check_preference",
+    "check_reward_source",
+    "conforms_evaluation",
     "conforms_objective",
+    "conforms_preference",
     "conforms_reward_source",
     "conforms_stage",
     "ranked_lists",
