@@ -13,6 +13,7 @@ is well.
 Nothing here is imported while models train. The decorators need pytest: `pip install alignlab[testing]`.
 """
 
+from alignlab.testing.advantage import check_advantage, conforms_advantage
 from alignlab.testing.apply import Check
 from alignlab.testing.artifacts import tiny_policy, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.testing.batches import ranked_lists
@@ -26,10 +27,12 @@ __all__ = [
     "Check",
     "ObjectiveSubject",
     "RewardSubject",
+    "check_advantage",
     "check_evaluation",
     "check_objective",
     "check_preference",
     "check_reward_source",
+    "conforms_advantage",
     "conforms_evaluation",
     "conforms_objective",
     "conforms_preference",
