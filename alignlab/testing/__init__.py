@@ -21,17 +21,20 @@ from alignlab.testing.evaluation import check_evaluation, conforms_evaluation
 from alignlab.testing.objective import ObjectiveSubject, check_objective, conforms_objective
 from alignlab.testing.preference import check_preference, conforms_preference
 from alignlab.testing.reward import RewardSubject, check_reward_source, conforms_reward_source
-from alignlab.testing.stage import conforms_stage
+from alignlab.testing.stage import KillingTracker, StageSubject, check_stage, conforms_stage
 
 __all__ = [
     "Check",
+    "KillingTracker",
     "ObjectiveSubject",
     "RewardSubject",
+    "StageSubject",
     "check_advantage",
     "check_evaluation",
     "check_objective",
     "check_preference",
     "check_reward_source",
+    "check_stage",
     "conforms_advantage",
     "conforms_evaluation",
     "conforms_objective",
