@@ -15,8 +15,7 @@ from alignlab.data.rows import order_at
 from alignlab.policy import LearnedReward, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
-from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
-from alignlab.testing.workshop import KillingTracker
+from alignlab.testing import KillingTracker, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Cosine, Loop
 
 
