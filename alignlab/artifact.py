@@ -14,14 +14,18 @@ from typing import Any, Literal
 
 from alignlab.errors import DataError, StoreError
 
-Kind = Literal["policy", "reward_model", "preferences", "evaluation", "report", "other"]
+Kind = Literal["policy", "reward_model", "preferences", "answers", "evaluation", "report", "other"]
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 PREFERENCES = "preferences.jsonl"
+ANSWERS = "answers.jsonl"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.jsonl"
 REPORT = "report.html"
+
+_KINDS_BY_FILE: Mapping[str, Kind] = {PREFERENCES: "preferences", ANSWERS: "answers"}
+"""Kinds that a folder without a manifest is told by."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +121,16 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _kind_from_content(path: Path) -> Kind:
-    if (path / PREFERENCES).is_file():
-        return "preferences"
+    for name, kind in _KINDS_BY_FILE.items():
+        if (path / name).is_file():
+            return kind
     if (path / "config.json").is_file():
         try:
             architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
         except (ValueError, AttributeError) as error:
             raise StoreError(f"{path / 'config.json'} cannot be read ({error})") from error
         return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
-    raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {PREFERENCES}")
+    raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {' nor '.join(_KINDS_BY_FILE)}")
 
 
 def digest_of_file(path: Path) -> str:

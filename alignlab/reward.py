@@ -34,6 +34,13 @@ class RewardSource(abc.ABC):
             answers: texts without special tokens.
         """
 
+    def content_digest(self) -> str:
+        """Digest of everything read from outside (a word list, say); empty where all follows from the arguments.
+
+        It is part of the fingerprint of every stage that uses the source.
+        """
+        return ""
+
 
 def score(source: RewardSource, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers"]:
     """The source's scores, checked where they are asked for.

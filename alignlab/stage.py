@@ -92,6 +92,9 @@ class Tracker(abc.ABC):
     def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # a tracker need not care
         """The metrics that the stage ended with."""
 
+    def flush(self) -> None:  # noqa: B027  # a tracker need not hold anything back
+        """Write out what is held back: a spawned process ends without closing its tracker."""
+
 
 class NullTracker(Tracker):
     """Hears nothing."""

@@ -16,6 +16,7 @@ from alignlab.errors import Preempted
 _REASONS = {
     signal.SIGTERM: ("asked to stop (SIGTERM)", 128 + signal.SIGTERM),
     signal.SIGINT: ("interrupted from the keyboard", 128 + signal.SIGINT),
+    signal.SIGHUP: ("the terminal was closed (SIGHUP)", 128 + signal.SIGHUP),
 }
 _pending: list[Preempted] = []
 _deferring: list[bool] = []

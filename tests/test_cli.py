@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_plugins import FAKES, declare, python_path, write_package
+from fake_plugins import FAKES, python_path
 
 from alignlab.cli import help
 from alignlab.cli.app import main
@@ -58,7 +58,8 @@ def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plann"]) == 1
-    assert "'plann' is no verb" in (message := capsys.readouterr().err) and "did you mean plan?" in message
+    message = capsys.readouterr().err
+    assert message == "alignlab: unknown command 'plann' (commands: chat, plan, plugins); did you mean plan?\n"
 
 
 def test_plugins_lists_every_option_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,9 +70,8 @@ def test_plugins_lists_every_option_with_its_parameters(capsys: pytest.CaptureFi
     option = next(o for o in fakes["options"] if o["option"] == "objective=weighing")
     assert option["parameters"] == {"beta": 0.1}
     assert option["comments"]["beta"] == "price, per nat; 0.05 to 0.5 is usual"
-    assert option["more_parameters"] == {"betas": "(0.9, 0.95)", "kind": "'soft'", "limit": "None"}
     stage = next(o for o in fakes["options"] if o["option"] == "stage=make")
-    assert stage["uses"] == ["objective=weighing"] and stage["more_parameters"] == {"workers": "1"}
+    assert stage["uses"] == ["objective=weighing"] and stage["class"] == "lab_fakes.Make"
     assert {"alignlab", "alignlab_dpo", "alignlab_raters"} <= listing.keys()
 
 
@@ -120,23 +120,6 @@ def test_plan_shows_what_would_run_and_runs_nothing(capsys: pytest.CaptureFixtur
     assert made["base"]["fingerprint"] == after["base"]["fingerprint"]
 
 
-def test_a_plan_is_the_same_with_stand_ins_for_slow_packages(
-    installed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["plan", "experiment=lifecycle", "--json"]
-    quick = child(installed, *asked)
-    assert quick.returncode == 0, quick.stderr
-    assert main(asked) == 0
-    assert json.loads(quick.stdout) == json.loads(capsys.readouterr().out)
-
-
-def test_a_plan_starts_over_where_stand_ins_do_not_do(tmp_path: Path) -> None:
-    write_package(tmp_path / "more", "real_lab", "CONTRACT = 2\nimport wandb\nassert wandb.__version__\n")
-    done = child(declare(tmp_path / "more", "real", "real_lab"), "plan", "experiment=fake", "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["stages"]) == 6
-
-
 def test_plan_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", "experiment=fake", "pipeline.tuned.objective=weighing,counting", "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)
@@ -155,7 +138,7 @@ def test_a_run_leaves_a_complete_folder(capsys: pytest.CaptureFixture[str]) -> N
     files = {"config.yaml", "metrics.json", "manifest.json", "samples.jsonl", "report.html"}
     assert files <= {f.name for f in run.iterdir()}
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["overrides"] == ["experiment=fake", "objective@pipeline.tuned.objective=counting", "seed=3"]
+    assert manifest["overrides"] == ["experiment=fake", "pipeline.tuned.objective=counting", "seed=3"], "as typed"
     assert (manifest["name"], manifest["seed"]) == ("fake", 3)
     assert "lab_fakes.Counting" in (run / "config.yaml").read_text()
     assert f"run folder: {run.absolute()}" in capsys.readouterr().out
@@ -190,7 +173,10 @@ def test_an_option_can_be_chosen_where_none_was(capsys: pytest.CaptureFixture[st
         (["experiment=fake", "pipeline.base.objective=ippo"], "options of objective: "),
         (["experiment=fakes"], "did you mean fake?"),
         (["experiment=fake", "+pipeline.base._target_=torch.load"], "pipeline.base._target_: torch.load is refused"),
-        (["experiment=fake", "pipeline.base.inputs.policy=tuned"], "the stages go round in a circle"),
+        (
+            ["experiment=fake", "pipeline.base.inputs.policy=tuned"],
+            "dependency cycle: tuned -> base -> tuned; remove one of",
+        ),
         (["experiment=fake", "pipeline.label.inputs.policy=bsae"], "did you mean base?"),
         (["experiment=fake", "pipeline.base.objective.beta=-1"], "pipeline.base.objective: Weighing: beta must be > 0"),
         (["experiment=troubled"], "corpus.jsonl:3: text is missing"),
@@ -214,39 +200,6 @@ def test_what_a_user_can_mend_is_one_message(
         assert status["status"] == "failed" and message in status["error"]
 
 
-@pytest.mark.parametrize(
-    "hydra",
-    [
-        "callbacks: {x: {_target_: os.system, command: 'touch trap'}}",
-        "callbacks: {x: {_target_: hydra.core.utils.os.system, command: 'touch trap'}}",
-        "callbacks: {x: '${evil}'}\nevil: {_target_: os.system, command: 'touch trap'}",
-        "job_logging: {handlers: {console: {'()': os.system, command: 'touch trap'}}}",
-        "job_logging: {handlers: {console: {class: logging.os.system, command: 'touch trap'}}}",
-    ],
-)
-@pytest.mark.parametrize("flags", [["-cd", "conf"], ["-m", "--config-dir", "conf"]], ids=["run", "sweep"])
-def test_somebody_elses_folder_cannot_run_code_through_hydra(
-    hydra: str, flags: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("conf/experiment").mkdir(parents=True)
-    head = '# @package _global_\ndefaults: [fake, {override /tracking: "off"}]\nhydra:\n  '
-    Path("conf/experiment/evil.yaml").write_text(head + hydra)
-    assert main([*flags, "experiment=evil", "pipeline.base.size=1"]) == 1
-    assert "hydra." in (error := capsys.readouterr().err) and "Traceback" not in error
-    assert not Path("trap").exists()
-
-
-@pytest.mark.parametrize("flag", ["-cd=conf", "--config-dir=conf", "--config-di=conf"])
-def test_however_the_folder_is_named(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No blocklist knows every function that harms: this one would copy a file."""
-    Path("conf/experiment").mkdir(parents=True)
-    evil = "hydra: {callbacks: {x: {_target_: shutil.copyfile, src: conf/experiment/evil.yaml, dst: trap}}}"
-    Path("conf/experiment/evil.yaml").write_text(f"# @package _global_\ndefaults: [fake]\n{evil}\n")
-    assert main([flag, "experiment=evil"]) == 1
-    assert "hydra." in (error := capsys.readouterr().err) and "Traceback" not in error
-    assert not Path("trap").exists()
-
-
 @pytest.mark.parametrize("flag", ["-cp=conf", "--config-path=conf", "--config-name=other"])
 def test_another_root_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag, "experiment=fake"]) == 1
@@ -268,7 +221,6 @@ def test_a_folder_of_ones_own_options_is_taken(capsys: pytest.CaptureFixture[str
 )
 def test_a_secret_on_the_command_line_reaches_no_file(override: str) -> None:
     assert main(["experiment=fake", override, "hydra.run.dir=run"]) == 1
-    assert read_status(Path("run")) == "failed"
     written = "".join(f.read_text() for f in Path("run").rglob("*") if f.is_file())
     assert "hunter2" not in written
 
@@ -309,26 +261,43 @@ def test_sigterm_keeps_what_is_done_and_exits_with_143(capsys: pytest.CaptureFix
     assert "Traceback" not in capsys.readouterr().err
 
 
-# ---- sweeps ----------------------------------------------------------------------------------------------------------
-def test_a_sweep_computes_what_is_shared_once() -> None:
-    assert main(["-m", "experiment=fake", "pipeline.tuned.objective=weighing,counting", "hydra.sweep.dir=sweep"]) == 0
-    cached = [
-        {n for n, s in json.loads(Path(f"sweep/{job}/manifest.json").read_text())["stages"].items() if s["cached"]}
-        for job in (0, 1)
-    ]
-    assert cached == [set(), {"base", "label", "evaluate_base"}]
+# ---- the terminal ----------------------------------------------------------------------------------------------------
+def test_something_is_shown_before_anything_slow_is_imported(installed: Path) -> None:
+    slow = {*HEAVY, "hydra", "rich"}
+    code = (
+        "import sys\nfrom alignlab.cli import app\n"
+        f"def heavy(*_): print('heavy:', sorted({slow!r} & sys.modules.keys())); raise SystemExit\n"
+        "import alignlab.cli.commands as commands\n"
+        "commands.run = heavy\napp.main(['plan', 'experiment=fake', '+api_key=hunter2'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": python_path(installed, FAKES)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("alignlab ") and first.endswith(": plan experiment=fake +api_key=<redacted>")
+    assert second == "heavy: []"
 
 
-def test_a_job_that_fails_ends_neither_the_sweep_nor_silently(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", "experiment=troubled", "pipeline.trouble.how=user,fine", "hydra.sweep.dir=sweep"]) == 1
-    assert [read_status(Path(f"sweep/{job}")) for job in (0, 1)] == ["failed", "completed"]
-    error = capsys.readouterr().err
-    assert "failed" in error and "Traceback" not in error
+@pytest.mark.parametrize("width", [80, 60, 100])
+def test_no_name_of_a_plan_is_broken(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["plan", "experiment=lifecycle"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("stage ")) : -1]
+    assert all(len(line.rstrip()) <= width for line in table)
+    for name in ("evaluate_pretrain", "reward_model", "will run"):
+        assert any(name in line for line in table), name
+    starts = [line.split()[0] for line in table[1:] if not line.startswith(" ")]
+    assert starts[:3] == ["pretrain", "sft", "label"] and len(starts) == 11
 
 
-def test_sigterm_ends_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", "experiment=troubled", "pipeline.trouble.how=sigterm,fine", "hydra.sweep.dir=sweep"]) == 143
-    assert not Path("sweep/1").exists()
+def test_plugins_shows_one_line_for_each_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines].count("objective=weighing") == 1
+    assert all("=" in line.split()[0] for line in lines) and not any("beta" in line.split()[0] for line in lines)
+    assert any(line.split()[0] == "experiment=lifecycle" for line in lines)
 
 
 def test_exit_code_and_message_reach_the_shell(installed: Path) -> None:

@@ -56,7 +56,10 @@ FILES = {
     "a number": ("42\n", "cannot be composed"),
     "itself": ("defaults: [mine]\n", ""),
     "an unknown default": ("defaults: [nowhere]\n", "nowhere"),
-    "a stage named by a number": ("defaults: [fake]\npipeline: {3: {_target_: lab_fakes.Make}}\n", "3 is no name"),
+    "a stage named by a number": (
+        "defaults: [fake]\npipeline: {3: {_target_: lab_fakes.Make}}\n",
+        "3 cannot name a stage",
+    ),
 }
 
 
@@ -125,17 +128,18 @@ def test_what_an_earlier_run_left_in_the_same_folder_is_not_taken_for_this_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     finished()
-    refused(["experiment=fake", "sed=1", "hydra.run.dir=run"], capsys)
+    troubled = ["experiment=troubled", "~pipeline.trouble.inputs", "~pipeline.base", "hydra.run.dir=run"]
+    refused(troubled, capsys)
     assert read_status(Path("run")) == "failed"
-    assert sorted(f.name for f in Path("run").iterdir()) == ["status.json"]
+    assert sorted(f.name for f in Path("run").iterdir()) == ["config.yaml", "status.json"]
 
 
 def test_a_folder_that_is_somebodys_own_keeps_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine/stages").mkdir(parents=True)
     for file in ("mine/stages/notes.txt", "mine/metrics.json"):
         Path(file).write_text("my own")
-    refused(["experiment=fake", "sed=1", "hydra.run.dir=mine"], capsys)
-    refused(["experiment=fake", "sed=1", "hydra.run.dir=mine"], capsys)  # now there is a status.json
+    refused(["experiment=troubled", "hydra.run.dir=mine"], capsys)
+    refused(["experiment=troubled", "hydra.run.dir=mine"], capsys)  # now there is a status.json
     assert Path("mine/stages/notes.txt").read_text() == "my own"
 
 

@@ -289,18 +289,7 @@ def test_an_argument_out_of_its_range_is_refused(tmp_path: Path) -> None:
     for key, value in (("validation_fraction", 1.0), ("document_characters", -1)):
         with pytest.raises(ConfigError, match=f"data.{key} must be"):
             Files(instructions=file, **{key: value})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"no file is named; set data\.corpus"):
-        Files()
     with pytest.raises(ConfigError, match="no shape 'alpacca'; instructions may be messages"):
         Files(instructions=file, shape={"instructions": "alpacca"})
     with pytest.raises(ConfigError, match=r"data\.shape: there is no 'instruction'; files play the roles corpus"):
         Files(instructions=file, shape={"instruction": "alpaca"})
-
-
-def test_a_file_that_the_experiment_needs_is_missed_before_anything_runs(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", {"question": Q, "answer": A})
-    Files(instructions=file, require=["instructions"])
-    with pytest.raises(ConfigError, match=r"give data\.corpus=FILE data\.preferences=FILE"):
-        Files(instructions=file, require=["corpus", "instructions", "preferences"])
-    with pytest.raises(ConfigError, match=r"data\.require: there is no 'text'"):
-        Files(instructions=file, require=["text"])

@@ -58,7 +58,7 @@ def test_a_bad_record_stops_with_file_line_and_field(tmp_path: Path, name: str) 
 def test_a_bad_record_can_be_skipped_counted_and_reported(tmp_path: Path, name: str) -> None:
     source = files("instructions", lines(tmp_path / "a.jsonl", GOOD, "", BAD_INSTRUCTIONS[name][0], GOOD), skip=True)
     assert [e.answer for e in read(source)] == ["Blue.", "Blue."]
-    assert any("1 bad records skipped; the first: " in note and "a.jsonl:3" in note for note in source.notes())
+    assert any("1 bad records skipped: " in note and "a.jsonl:3: " in note for note in source.notes())
 
 
 def message(role: str, content: object) -> dict[str, object]:
@@ -128,13 +128,13 @@ def test_instances_that_are_no_objects_are_refused(tmp_path: Path) -> None:
 
 def test_a_broken_array_names_its_line_even_when_skipping(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[\n{"text": "x"},\n{"text" "y"}\n]')
-    with pytest.raises(DataError, match=r"a\.json:3: broken JSON .*column 9.*save one object a line as \.jsonl"):
+    with pytest.raises(DataError, match=r"a\.json:3: broken JSON .*column 9.*save one object per line as \.jsonl"):
         read(files("corpus", str(tmp_path / "a.json"), skip=True))
 
 
 def test_a_bad_element_of_an_array_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[\n  {"text": "x\\ny"},\n\n  {"text": 3}, 5]')
-    with pytest.raises(DataError, match=r"a\.json:4: field 'text' must be text, found a number: 3"):
+    with pytest.raises(DataError, match=r"a\.json:4, record 2: field 'text' must be text, found a number: 3"):
         read(files("corpus", str(tmp_path / "a.json")))
     source = files("corpus", str(tmp_path / "a.json"), skip=True)
     assert [d.text for d in read(source)] == ["x\ny"]
@@ -171,9 +171,9 @@ def test_an_empty_file_says_so(tmp_path: Path, name: str, text: str) -> None:
 
 def test_nothing_left_after_skipping_is_an_error(tmp_path: Path) -> None:
     file = lines(tmp_path / "a.jsonl", {"text": 1}, {"text": ""})
-    with pytest.raises(DataError, match=r"no usable record for corpus \(1 empty text; .*a\.jsonl:1: field 'text'"):
+    with pytest.raises(DataError, match=r"no usable record for corpus: .*a\.jsonl:2: empty text; .*:1: field 'text'"):
         read(files("corpus", file, skip=True))
-    with pytest.raises(DataError, match=r"b\.jsonl:1: broken JSON"):
+    with pytest.raises(DataError, match=r"b\.jsonl:2: broken JSON"):
         read(files("corpus", lines(tmp_path / "b.jsonl", "{", "{"), skip=True))
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from alignlab.data.chat import encode_text
 from alignlab.data.files import Files
 from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.errors import MissingDataError
 from alignlab.evaluation.files import FilesEvaluation
 from alignlab.policy import Llama, Policy, Sampling
 
@@ -36,12 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture(scope="module")
 def clueless(files: Files) -> Policy:
     """Every weight 0, so that each next token is as likely as any other."""
-    tokenizer = TrainTokenizer("bpe", 300).train([TEXT])
-    policy = Policy(Llama(layers=1, width=16, heads=2, feedforward=16, context=64).build(tokenizer, 0), tokenizer)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.zero_()
-    return policy
+    return clueless_policy("bpe", [TEXT])
 
 
 def test_a_uniform_policy_scores_the_logarithm_of_its_vocabulary(files: Files, clueless: Policy) -> None:
@@ -106,3 +104,74 @@ def test_a_prompt_that_fills_the_context_is_not_asked(tmp_path: Path, clueless: 
 def test_limits_below_one_are_refused(files: Files, name: str) -> None:
     with pytest.raises(ValueError, match=rf"FilesEvaluation: {name} must be >= 1, got 0"):
         FilesEvaluation(files, **{name: 0})
+
+
+def clueless_policy(kind: Literal["bpe", "word"], texts: Sequence[str], context: int = 64) -> Policy:
+    """Every weight 0, with a tokenizer of its own."""
+    tokenizer = TrainTokenizer(kind, 300).train(texts)
+    policy = Policy(Llama(layers=1, width=16, heads=2, feedforward=16, context=context).build(tokenizer, 0), tokenizer)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.zero_()
+    return policy
+
+
+def written(path: Path, rows: Sequence[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+def test_pairs_of_which_none_fits_are_left_out_and_the_rest_is_measured(tmp_path: Path, clueless: Policy) -> None:
+    long = "Why? " * 400
+    pairs = [{"prompt": f"{long}{i}", "chosen": "So.", "rejected": "No."} for i in range(20)]
+    answered = [{"question": f"Say {i}.", "answer": "So."} for i in range(20)]
+    files = Files(
+        instructions=written(tmp_path / "a.jsonl", answered),
+        preferences=written(tmp_path / "b.jsonl", pairs),
+        validation_fraction=0.5,
+    )
+    metrics = FilesEvaluation(files)(clueless, Sampling(max_new_tokens=4), seed=0).metrics
+    assert set(metrics) == {"answer_loss", "answer_perplexity", "finished", "answer_length"}
+
+
+def test_answers_and_prompts_of_which_none_fits_are_left_out(tmp_path: Path, clueless: Policy) -> None:
+    rows = [{"question": "Why? " * 400 + str(i), "answer": "So."} for i in range(20)]
+    files = Files(instructions=written(tmp_path / "a.jsonl", rows), validation_fraction=0.5)
+    result = FilesEvaluation(files)(clueless, Sampling(max_new_tokens=4), seed=0)
+    assert result.metrics == {} and list(result.samples) == []
+
+
+def test_pairs_that_are_the_same_within_the_context_are_not_called_ties(tmp_path: Path, clueless: Policy) -> None:
+    start = "word " * 200
+    rows = [{"prompt": f"Say {i}.", "chosen": f"{start}yes", "rejected": f"{start}no"} for i in range(20)]
+    rows += [{"prompt": f"Tell {i}.", "chosen": "So.", "rejected": "No, not that."} for i in range(20)]
+    files = Files(preferences=written(tmp_path / "a.jsonl", rows), validation_fraction=0.5)
+    metrics = FilesEvaluation(files, prompts=1)(clueless, Sampling(max_new_tokens=4), seed=0).metrics
+    assert metrics["preference_accuracy"] == 1.0, "only pairs that differ count; there the shorter one is chosen"
+
+
+@pytest.mark.parametrize(
+    ("text", "measured"),
+    [("one two three . one two", True), ("one two zebra", False), ("one two\nthree .", False), ("one  two", False)],
+    ids=["as it is", "an unknown word", "a line break", "two blanks"],
+)
+def test_bits_per_character_are_there_only_where_the_tokenizer_writes_every_character(
+    tmp_path: Path, text: str, measured: bool
+) -> None:
+    policy = clueless_policy("word", ["one two three ."] * 3)
+    rows = [{"text": f"{text}{' one' * i}"} for i in range(20)]
+    files = Files(corpus=written(tmp_path / "a.jsonl", rows), validation_fraction=0.5)
+    metrics = FilesEvaluation(files)(policy, Sampling(max_new_tokens=4), seed=0).metrics
+    assert ("document_bits_per_character" in metrics) is measured
+    assert metrics["document_loss"] == pytest.approx(math.log(len(policy.tokenizer)), rel=1e-6)
+
+
+def test_it_says_which_held_out_records_it_needs(tmp_path: Path, files: Files, clueless: Policy) -> None:
+    needs = [(need.records, need.held_out) for _, need in FilesEvaluation(files).data_needs()]
+    assert needs == [("documents", True), ("instructions", True), ("comparisons", True)]
+    with pytest.raises(MissingDataError, match=r"set data\.corpus=FILE for FilesEvaluation"):
+        FilesEvaluation(Files())(clueless, Sampling(), seed=0)
+    rows = [{"question": f"Say {i}.", "answer": "So."} for i in range(20)]
+    unsplit = Files(instructions=written(tmp_path / "a.jsonl", rows), validation_fraction=0.0)
+    with pytest.raises(MissingDataError, match=r"set data\.validation_fraction above 0"):
+        FilesEvaluation(unsplit)(clueless, Sampling(), seed=0)

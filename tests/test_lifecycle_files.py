@@ -1,14 +1,19 @@
-"""The lifecycle on somebody's own files, end to end: a tiny model, two steps a stage."""
+"""The lifecycle on a user's own files, end to end: a tiny model, two steps per stage."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignlab.cli.app import main
+from alignlab.cli.job import prepare
 from alignlab.config import compose
-from alignlab.pipeline.plan import Step, plan
+from alignlab.data.preflight import check_data
+from alignlab.pipeline.plan import Step
 
 STAGES = ("pretrain", "sft", "reward_model", "dpo", "ppo")
 SMALL = [
@@ -20,7 +25,7 @@ SMALL = [
     "model.feedforward=16",
     "model.context=64",
     "tokenizer.vocab_size=300",
-    "data.document_characters=100",
+    "data.document_characters=300",
     "data.validation_fraction=0.3",
     "pipeline.ppo.sampling.max_new_tokens=4",
     "pipeline.ppo.prompts_per_rollout=4",
@@ -52,8 +57,22 @@ def command(files: Path, preferences: str = "preferences") -> list[str]:
 @pytest.fixture(scope="module")
 def run(files: Path) -> Path:
     folder = files / "run"
-    assert main([*command(files), f"store_dir={files / 'store'}", f"hydra.run.dir={folder}"]) == 0
+    with warnings_of_transformers() as said:
+        assert main([*command(files), f"store_dir={files / 'store'}", f"hydra.run.dir={folder}"]) == 0
+    (folder / "warnings.json").write_text(json.dumps(said))
     return folder
+
+
+@contextmanager
+def warnings_of_transformers() -> Iterator[list[str]]:
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
 
 
 def read(file: Path) -> Any:
@@ -87,12 +106,65 @@ def test_the_models_load_with_transformers_alone(run: Path) -> None:
     assert logits.shape[-1] == len(tokenizer)
 
 
-def steps(overrides: list[str]) -> dict[str, Step]:
-    with compose.hydra_session():
-        experiment = compose.check(*compose.composed(compose.rewritten(overrides, [])))
-    from alignlab.stage import Runtime
+def test_nobody_is_warned_of_sequences_that_are_cut_to_the_context(files: Path, run: Path) -> None:
+    """Documents here are longer than the context of 64 tokens, and are cut into windows."""
+    assert not [text for text in read(run / "warnings.json") if "Token indices" in text]
 
-    return {step.name: step for step in plan(experiment.pipeline, Runtime())}
+
+# ---- what is found before anything trains ----------------------------------------------------------------------------
+def refused(files: Path, capfd: pytest.CaptureFixture[str], name: str, *overrides: str, without: str = "") -> str:
+    """What the command says where it refuses, and nothing has been made."""
+    given = [o for o in command(files) if not (without and o.startswith(f"data.{without}="))]
+    store = files / f"store-{name}"
+    assert main([*given, *overrides, f"store_dir={store}", f"hydra.run.dir={files / name}"]) == 1
+    assert not list(store.rglob("manifest.json"))
+    complaint = capfd.readouterr().err
+    assert "Traceback" not in complaint
+    return complaint
+
+
+def test_preferences_without_a_held_out_part_are_refused_at_once(
+    files: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    complaint = refused(files, capfd, "unsplit", "data.validation_fraction=0")
+    assert "data is missing; set data.validation_fraction above 0 (0.05 to 0.2 is usual) for " in complaint
+    assert "preferences" in complaint
+
+
+def test_all_bad_pairs_are_named_by_kind_with_their_count(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bad = [{"prompt": "a", "chosen": 3, "rejected": "c"}] * 3 + [{"prompt": "a", "chosen": "b"}]
+    (files / "bad.jsonl").write_text("".join(json.dumps(r) + "\n" for r in bad))
+    complaint = refused(files, capfd, "bad-pairs", f"data.preferences={files / 'bad.jsonl'}")
+    assert "bad.jsonl:1: field 'chosen' must be text, found a number: 3 (3 such)" in complaint
+    assert "bad.jsonl:4: field 'rejected' is missing" in complaint
+
+
+def test_without_pretraining_no_corpus_is_asked_for(files: Path, run: Path) -> None:
+    """What is left runs from a model of one's own, on what it reads."""
+    given = [
+        o for o in command(files) if not o.startswith(("data.corpus", "pipeline.pretrain", "pipeline.evaluate_pre"))
+    ]
+    removed = ["~pipeline.pretrain", "~pipeline.evaluate_pretrain", "pipeline.sft.replay=0"]
+    policy = read(run / "manifest.json")["stages"]["pretrain"]["artifact"]
+    found = steps([*given, *removed, f"pipeline.sft.inputs.policy={policy}"])
+    assert "pretrain" not in found and {"sft", "dpo", "ppo", "evaluate_sft"} <= found.keys()
+    needs = {name: getattr(step.build(), "data_needs", list)() for name, step in found.items()}
+    check_data(needs)
+    assert needs["preferences"]
+
+
+def test_only_what_is_left_of_the_lifecycle_asks_for_files(files: Path) -> None:
+    stages = ("preferences", "sft", "reward_model", "dpo", "ppo", "evaluate_sft", "evaluate_dpo", "evaluate_ppo")
+    given = [o for o in command(files) if not o.startswith(("data.instructions", "data.preferences", "pipeline"))]
+    found = steps([*given, "pipeline.pretrain.loop.steps=2", *(f"~pipeline.{name}" for name in stages)])
+    assert found.keys() == {"pretrain", "evaluate_pretrain", "report"}
+    check_data({name: getattr(step.build(), "data_needs", list)() for name, step in found.items()})
+
+
+# ---- what is found in the store --------------------------------------------------------------------------------------
+def steps(overrides: list[str]) -> dict[str, Step]:
+    with compose.session(overrides) as hydra:
+        return {step.name: step for step in prepare(hydra.compose(overrides), overrides).steps}
 
 
 def test_other_preferences_keep_base_and_instruct_models(files: Path) -> None:
@@ -114,7 +186,7 @@ def test_a_missing_file_is_an_exit_code_and_one_line(files: Path, capfd: pytest.
     arguments = [*command(files, "nothing"), f"store_dir={files / 'store'}", f"hydra.run.dir={files / 'failed'}"]
     assert main(arguments) == 1
     assert "no such file" in capfd.readouterr().err
-    assert read(files / "failed" / "status.json")["status"] == "failed"
+    assert not (files / "failed").exists(), "found before the folder is made"
 
 
 def test_a_bad_record_is_an_exit_code_and_names_its_line(files: Path, capfd: pytest.CaptureFixture[str]) -> None:

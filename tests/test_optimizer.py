@@ -10,8 +10,10 @@ from alignlab.training.optimizer import build_optimizer, set_lr
 
 def test_schedules_close_on_paper() -> None:
     linear = Linear(warmup_steps=4, final_ratio=0.2)
-    assert [linear.factor(s, 12) for s in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1.0, 1.0, 0.6, 0.2])
-    assert Cosine(warmup_steps=0).factor(50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert [linear.factor(s, 13) for s in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1.0, 1.0, 0.6, 0.2])
+    assert Cosine(warmup_steps=0).factor(50, 101) == pytest.approx(0.1 + 0.9 * 0.5)
+    for schedule in (Linear(warmup_steps=3, final_ratio=0.1), Cosine(warmup_steps=3, final_ratio=0.1)):
+        assert schedule.factor(9, 10) == pytest.approx(0.1), "the last of ten steps"
     assert Constant(warmup_steps=0).factor(99, 100) == 1.0
 
 

@@ -74,12 +74,11 @@ def test_cutting_is_counted_and_losing_the_answer_is_an_error() -> None:
     short = Example(Prompt.user("a"), "dog", source="file.json:4")
     skipping = Truncation(5)
     assert len(example_rows(WORD, [long, short], skipping, skip=True)) == 1
-    assert (
-        skipping.describe("instructions")
-        == "of 2 instructions: 1 cut short at 5 tokens, 1 skipped (the answer was wholly cut away, or the prompt held "
-        "control tokens)"
+    assert skipping.describe("instructions") == (
+        "of 2 instructions: 1 cut short at 5 tokens, 1 skipped: file.json:3: the whole answer is cut away: 5 tokens "
+        "come before it and max_length is 5"
     )
-    with pytest.raises(DataError, match="no example is left of 1"):
+    with pytest.raises(DataError, match=r"no example is left of 1 to learn from; of 1 examples: 1 skipped: file"):
         example_rows(WORD, [long], Truncation(4), skip=True)
 
 
@@ -115,7 +114,7 @@ def test_either_side_of_a_pair_is_cut_and_counted(chosen: int, rejected: int) ->
     truncation = Truncation(7)
     ((one, other),) = comparison_rows(WORD, [pair], truncation, skip=True)
     assert len(one.tokens) == min(7, chosen + 5) and len(other.tokens) == min(7, rejected + 5)
-    assert truncation.cut == (chosen > 2) + (rejected > 2)
+    assert truncation.cut == 1 and truncation.describe("pairs") == "of 1 pairs: 1 cut short at 7 tokens"
     words = [WORD.decode(row.tokens) for row in (one, other)]
     assert words[0].split()[4] == "dog" and words[1].split()[4] == "cat"
 

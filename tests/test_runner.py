@@ -1,6 +1,7 @@
 """The lifecycle: order, fingerprints, the store, the run folder, and what happens when a stage fails."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from fake_plugins import FAKES, declare
 
 from alignlab.artifact import Artifact
+from alignlab.config.check import parse
+from alignlab.config.spec import Spec
 from alignlab.errors import AlignlabError, ConfigError, DataError, PipelineError, StoreError
 from alignlab.pipeline.plan import Step, plan
 from alignlab.pipeline.run_folder import RunFolder, read_status
@@ -44,12 +47,16 @@ def pipeline() -> dict[str, Any]:
     }
 
 
+def specs(stages: dict[str, Any]) -> dict[str, Spec]:
+    return {name: parse(node, f"pipeline.{name}") for name, node in stages.items()}
+
+
 def prints(stages: dict[str, Any], precision: str = "32-true") -> dict[str, str]:
-    return {s.name: s.fingerprint for s in plan(stages, Runtime(precision=precision))}
+    return {s.name: s.fingerprint for s in plan(specs(stages), Runtime(precision=precision))}
 
 
 def run(stages: dict[str, Any], folder: Path) -> RunFolder:
-    steps: list[Step] = plan(stages, Runtime())
+    steps: list[Step] = plan(specs(stages), Runtime())
     into = RunFolder(folder / "run")
     Runner(steps, Store(folder / "store"), into).run()
     return into
@@ -57,18 +64,18 @@ def run(stages: dict[str, Any], folder: Path) -> RunFolder:
 
 # ---- order and inputs ------------------------------------------------------------------------------------------------
 def test_each_stage_comes_after_its_inputs_and_the_report_after_all() -> None:
-    assert [s.name for s in plan(pipeline(), Runtime())] == ["base", "label", "tuned", "evaluate", "report"]
+    assert [s.name for s in plan(specs(pipeline()), Runtime())] == ["base", "label", "tuned", "evaluate", "report"]
 
 
 def test_a_stage_that_takes_all_takes_every_other_one() -> None:
-    report = plan(pipeline(), Runtime())[-1]
+    report = plan(specs(pipeline()), Runtime())[-1]
     assert set(report.inputs) == {"base", "label", "tuned", "evaluate"}
 
 
 def test_a_circle_is_named() -> None:
     stages = {"a": make(inputs={"policy": "c"}), "b": make(inputs={"policy": "a"}), "c": make(inputs={"policy": "b"})}
-    with pytest.raises(PipelineError, match="round in a circle: a -> c -> b -> a"):
-        plan(stages, Runtime())
+    with pytest.raises(PipelineError, match="dependency cycle: a -> c -> b -> a; remove one of these inputs"):
+        plan(specs(stages), Runtime())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_a_circle_is_named() -> None:
 def test_a_wrong_input_is_named(stage: dict[str, Any], message: str) -> None:
     stages = {"base": make(), "label": fake("Prefer", inputs={"policy": "base"}), "x": stage}
     with pytest.raises(PipelineError, match=message):
-        plan(stages, Runtime())
+        plan(specs(stages), Runtime())
 
 
 def test_a_folder_can_be_an_input(tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path) -> None
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    steps = plan({"tuned": make(size=3, inputs={"policy": str(folder)})}, Runtime())
+    steps = plan(specs({"tuned": make(size=3, inputs={"policy": str(folder)})}), Runtime())
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "vocab_size": 3}')
     with pytest.raises(StoreError, match="mine has changed since this run began"):
         Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run")).run()
@@ -120,7 +127,7 @@ def test_several_processes_may_not_walk_one_pipeline(
     """Each would wait for what the other one holds."""
     if launched:
         monkeypatch.setenv("WORLD_SIZE", launched)
-    steps = plan({"base": make()}, runtime)
+    steps = plan(specs({"base": make()}), runtime)
     with pytest.raises(ConfigError, match=message):
         Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run"), runtime).run()
 
@@ -169,10 +176,42 @@ def test_a_change_reaches_everything_downstream_and_nothing_else() -> None:
     assert {n for n in before if before[n] != after[n]} == {"tuned", "evaluate", "report"}
 
 
-def test_precision_belongs_to_what_trains_and_reaches_the_rest_through_it() -> None:
+def test_precision_belongs_to_what_trains_and_reaches_the_rest_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By class: what a stage makes does not tell whether it trains."""
+    import lab_fakes
+
+    monkeypatch.setattr(lab_fakes.Make, "TRAINS", True, raising=False)
+    monkeypatch.setattr(lab_fakes.Prefer, "TRAINS", False, raising=False)
     free = {"pairs": fake("Trouble")}
     assert prints(free) == prints(free, "bf16-mixed")
-    assert prints(pipeline())["base"] != prints(pipeline(), "bf16-mixed")["base"]
+    before, after = prints(pipeline()), prints(pipeline(), "bf16-mixed")
+    assert all(before[name] != after[name] for name in pipeline())
+    monkeypatch.setattr(lab_fakes.Make, "TRAINS", False, raising=False)
+    assert prints(pipeline()) == prints(pipeline(), "bf16-mixed")
+
+
+def test_a_stage_that_runs_again_takes_what_follows_from_it_along(tmp_path: Path) -> None:
+    steps = plan(specs(pipeline()), Runtime(), rerun=["tuned"])
+    assert {s.name for s in steps if s.again} == {"tuned", "evaluate", "report"}
+    run(pipeline(), tmp_path)
+    folder = RunFolder(tmp_path / "again")
+    Runner(steps, Store(tmp_path / "store"), folder).run()
+    stages = json.loads((folder.path / "manifest.json").read_text())["stages"]
+    assert {name for name, stage in stages.items() if stage["cached"]} == {"base", "label"}
+
+
+def test_a_stage_that_was_removed_is_named_with_all_that_needs_it() -> None:
+    stages = pipeline()
+    del stages["base"]
+    with pytest.raises(PipelineError, match=r"~pipeline\.base: .* would miss an input; .*~pipeline\.tuned") as caught:
+        plan(specs(stages), Runtime(), removed=["base"])
+    named = set(re.findall(r"~pipeline\.(\w+)", str(caught.value)))
+    assert named == {"base", "label", "tuned", "evaluate"}, "the report takes what there is"
+
+
+def test_a_name_on_the_hub_is_told_how_to_become_a_folder() -> None:
+    with pytest.raises(PipelineError, match=r"hf download Qwen/Qwen2\.5-0\.5B --local-dir Qwen2\.5-0\.5B"):
+        plan(specs({"x": make(inputs={"policy": "Qwen/Qwen2.5-0.5B"})}), Runtime())
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -249,7 +288,9 @@ def test_what_the_data_was_taken_for_is_said_once(tmp_path: Path) -> None:
     target = "alignlab.preferences.ImportPreferences"
     stages = {name: {"_target_": target, "data": {**data, "split_seed": 0}} for name in ("a", "b")}
     tracking = Hears()
-    Runner(plan(stages, Runtime()), Store(tmp_path / "store"), RunFolder(tmp_path / "run"), tracking=tracking).run()
+    Runner(
+        plan(specs(stages), Runtime()), Store(tmp_path / "store"), RunFolder(tmp_path / "run"), tracking=tracking
+    ).run()
     assert [name for name, _ in tracking.said] == ["a"]
     assert "prompt_chosen_rejected" in tracking.said[0][1]
 

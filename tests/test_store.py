@@ -1,6 +1,10 @@
 """The store: each artifact made once, by one of all who ask for it, and published whole or not at all."""
 
+import errno
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from alignlab.errors import StoreError
+from alignlab.artifact import write_json
+from alignlab.errors import PipelineError, StoreError
+from alignlab.pipeline.reserve import reserve
+from alignlab.pipeline.run_folder import RunFolder, read_status
 from alignlab.pipeline.store import Store, fingerprint
 
 KEY = fingerprint("something")
@@ -110,3 +117,98 @@ def test_a_fingerprint_is_of_content_not_of_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
     assert fingerprint([1, 2]) != fingerprint([2, 1])
+
+
+# ---- running again ---------------------------------------------------------------------------------------------------
+def counting(made: list[int], fails: bool = False) -> Callable[[Path, Path], dict[str, Any]]:
+    """Builds something else each time; leaves a checkpoint behind when it fails."""
+
+    def build(folder: Path, work: Path) -> dict[str, Any]:
+        made.append(len(list(work.glob("*.ckpt"))))
+        (folder / "made").write_text(str(len(made)))
+        if fails:
+            (work / "last.ckpt").write_text("resume here")
+            raise RuntimeError("power cut")
+        return {"kind": "other"}
+
+    return build
+
+
+def test_an_older_artifact_is_replaced_once_the_new_one_is_whole(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), list[int]()
+    store.get_or_build(KEY, counting(made))
+    began = time.time()
+    artifact, cached = store.get_or_build(KEY, counting(made), since=began)
+    assert not cached and (artifact.path / "made").read_text() == "2"
+    assert store.get_or_build(KEY, counting(made), since=began)[1], "made since then, so it is not made twice"
+    assert [f.name for f in (tmp_path / "objects").iterdir()] == [KEY[:32]]
+
+
+def test_a_rerun_that_fails_leaves_the_old_artifact_and_continues_from_its_own_checkpoint(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), list[int]()
+    store.get_or_build(KEY, counting(made))
+    (tmp_path / "work" / KEY[:32]).mkdir(parents=True)
+    (tmp_path / "work" / KEY[:32] / "last.ckpt").write_text("of an earlier attempt")
+    for checkpoints in (0, 1):
+        with pytest.raises(RuntimeError):
+            store.get_or_build(KEY, counting(made, fails=True), since=time.time() + 5)
+        assert made[-1] == checkpoints
+        assert store.has(KEY) and (store.path(KEY) / "made").read_text() == "1"
+
+
+def test_the_code_of_a_recipe_is_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.code_of(KEY) == {}
+    store.note_code(KEY, {"a.B": "1"})
+    assert Store(tmp_path).code_of(KEY) == {"a.B": "1"}
+
+
+# ---- the folder of a run ---------------------------------------------------------------------------------------------
+def test_a_folder_in_use_is_refused_and_a_free_one_is_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with reserve(folder):
+        RunFolder(folder).status("running")
+        message = rf"run is in use by another run .*pid {os.getpid()}.*hydra\.run\.dir"
+        with pytest.raises(PipelineError, match=message), reserve(folder):
+            pass
+    with reserve(folder) as again:
+        assert again == folder
+
+
+def test_a_folder_named_after_the_time_is_never_shared(tmp_path: Path) -> None:
+    with reserve(tmp_path / "12-00-00", is_fixed=False) as first, reserve(tmp_path / "12-00-00", False) as second:
+        assert [first.name, second.name] == ["12-00-00", "12-00-00-2"]
+    with reserve(tmp_path / "12-00-00", is_fixed=False) as third:
+        assert third.name == "12-00-00-3", "nor is that of a run that has ended"
+
+
+def test_without_locks_the_status_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    status = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
+    write_json(tmp_path / "status.json", status)
+    with pytest.raises(PipelineError, match="in use"), reserve(tmp_path):
+        pass
+    write_json(tmp_path / "status.json", {**status, "pid": dead_process()})
+    with reserve(tmp_path):
+        pass
+
+
+def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path) -> None:
+    RunFolder(tmp_path).status("running")
+    assert read_status(tmp_path) == "running"
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["pid"] == os.getpid() and status["host"] == socket.gethostname()
+    write_json(tmp_path / "status.json", {**status, "pid": dead_process()})
+    assert read_status(tmp_path) == "lost"
+    write_json(tmp_path / "status.json", {**status, "pid": dead_process(), "host": "elsewhere"})
+    assert read_status(tmp_path) == "running", "nobody here can tell"
+
+
+def dead_process() -> int:
+    """Id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

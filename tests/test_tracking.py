@@ -7,14 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra.types import RunMode
 from rich.console import Console
 
-from alignlab.cli import job as job_module
+from alignlab.cli.job import Job
+from alignlab.cli.sweep import Sweep
 from alignlab.errors import ConfigError, Preempted
 from alignlab.sanitize import REDACTED, redact, redact_override
 from alignlab.tracking import Origin, Tracking, wandb_mode
@@ -83,6 +82,24 @@ def test_a_resumed_stage_continues_its_curve(tmp_path: Path) -> None:
     resumed.log(3, {"loss": 30.0})
     resumed.close()
     assert lines_of(artifact / "curves.jsonl") == [{"step": s, "loss": v} for s, v in ((1, 1.0), (2, 2.0), (3, 30.0))]
+
+
+def test_a_stage_resumed_at_a_step_that_was_logged_adds_to_its_line(tmp_path: Path) -> None:
+    """A buffer of rollouts is logged at the step that it is made before, which may be that of the checkpoint."""
+    work, artifact = tmp_path / "work", tmp_path / "artifact"
+    for folder in (work, artifact):
+        folder.mkdir()
+    before = [{"step": 2, "train/loss": 2.0}, {"step": 4, "train/loss": 4.0}, {"step": 6, "train/loss": 6.0}]
+    (work / "curves.jsonl").write_text("".join(json.dumps(line) + "\n" for line in before))
+    resumed = Curves(artifact, work)
+    resumed.log(4, {"train/reward": 1.0})
+    resumed.log(6, {"train/loss": 6.5})
+    resumed.close()
+    assert lines_of(artifact / "curves.jsonl") == [
+        {"step": 2, "train/loss": 2.0},
+        {"step": 4, "train/loss": 4.0, "train/reward": 1.0},
+        {"step": 6, "train/loss": 6.5},
+    ]
 
 
 # ---- the terminal ---------------------------------------------------------------------------------------------------
@@ -276,20 +293,13 @@ def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
     assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
 
 
-@pytest.mark.parametrize(("mode", "number"), [(RunMode.RUN, None), (RunMode.MULTIRUN, 3)])
-def test_jobs_of_a_sweep_share_its_group(
-    mode: RunMode, number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("number", [None, 3])
+def test_jobs_of_a_sweep_share_its_group(number: int | None, tmp_path: Path) -> None:
     time = tmp_path / "DATE" / "TIME"
-    hydra = SimpleNamespace(
-        mode=mode, job=SimpleNamespace(num=3), sweep=SimpleNamespace(dir=str(time)),
-        runtime=SimpleNamespace(choices={}, output_dir=str(time / "3" if number else time), config_sources=[]),
-        overrides=SimpleNamespace(task=["++seed=1", "++a.api_key=hunter2"], hydra=["hydra.searchpath=[x]"]),
-    )  # fmt: skip
-    monkeypatch.setattr(job_module, "HydraConfig", SimpleNamespace(get=lambda: hydra))
-    found = job_module.Job.of_hydra()
-    assert found.number == number and found.group("smoke") == "smoke/DATE-TIME"
-    assert found.typed() == ["seed=1", f"a.api_key={REDACTED}"]
+    typed = ["seed=1", "a.api_key=hunter2", "~pipeline.ppo="]
+    job = Job(time / "3", typed, Sweep(time), number) if number else Job(time, typed)
+    assert job.group("smoke") == "smoke/DATE-TIME"
+    assert job.shown() == ["seed=1", f"a.api_key={REDACTED}", "~pipeline.ppo"]
 
 
 def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -377,7 +387,7 @@ def test_a_spawned_process_writes_curves_that_wandb_reads_at_the_end(tmp_path: P
     with tracking.stage(name="sft", folder=tmp_path, work=work, **LIFECYCLE) as tracker:
         child = pickle.loads(pickle.dumps(tracker))
         child.log(7, {"train/loss": 0.25})
-        child.close(None)
+        child.flush()  # the process ends without closing anything
     assert lines_of(tmp_path / "curves.jsonl") == [{"step": 7, "train/loss": 0.25}]
     (run,) = offline_records(tmp_path / "lab")
     assert [record["item"]["train/loss"] for record in of_type(run, "history") if "train/loss" in record["item"]] == [

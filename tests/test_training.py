@@ -237,7 +237,7 @@ class Signalled(Fixed):
         return super().batch_at(step)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_asked_to_stop_it_ends_the_step_saves_and_goes_on_from_there(number: int, code: int, tmp_path: Path) -> None:
     whole = stage_of("dpo", 60, steps=6)
     train(whole, tmp_path / "whole")
@@ -253,6 +253,24 @@ def test_asked_to_stop_it_ends_the_step_saves_and_goes_on_from_there(number: int
     train(resumed, tmp_path / "stopped")
     assert furthest(parameters(resumed), parameters(whole)) == 0.0
     assert signal.getsignal(number) is not signal.SIG_IGN
+
+
+class StoppedWhileSaving(Fixed):
+    """Gets the signal while its resumable checkpoint of step 3 is written, after Lightning was last asked."""
+
+    def state(self) -> dict[str, Any]:
+        if self.steps_made == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().state()
+
+
+def test_asked_to_stop_while_a_checkpoint_is_written_it_is_preempted(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 60, steps=6, save_every=1)
+    stage.__class__ = StoppedWhileSaving
+    with stopping.heard(), pytest.raises(Preempted) as stopped:
+        train(stage, tmp_path)
+    assert stopped.value.code == 143
+    assert torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)["global_step"] in (3, 4)
 
 
 # ---- cutting --------------------------------------------------------------------------------------------------------

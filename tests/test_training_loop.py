@@ -128,6 +128,23 @@ def test_a_resumed_run_goes_on_with_the_schedule(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_resumed_between_two_logged_points_logs_what_an_undisturbed_one_does(tmp_path: Path) -> None:
+    def make() -> Fixed:
+        return stage_of("dpo", 10_000, steps=6, save_every=1, log_every=4)
+
+    _, whole = run_in(tmp_path / "whole", make())
+    _, again = killed_and_resumed(tmp_path / "killed", make)
+    for name in ("train/loss", "train/margin", "train/accuracy"):
+        assert again.values(name) == whole.values(name)
+
+
+def test_a_warm_up_longer_than_the_run_is_said(tmp_path: Path) -> None:
+    stage = stage_of("dpo", 10_000, steps=4)
+    stage.optimizer = AdamW(schedule=Cosine(warmup_steps=100))
+    _, heard = run_in(tmp_path, stage)
+    assert [text for text in heard.said if "never reaches its peak" in text and "ends at 4% of it" in text]
+
+
 # ---- what is logged -------------------------------------------------------------------------------------------------
 def lopsided(step: int) -> Sequence[int]:
     """Another number of pairs a step, so that a mean of means is no mean of pairs."""

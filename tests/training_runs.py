@@ -16,6 +16,10 @@ class Heard(NullTracker):
 
     def __init__(self) -> None:
         self.logged: list[dict[str, float]] = []
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.logged.append({"step": step, **metrics})

@@ -1,18 +1,41 @@
-"""The verbs of the command: `alignlab VERB ...`. Each module has `run(arguments) -> exit code` and a docstring."""
+"""The commands: `alignlab COMMAND ...`. Each module has `run(arguments) -> exit code` and a docstring."""
 
 import importlib
 from collections.abc import Sequence
 from typing import Final
 
-VERBS: Final = {
+from alignlab.errors import ConfigError, suggestion
+
+COMMANDS: Final = {
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
-    "plugins": "what is installed, from which package, with each option's parameters: plugins [NAME ...]",
+    "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
 }
-"""Name and one line of each verb; the module of that name in this package runs it."""
+"""Name and one line of each command; the module of that name in this package runs it."""
 
 
-def run(verb: str, arguments: Sequence[str]) -> int:
-    """Run a verb; its exit code."""
-    module = importlib.import_module(f"alignlab.cli.{verb}")
+def check(word: str) -> None:
+    """Refuse a word that is not a command.
+
+    Raises:
+        ConfigError: it says what was more likely meant.
+    """
+    if word not in COMMANDS:
+        raise ConfigError(f"unknown command {word!r} (commands: {', '.join(COMMANDS)}){_meant(word)}")
+
+
+def _meant(word: str) -> str:
+    from alignlab.config.options import catalog, options
+
+    groups = catalog(options())
+    if word in groups.get("experiment", ()):
+        return f"; an experiment is run by experiment={word}"
+    if word in groups.get("stage", ()):
+        return f"; a single stage is run by experiment=train stage={word}"
+    return suggestion(word, [*COMMANDS]) or "; an experiment is run by experiment=NAME"
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run a command; its exit code."""
+    module = importlib.import_module(f"alignlab.cli.{command}")
     return int(module.run(list(arguments)))

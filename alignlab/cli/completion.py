@@ -1,14 +1,14 @@
-"""Tab completion: verbs, and options where a group is mounted; all else is Hydra's to complete."""
+"""Tab completion: commands, and options where a group is mounted; the rest is Hydra's to complete."""
 
 import os
 from collections.abc import Sequence
 
-from alignlab.cli.commands import VERBS
-from alignlab.config import plugins
+from alignlab.cli.commands import COMMANDS
+from alignlab.config.options import catalog, options
 
 
 def handled(request: Sequence[str]) -> bool:
-    """Print what fits the word that is being typed; whether that is all there is to say.
+    """Print what fits the word that is being typed; whether Hydra has nothing to add.
 
     Args:
         request: the words after `-sc`: `query=bash`, `install=bash`, ...
@@ -20,12 +20,12 @@ def handled(request: Sequence[str]) -> bool:
     if not words:
         return True
     typed = "" if line.endswith(" ") else words.pop()
-    if len(words) == 1 and (fitting := [v for v in VERBS if v.startswith(typed)]):
+    if len(words) == 1 and (fitting := [c for c in COMMANDS if c.startswith(typed)]):
         print("\n".join(fitting))
-    if options := _options(typed):
-        print("\n".join(options))
+    if found := _options(typed):
+        print("\n".join(found))
         return True
-    if len(words) > 1 and words[1] in VERBS:
+    if len(words) > 1 and words[1] in COMMANDS:
         if words[1] != "plan":
             return True  # files, or nothing
         os.environ["COMP_LINE"] = line.replace(f" {words[1]} ", " ", 1)  # what follows is as for a run
@@ -39,5 +39,4 @@ def _options(typed: str) -> list[str]:
         return []
     parts = key.lstrip("+~").split(".")
     group = "stage" if len(parts) == 2 and parts[0] == "pipeline" else parts[-1]
-    names = plugins.catalog(plugins.options()).get(group, [])
-    return [f"{key}={name}" for name in names if name.startswith(value)]
+    return [f"{key}={name}" for name in catalog(options()).get(group, []) if name.startswith(value)]

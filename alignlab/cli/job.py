@@ -1,162 +1,243 @@
-"""One job of the command: what Hydra calls with a composed configuration, alone or as part of a sweep.
+"""One job of the command: an experiment, alone or as part of a sweep.
 
-A job of a sweep that fails does not end the others; the sweep's exit code says so in the end. Whether a job is done
-stands in its `status.json`; where that is missing, it is not.
+A job of a sweep that fails does not end the others; the sweep's exit code is 1 then. Whether a job is done is written
+in its `status.json`; where that is missing, it is not.
 """
 
 import errno
-import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from alignlab import stopping
 from alignlab.artifact import REPORT
-from alignlab.config import replaced
-from alignlab.errors import AlignlabError, Preempted
-from alignlab.pipeline.run_folder import RunFolder, read_status
+from alignlab.cli.sweep import Sweep
+from alignlab.config import experiment
+from alignlab.errors import AlignlabError, ConfigError, Preempted, suggestion
+from alignlab.pipeline.reserve import reserve
+from alignlab.pipeline.run_folder import RunFolder
 from alignlab.sanitize import printable, redact, redact_override
 
 if TYPE_CHECKING:
+    from alignlab.pipeline.plan import Step
     from alignlab.pipeline.runner import Runner
+    from alignlab.stage import Runtime
+    from alignlab.tracking import Tracking
 
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
-"""A full disk, a folder that may not be written to: no bug of ours, and no traceback."""
+OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+"""A full disk, a folder that may not be written to: not a bug of ours, so no traceback."""
 Tree: TypeAlias = Any
-"""OmegaConf's DictConfig; see `alignlab.config.Tree`."""
-_process: dict[str, int] = {}
-_unfinished: list[Path] = []
+"""OmegaConf's DictConfig; see `alignlab.config.replaced.Tree`."""
 
 
-def begin() -> None:
-    """Before Hydra runs: nothing has failed yet, and this is the process whose exit code counts."""
-    _process["id"] = os.getpid()
-    _unfinished.clear()
+class JobFailed(AlignlabError):
+    """A job did not complete; its message is printed already, and stands in its `status.json`.
+
+    Args:
+        message: of the error.
+        code: exit code that the job alone would have had.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
-def exit_code() -> int:
-    """After Hydra ran: 1 where a job of a sweep is not complete."""
-    return 1 if _unfinished else 0
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration that was checked and planned: nothing but running is left to do."""
+
+    experiment: experiment.Experiment
+    runtime: "Runtime"
+    tracking: "Tracking"
+    steps: "list[Step]"
+
+
+def has_metric(cfg: Tree) -> bool:
+    """Whether the sweeper asked for a metric."""
+    return bool((cfg.get("sweep") or {}).get("metric"))
+
+
+def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared:
+    """Check and plan a composed configuration. Nothing is written.
+
+    Args:
+        cfg: as composed.
+        overrides: as typed.
+        hydra: Hydra's section, where `cfg` does not hold it.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+        PipelineError: the stages do not fit together.
+    """
+    from alignlab.pipeline.plan import plan
+
+    if hydra is None:
+        HydraConfig.instance().set_config(cfg)  # for `${hydra:...}`
+        OmegaConf.set_readonly(cfg.hydra, None)  # set_config closes it, and Hydra has entries to make yet
+    found = experiment.check(cfg, overrides, hydra)
+    runtime, tracking = found.objects["runtime"].build(), found.objects["tracking"].build()
+    return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed, found.rerun))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one job was asked for, and where it belongs.
+    """Request and place of one job.
 
     Args:
         path: the run's folder.
-        overrides: of this job alone, rewritten.
-        stage: chosen option of the group `stage`.
-        folders: of options, that the command was given.
-        searchpath: overrides of Hydra's own search path.
-        sweep: the folder of the sweep that it belongs to, if any.
+        overrides: of this job alone, as typed.
+        sweep: that it belongs to, if any.
         number: within the sweep.
     """
 
     path: Path
     overrides: Sequence[str] = ()
-    stage: str | None = None
-    folders: Sequence[Path] = ()
-    searchpath: Sequence[str] = ()
-    sweep: Path | None = None
+    sweep: Sweep | None = None
     number: int | None = None
 
-    @classmethod
-    def of_hydra(cls) -> "Job":
-        """The job that Hydra is running."""
-        hydra = HydraConfig.get()
-        sources = hydra.runtime.config_sources
-        folders = [Path(s.path) for s in sources if s.provider == "command-line" and s.schema == "file"]
-        searchpath = [str(o) for o in hydra.overrides.hydra if "hydra.searchpath" in str(o)]
-        given = [str(o) for o in hydra.overrides.task], hydra.runtime.choices.get("stage"), folders, searchpath
-        if hydra.mode != RunMode.MULTIRUN:
-            return cls(Path(hydra.runtime.output_dir), *given)
-        return cls(Path(hydra.runtime.output_dir), *given, Path(hydra.sweep.dir).absolute(), int(hydra.job.num))
-
-    def typed(self) -> list[str]:
-        """The overrides as a reader knows them, without secrets."""
-        return [redact_override(o.removeprefix("++")) for o in self.overrides]
+    def shown(self) -> list[str]:
+        """The overrides without secrets."""
+        return [redact_override(o.removesuffix("=") if o.startswith("~") else o) for o in self.overrides]
 
     def group(self, name: str) -> str:
-        """What W&B groups it by: `name/DATE-TIME`, from the folder of the run or of its sweep."""
-        return f"{name}/{'-'.join((self.sweep or self.path).parts[-2:])}"
+        """Group of its runs in W&B: `name/DATE-TIME`, from the folder of the run or of its sweep."""
+        return f"{name}/{'-'.join((self.sweep.folder if self.sweep else self.path).parts[-2:])}"
+
+    def marks(self) -> dict[str, str | int]:
+        """Entries of `status.json` that tell to which sweep it belongs."""
+        return {} if self.sweep is None or self.number is None else self.sweep.marks(self.number)
 
 
-def task(cfg: Tree) -> None:
-    """What Hydra calls. Raises SystemExit where the command shall end with an error."""
-    job = Job.of_hydra()
-    code = run(cfg, job)
-    if code > 1 and os.getpid() != _process.get("id"):
-        raise Preempted("asked to stop", code)  # a launcher's worker: its parent must hear of it
-    if code and (code > 1 or job.sweep is None):
-        raise SystemExit(code)
+@dataclass
+class Task:
+    """Called by Hydra for each job, in this process or in a launcher's worker.
 
+    Args:
+        sweep: that the jobs belong to; None for a single run, whose folder is reserved already.
+        prepared: by the overrides of each job; what is missing is prepared when the job begins.
+    """
 
-def run(cfg: Tree, job: Job) -> int:
-    """Run an experiment, composed by Hydra, into its folder; the exit code. What happens stands in `status.json`."""
-    folder = RunFolder(job.path)
-    try:
-        with stopping.heard():
-            folder.status("running")
-            _run(replaced.drop_settings_of_replaced(cfg, job.overrides, job.folders, job.searchpath), job, folder)
-    except Preempted as error:
-        return _end(folder, "preempted", error, error.code)
-    except (AlignlabError, HydraException, OmegaConfBaseException) as error:
-        return _end(folder, "failed", error, 1)
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+    sweep: Sweep | None = None
+    prepared: dict[tuple[str, ...], Prepared] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what cannot be sent to another process."""
+        return {"sweep": self.sweep, "prepared": {}}
+
+    def remember(self, cfg: Tree, overrides: Sequence[str]) -> Prepared:
+        """Check and plan the configuration of a job that will begin later."""
+        made = prepare(cfg, overrides)
+        self.prepared[tuple(cfg.hydra.overrides.task)] = made
+        return made
+
+    def __call__(self, cfg: Tree) -> float | None:
+        """Run the job that Hydra has just set up; the metric that the sweeper asked for.
+
+        Raises:
+            JobFailed: it did not complete.
+            Preempted: it was asked to stop.
+        """
+        hydra = HydraConfig.get()
+        path, overrides = Path(hydra.runtime.output_dir), [str(o) for o in hydra.overrides.task]
+        if self.sweep is None:
+            return self._run(Job(path, overrides), cfg)
+        if request := self.sweep.stopped():
+            self._preempted(request)
+            return None
+        job = Job(path, overrides, self.sweep, int(hydra.job.num))
+        try:
+            with reserve(path):
+                self.sweep.register(int(hydra.job.num), path, job.shown())
+                return self._run(job, cfg)
+        except Preempted as error:
+            self._preempted(error)
+        except JobFailed:
+            if has_metric(cfg):
+                raise
+        # The sweep's end says what failed; a sweeper that knows no results would stop at the first failure.
+        return None
+
+    def _preempted(self, error: Preempted) -> None:
+        """End a sweep that was asked to stop: at once here; from a worker, by letting no other job begin."""
+        assert self.sweep is not None
+        if self.sweep.is_here:
+            raise error
+        self.sweep.stop(error)
+
+    def _run(self, job: Job, cfg: Tree) -> float | None:
+        folder = RunFolder(job.path, marks=job.marks())
+        try:
+            with stopping.heard():
+                folder.status("running")
+                prepared = self.prepared.pop(tuple(job.overrides), None)
+                if prepared is None:
+                    prepared = prepare(cfg, job.overrides, HydraConfig.get())
+                value = run(prepared, job, folder)
+        except Preempted as error:
+            _end(folder, "preempted", error)
+            raise
+        except AlignlabError as error:
+            raise _end(folder, "failed", error) from error
+        except OSError as error:
+            if error.errno not in OF_THE_MACHINE:
+                traceback.print_exc()
+            raise _end(folder, "failed", f"{error}; finished stages are kept") from error
+        except Exception as error:
             traceback.print_exc()
-        return _end(folder, "failed", f"{error}; finished stages are kept", 1)
-    except Exception as error:
-        traceback.print_exc()
-        return _end(folder, "failed", f"{type(error).__name__}: {error}", 1)
-    folder.status("completed")
-    return 0
+            raise _end(folder, "failed", f"{type(error).__name__}: {error}") from error
+        folder.status("completed")
+        return value
 
 
-def _run(cfg: Tree, job: Job, folder: RunFolder) -> None:
-    from alignlab.config import compose
-    from alignlab.config.build import Builder
+def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
+    """Run an experiment into its folder; the metric that the sweeper asked for.
+
+    Raises:
+        AlignlabError: a stage failed. What was done before stays done.
+    """
     from alignlab.pipeline import provenance
-    from alignlab.pipeline.plan import plan
     from alignlab.pipeline.runner import Runner
     from alignlab.pipeline.store import Store
     from alignlab.tracking import Origin
 
-    experiment = compose.check(cfg, job.stage)
-    whole = experiment.config
-    seed = whole["seed"]
-    folder.about = {
-        "name": experiment.name,
-        "seed": seed,
-        "overrides": job.typed(),
-        **provenance.of_now(),
-    }
-    folder.config(redact(whole))
-    build = Builder().build
-    runtime, tracking = build(whole["runtime"], "runtime"), build(whole["tracking"], "tracking")
-    steps = plan(experiment.pipeline, runtime)
-    store = Store(Path(whole["store_dir"]))
-    if not all(store.has(step.fingerprint) for step in steps):
-        tracking.prepare()
-    origin = Origin(experiment.name, job.group(experiment.name), job.number, redact(whole), job.typed())
-    runner = Runner(steps, store, folder, runtime, tracking, origin)
+    asked, config = prepared.experiment, prepared.experiment.redacted()
+    about = {"name": asked.name, "seed": asked.seed, "overrides": job.shown()}
+    folder.about = {**about, **provenance.of_now()}
+    folder.config(asked.recorded())
+    store = Store(asked.store)
+    if any(step.again or not store.has(step.fingerprint) for step in prepared.steps):
+        prepared.tracking.prepare()
+    origin = Origin(asked.name, job.group(asked.name), job.number, config, job.shown())
+    began = job.sweep.began if job.sweep else time.time()
+    runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began)
     runner.run()
     _show(folder, runner)
+    return _metric(asked.metric, folder.metrics)
+
+
+def _metric(name: str | None, metrics: dict[str, float]) -> float | None:
+    if name is None:
+        return None
+    if name not in metrics:
+        known = sorted(metrics)
+        near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
+        raise ConfigError(
+            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near)}{suggestion(name, known)}"
+        )
+    return metrics[name]
 
 
 def _show(folder: RunFolder, runner: "Runner") -> None:
-    """The table of stages and their headline metrics, where everything is, and what to do with it."""
+    """Print the table of stages with their headline metrics, the files, and the next command."""
     from rich.console import Console
 
     from alignlab.report.table import final_table
@@ -174,19 +255,7 @@ def _show(folder: RunFolder, runner: "Runner") -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _end(folder: RunFolder, status: Any, error: object, code: int) -> int:
+def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:
     folder.status(status, error=redact(str(error)))
     print(f"alignlab: {printable(str(error))}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
-    return code
-
-
-class SweepEnd(Callback):
-    """At the end of a sweep: how each job stands, and whether all are complete."""
-
-    def on_multirun_end(self, config: Tree, **_: Any) -> None:
-        """List the jobs; remember those that are not complete for the exit code."""
-        folders = sorted(f for f in Path(config.hydra.sweep.dir).iterdir() if f.is_dir() and f.name[0] != ".")
-        states = {f: read_status(f) for f in folders}
-        _unfinished.extend(f for f, state in states.items() if state != "completed")
-        for folder, state in states.items():
-            print(f"{state:>10}  {folder}", file=sys.stderr)
+    return JobFailed(str(error))

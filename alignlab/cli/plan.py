@@ -7,27 +7,36 @@ nothing is written. With `-m` it does so for every job of the sweep.
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from alignlab.cli import import_stubs
-from alignlab.config import compose, replaced
-from alignlab.config.build import TARGET, Builder
-from alignlab.pipeline.plan import Step, plan
+from alignlab.cli.job import prepare
+from alignlab.cli.launch import config_folders, recorded_config
+from alignlab.config.compose import Session, session
+from alignlab.config.overrides import parse
+from alignlab.config.recorded import recorded_root
+from alignlab.config.spec import Spec
+from alignlab.pipeline.plan import Step
+from alignlab.pipeline.runner import changed_code
 from alignlab.pipeline.store import Store
+from alignlab.sanitize import redact_override
 
 NOT_SIZES = ("seed", "table_rows")
 
 
 def run(arguments: list[str]) -> int:
     """Print the plan, or JSON; exit code."""
+    config, arguments = recorded_config(arguments)
     parser = argparse.ArgumentParser("alignlab plan", description="What an experiment would run.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for a run: experiment=lifecycle ...")
     parser.add_argument("-m", "--multirun", action="store_true", help="every job of a sweep")
     parser.add_argument("--config-dir", "-cd", help="a folder of your own options")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_intermixed_args(arguments)
-    plans = _all_plans(asked, arguments)
+    with (
+        recorded_root(config, asked.overrides) as root,
+        session(asked.overrides, config_folders(asked.config_dir), root) as hydra,
+    ):
+        plans = list(_plans(hydra, asked.overrides, asked.multirun))
     if asked.json:
         print(json.dumps(plans if asked.multirun else plans[0], indent=2))
     else:
@@ -35,41 +44,25 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _all_plans(asked: argparse.Namespace, arguments: list[str]) -> list[dict[str, Any]]:
-    """The plan of every job; with stand-ins for slow packages first, and again without where those do not do."""
-    import_stubs.use()
-    try:
-        folders = compose.config_folders(asked.config_dir)
-        overrides = compose.rewritten(asked.overrides, folders)
-        with compose.hydra_session(folders):
-            return list(_plans(overrides, asked.multirun, folders))
-    except Exception:
-        if import_stubs.used():
-            import_stubs.start_over(["plan", *arguments])
-        raise
+def _plans(hydra: Session, overrides: Sequence[str], multirun: bool) -> Iterator[dict[str, Any]]:
+    """The plan of every job."""
+    parsed = parse(overrides)
+    typed, own = [p.input_line for p in parsed], [p.input_line for p in parsed if p.is_hydra_override()]
+    for job in hydra.expanded(typed) if multirun else [typed]:
+        yield _described(hydra, job, own if multirun else [])
 
 
-def _plans(overrides: Sequence[str], multirun: bool, folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    for job in compose.expanded(overrides) if multirun else [list(overrides)]:
-        cfg, stage = compose.composed(job)
-        yield _described(
-            compose.check(replaced.drop_settings_of_replaced(cfg, job, folders), stage),
-            [o.removeprefix("++") for o in job],
-        )
-
-
-def _described(experiment: compose.Experiment, overrides: Sequence[str]) -> dict[str, Any]:
-    whole = experiment.config
-    runtime = Builder().build(whole["runtime"], "runtime")
-    steps = plan(experiment.pipeline, runtime)
-    store = Store(Path(whole["store_dir"]))
-    about = {key: _scalars(whole[key]) for key in ("data", "model", "tokenizer") if whole.get(key)}
+def _described(hydra: Session, overrides: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
+    """The plan of one job; `own` are the command's overrides of Hydra's section."""
+    prepared = prepare(hydra.compose([*own, *overrides]), overrides)
+    experiment, store = prepared.experiment, Store(prepared.experiment.store)
+    made_of = {key: experiment.objects[key] for key in ("data", "model", "tokenizer") if key in experiment.objects}
     return {
         "name": experiment.name,
-        "overrides": list(overrides),
+        "overrides": [redact_override(text) for text in overrides],
         "store": str(store.root),
-        "made_of": about,
-        "stages": [_stage(step, store) for step in steps],
+        "made_of": {key: _scalars(spec) for key, spec in made_of.items()},
+        "stages": [_stage(step, store) for step in prepared.steps],
     }
 
 
@@ -79,22 +72,24 @@ def _stage(step: Step, store: Store) -> dict[str, Any]:
         "stage": step.stage.__name__,
         "inputs": dict(step.inputs),
         "makes": step.stage.PRODUCES,
-        "sizes": _sizes(step.config),
+        "sizes": _sizes(step.spec),
         "fingerprint": step.fingerprint,
-        "cached": store.has(step.fingerprint),
+        "cached": store.has(step.fingerprint) and not step.again,
+        "changed": changed_code(step, store),
     }
 
 
-def _scalars(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set in a node, its class and nested nodes left out."""
-    return {k: v for k, v in node.items() if isinstance(v, str | int | float) and k != TARGET}
+def _scalars(spec: Spec) -> dict[str, Any]:
+    """Numbers, texts and switches among the arguments of an object."""
+    return {k: v for k, v in spec.redacted().items() if isinstance(v, str | int | float) and k != "_target_"}
 
 
-def _sizes(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole numbers of a node and of its loop: steps, batch size, pairs."""
-    own = {k: v for k, v in node.items() if type(v) is int and k not in NOT_SIZES}
-    loop = node.get("loop")
-    return {k: loop[k] for k in ("steps", "batch_size") if k in loop} | own if isinstance(loop, Mapping) else own
+def _sizes(spec: Spec) -> dict[str, Any]:
+    """The whole numbers of a stage and of its loop: steps, batch size, pairs."""
+    own = {k: v for k, v in spec.arguments.items() if type(v) is int and k not in NOT_SIZES}
+    loop = spec.arguments.get("loop")
+    found = loop.arguments if isinstance(loop, Spec) else {}
+    return {k: found[k] for k in ("steps", "batch_size") if k in found} | own
 
 
 # ---- printing --------------------------------------------------------------------------------------------------------
@@ -108,25 +103,47 @@ def _print(plans: Sequence[Mapping[str, Any]]) -> None:
         console.print(Text(title, style="bold"), soft_wrap=True)
         for key, sizes in found["made_of"].items():
             console.print(Text(f"  {key}: {_row(sizes)}"), soft_wrap=True)
-        console.print(_table(found["stages"]))
+        _print_stages(found["stages"], console)
+        for stage in found["stages"]:
+            if stage["changed"]:
+                text = f"{stage['name']}: the code of {', '.join(stage['changed'])} has changed since it last ran"
+                console.print(Text(text), soft_wrap=True)
         missing, total = sum(not s["cached"] for s in found["stages"]), len(found["stages"])
         console.print(Text(f"{missing} of {total} stages would run; store: {found['store']}"), soft_wrap=True)
 
 
-def _table(stages: Sequence[Mapping[str, Any]]) -> Any:
+def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
+    """A table in which no name is broken: columns are left out, the least important first, until it fits."""
     from rich.table import Table
     from rich.text import Text
 
+    rows = [_cells(stage) for stage in stages]
+    heads = list(rows[0])
+    words = {h: max((len(w) for row in rows for w in [h, *row[h].split()]), default=0) for h in heads}
+    for dropped in ("key", "makes", "sizes", "takes"):
+        if sum(words[h] + 2 for h in heads) > console.width + 2:
+            heads.remove(dropped)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for head in ("stage", "takes", "makes", "sizes", "key", ""):
-        table.add_column(head, no_wrap=head not in ("stage", "takes", "sizes"), overflow="fold")
-    for stage in stages:
-        inputs = stage["inputs"]
-        takes = "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(inputs.values())
-        state = Text("cached", style="green") if stage["cached"] else Text("will run", style="yellow")
-        cells = (stage["name"], takes, stage["makes"], _size(stage["sizes"]), stage["fingerprint"][:8])
-        table.add_row(*map(Text, cells), state)
-    return table
+    for head in heads:
+        table.add_column(head, min_width=words[head], no_wrap=head not in ("takes", "sizes"))
+    for row in rows:
+        style = "green" if row["state"] == "cached" else "yellow"
+        table.add_row(*(Text(row[head], style=style if head == "state" else "") for head in heads))
+    console.print(table, soft_wrap=len(heads) == 2)
+
+
+def _cells(stage: Mapping[str, Any]) -> dict[str, str]:
+    """Text of each column for one stage."""
+    inputs = stage["inputs"]
+    takes = "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(inputs.values())
+    return {
+        "stage": stage["name"],
+        "takes": takes,
+        "makes": stage["makes"],
+        "sizes": _size(stage["sizes"]),
+        "key": stage["fingerprint"][:8],
+        "state": "cached" if stage["cached"] else "will run",
+    }
 
 
 def _row(content: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""`alignlab plugins [NAME ...] [--json]`: what is installed, from which package, with each option's parameters.
+"""`alignlab plugins [NAME ...] [--json]`: installed packages and their options; with parameters for what is named.
 
-Nothing is imported: packages are found by their entry points, options read as YAML, constructors as source text.
+Nothing is imported: packages are found by their entry points, and options are read as YAML. An option's file lists
+every argument of its class.
 """
 
 import argparse
@@ -10,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alignlab import CONTRACT, __version__
-from alignlab.config.plugins import CORE, Option, installed, options
-from alignlab.config.static_signature import constructor_defaults
+from alignlab.config.options import Option, options
+from alignlab.config.plugins import CORE, broken, import_problem, installed
 from alignlab.errors import ConfigError, suggestion
 
 
 def run(arguments: list[str]) -> int:
     """Print the table, or JSON; exit code."""
-    parser = argparse.ArgumentParser("alignlab plugins", description="What is installed, and its options' parameters.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these packages, groups or options, in full")
+    parser = argparse.ArgumentParser("alignlab plugins", description="Installed packages and their options.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these packages, groups or options, with parameters")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)
     listing = _listing(asked.names)
@@ -29,12 +30,23 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def problems() -> list[str]:
+    """One message for each plugin that cannot be used."""
+    found = [plugin.reason for plugin in broken()]
+    for plugin in installed():
+        if problem := import_problem(plugin):
+            who = f"plugin {plugin.name} (package {plugin.package} of {plugin.distribution} {plugin.version})"
+            found.append(f"{who} cannot be imported: {problem}")
+    return found
+
+
 def _listing(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each package with its options, in the order: core, then plugins by name."""
+    """Each package with its options, in the order: core, then plugins by name, then those that cannot be used."""
     packages: list[dict[str, Any]] = [{"plugin": None, "package": CORE, "distribution": CORE, "version": __version__}]
     for p in installed():
         about = {"plugin": p.name, "package": p.package, "distribution": p.distribution, "version": p.version}
-        packages.append(about)
+        packages.append({**about, "problem": import_problem(p)})
+    packages += [{"plugin": b.name, "package": b.package, "problem": b.reason} for b in broken()]
     found = [o for o in options() if o.group and not o.group.startswith("hydra")]
     _check_names(names, packages, found)
     for package in packages:
@@ -48,7 +60,7 @@ def _check_names(names: Sequence[str], packages: Sequence[Mapping[str, Any]], fo
     known |= {n for o in found for n in (o.group, o.name)}
     for name in names:
         if name not in known:
-            raise ConfigError(f"{name!r} is no package, group or option{suggestion(name, sorted(known))}")
+            raise ConfigError(f"{name!r} is not a package, group or option{suggestion(name, sorted(known))}")
 
 
 def _wanted(option: Option, package: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -57,16 +69,12 @@ def _wanted(option: Option, package: Mapping[str, Any], names: Sequence[str]) ->
 
 def _describe(option: Option) -> dict[str, Any]:
     content = option.read()
-    target = content.get("_target_")
-    written = {k: v for k, v in content.items() if k not in ("_target_", "defaults", "hydra")}
-    more = {k: v for k, v in constructor_defaults(str(target)).items() if k not in written} if target else {}
     return {
         "option": f"{option.group}={option.name}",
         "summary": option.summary(),
-        "class": target,
+        "class": content.get("_target_"),
         "uses": list(_uses(content.get("defaults", []))),
-        "parameters": written,
-        "more_parameters": {k: v for k, v in more.items() if k not in _mounted(content.get("defaults", []))},
+        "parameters": {k: v for k, v in content.items() if k not in ("_target_", "defaults", "hydra")},
         "comments": _comments(option),
     }
 
@@ -78,15 +86,9 @@ def _uses(entries: Sequence[Any]) -> Iterator[str]:
             yield from (f"{str(k).removeprefix('override ').lstrip('/')}={v}" for k, v in entry.items())
 
 
-def _mounted(entries: Sequence[Any]) -> set[str]:
-    """Keys that those options fill in."""
-    return {use.partition("=")[0].rpartition(".")[2].rpartition("@")[2] for use in _uses(entries)}
-
-
 def _comments(option: Option) -> dict[str, str]:
-    """What the file says of each of its keys: the comment on the key's line."""
-    lines = option.file.read_text(encoding="utf-8").splitlines()
-    matches = [m for line in lines if (m := re.match(r"\s*(\w+):.*?\s#\s*(.+)$", line))]
+    """The comment on the line of each key."""
+    matches = [m for line in option.text().splitlines() if (m := re.match(r"\s*(\w+):.*?\s#\s*(.+)$", line))]
     return {m[1]: m[2] for m in matches}
 
 
@@ -102,35 +104,38 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 # ---- printing --------------------------------------------------------------------------------------------------------
 def _print(listing: Sequence[Mapping[str, Any]], full: bool) -> None:
     from rich.console import Console
-    from rich.padding import Padding
     from rich.text import Text
 
     console = Console()
+    width = max((len(o["option"]) for p in listing for o in p["options"]), default=0)
     for package in listing:
-        what = f"plugin {package['plugin']}, " if package["plugin"] else ""
-        title = f"{package['package']}  ({what}{package['distribution']} {package['version']})"
-        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(Text(_title(package), style="bold"), soft_wrap=True)
+        if package.get("problem"):
+            console.print(Text(f"  cannot be used: {package['problem']}", style="red"), soft_wrap=True)
         for option in package["options"]:
-            head = Text.assemble((option["option"], "cyan"), f"  {option['summary']}")
-            console.print(Padding(head, (0, 0, 0, 2)))
-            lines = _lines(option) if full else [_line(option)]
-            for line in filter(None, lines):
-                console.print(Padding(Text(line, style="dim"), (0, 0, 0, 6)))
+            head = Text.assemble("  ", (option["option"].ljust(width), "cyan"), f"  {option['summary']}")
+            if console.is_terminal and not full:
+                head.truncate(console.width, overflow="ellipsis")
+            console.print(head, soft_wrap=True)
+            for line in _lines(option) if full else ():
+                console.print(Text(f"      {line}", style="dim"), soft_wrap=True)
+    if not full:
+        console.print(Text("parameters: alignlab plugins NAME, such as `alignlab plugins dpo`", style="dim"))
 
 
-def _line(option: Mapping[str, Any]) -> str:
-    """All parameters in a row."""
-    given = [f"{k}={_show(v)}" for k, v in _flat(option["parameters"])]
-    return "  ".join([*option["uses"], *given, *(f"{k}={v}" for k, v in option["more_parameters"].items())])
+def _title(package: Mapping[str, Any]) -> str:
+    what = f"plugin {package['plugin']}" if package["plugin"] else ""
+    version = f"{package['distribution']} {package['version']}" if "distribution" in package else ""
+    return f"{package['package']}  ({', '.join(filter(None, (what, version)))})"
 
 
 def _lines(option: Mapping[str, Any]) -> list[str]:
-    """One line a parameter: name, default, and what the file says of it."""
+    """One line per parameter: name, default, and the comment in the file."""
     lines = [f"with {' '.join(option['uses'])}"] if option["uses"] else []
     for key, value in _flat(option["parameters"]):
         comment = option["comments"].get(key.rpartition(".")[2], "")
         lines.append(f"{key}: {_show(value)}{f'   # {comment}' if comment else ''}")
-    return lines + [f"{key}: {default or 'required'}" for key, default in option["more_parameters"].items()]
+    return lines
 
 
 def _show(value: Any) -> str:

@@ -1,31 +1,52 @@
-"""Check a final configuration against the constructors that it will be given to, before anything trains.
+"""Check a final configuration against the constructors that it names, and turn it into specs.
 
-Hydra cannot: without hand-written schemas it composes a typo in a file silently, and with them `+key` still gets by.
+Hydra cannot: without hand-written schemas it composes a typo in a file silently, and with them `+key` still passes.
 So the check comes last, on the resolved configuration, and needs nothing of a plugin but its constructors' signatures.
 Types are checked by pydantic in its strict mode, as JSON: a list may stand for a tuple, an int for a float, a string
 for an int may not.
 """
 
 import difflib
+import functools
 import json
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from alignlab.config.build import TARGET, is_target, locate
-from alignlab.config.signature import hints, members, parameters, plain
+from alignlab.config.locate import TARGET, locate
+from alignlab.config.signature import coerce, hints, members, parameters, plain
+from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
 from alignlab.sanitize import redact
 
 SPECIAL: Final = ("_partial_", "_args_", "_recursive_", "_convert_")
-"""Keys that mean something to `hydra.utils.instantiate`; we refuse them."""
+"""Keys that mean something to `hydra.utils.instantiate`. They are refused: none is needed, and each would be a second
+way to write the same thing."""
 
 Catalog = Mapping[str, Sequence[str]]
 
 
+def is_target(node: object) -> bool:
+    """Whether a configuration node stands for an object."""
+    return isinstance(node, Mapping) and TARGET in node
+
+
+def parse(node: Mapping[str, Any], path: str) -> Spec:
+    """The spec of one resolved node that holds `_target_`.
+
+    Raises:
+        ConfigError: the problems found, each on a line.
+    """
+    checker = Checker()
+    found = checker.object(node, node, path)
+    checker.raise_problems()
+    assert found is not None
+    return found
+
+
 class Checker:
-    """Collects what is wrong with a configuration.
+    """Turns nodes into specs and collects the problems found on the way.
 
     Args:
         catalog: options of each config group, for suggestions.
@@ -34,76 +55,76 @@ class Checker:
     def __init__(self, catalog: Catalog | None = None) -> None:
         self.catalog = catalog or {}
         self.problems: list[str] = []
+        self._echoes: list[str] = []
+        """Problems of values that are taken over from elsewhere (`${data}`), where they are listed already."""
 
     def raise_problems(self) -> None:
-        """Raise one error that lists what was found, each problem on a line."""
-        if self.problems:
-            raise ConfigError("\n".join(dict.fromkeys(self.problems)))
+        """Raise one error that lists the problems, each on a line."""
+        if found := self.problems or self._echoes:
+            raise ConfigError("\n".join(dict.fromkeys(found)))
+
+    def problem(self, text: str, raw: Any = None) -> None:
+        """Take down a problem of a node that reads `raw` before interpolation."""
+        (self._echoes if isinstance(raw, str) and "${" in raw else self.problems).append(text)
 
     # ---- objects --------------------------------------------------------------------------------------------------
-    def object(self, node: Mapping[str, Any], raw: Any, path: str) -> type[Any] | None:
-        """Check a node that holds `_target_`, and everything below it.
+    def object(self, node: Mapping[str, Any], raw: Any, path: str) -> Spec | None:
+        """The spec of a node that holds `_target_`.
 
         Args:
             node: resolved.
-            raw: the same node before interpolation: what is taken over whole from elsewhere is checked there.
+            raw: the same node before interpolation.
             path: dotted.
 
         Returns:
-            The class; None where that is what is wrong.
+            None where the class is the problem.
         """
         try:
             cls = locate(node[TARGET], path)
         except ConfigError as error:
-            self.problems.append(str(error))
+            self.problem(str(error), raw)
             return None
-        if not isinstance(raw, str):
-            self._arguments(cls, node, raw, path)
-        return cls
+        return Spec(cls, path, self._arguments(cls, node, raw, path))
 
-    def _arguments(self, cls: type[Any], node: Mapping[str, Any], raw: Any, path: str) -> None:
+    def _arguments(self, cls: type[Any], node: Mapping[str, Any], raw: Any, path: str) -> dict[str, Any]:
         known, types_of = parameters(cls), hints(cls)
+        found = {}
         for key, value in node.items():
             if key in SPECIAL:
-                self.problems.append(f"{path}.{key}: alignlab does not take {key}; write the plain arguments")
+                self.problem(f"{path}.{key}: alignlab does not take {key}; write the plain arguments", raw)
             elif key != TARGET and key not in known:
-                self.problems.append(_unknown(cls, key, list(known), path))
-            elif key in types_of:
-                self.value(value, raw.get(key), types_of[key], f"{path}.{key}", cls)
+                self.problem(_unknown(cls, key, list(known), path), raw)
+            elif key != TARGET:
+                found[key] = self.value(value, child(raw, key), types_of.get(key, Any), f"{path}.{key}", cls)
         for name, parameter in known.items():
             if parameter.default is parameter.empty and name not in node:
-                self.problems.append(f"{path}.{name}: {cls.__name__} needs it; set {path}.{name}=...")
+                self.problem(f"{path}.{name}: {cls.__name__} needs it; set {path}.{name}=...", raw)
+        return found
 
     # ---- values ---------------------------------------------------------------------------------------------------
-    def value(self, value: Any, raw: Any, hint: Any, path: str, owner: type[Any]) -> None:
-        """Check that a value fits the type that `owner` asks for."""
+    def value(self, value: Any, raw: Any, hint: Any, path: str, owner: type[Any]) -> Any:
+        """The value as the type that `owner` asks for; nested objects as specs."""
         hint = plain(hint)
-        if self._known_bad(raw):
-            return
         if isinstance(value, float) and not math.isfinite(value):
-            self.problems.append(f"{path}: {owner.__name__} takes a finite number, not {value}")
-            return
-        if is_target(value):
-            made = self.object(value, raw, path)
-            wanted = _classes(hint)
-            if made is not None and wanted and not issubclass(made, wanted):
-                names = " or ".join(_name(w) for w in wanted)
-                self.problems.append(f"{path}: {owner.__name__} takes {names}, not {made.__name__}")
-        elif isinstance(value, Mapping) and (inner := _values_of(hint, Mapping)) is not None:
-            for key, part in value.items():
-                self.value(part, child(raw, key), inner, f"{path}.{key}", owner)
-        elif isinstance(value, list) and (inner := _values_of(hint, Sequence)) is not None:
-            for i, part in enumerate(value):
-                self.value(part, child(raw, i), inner, f"{path}[{i}]", owner)
-        elif wanted_type := _misfit(value, hint):
+            self.problem(f"{path}: {owner.__name__} takes a finite number, not {value}", raw)
+        elif is_target(value):
+            return self._nested(value, raw, hint, path, owner)
+        elif (inner := _inner(value, hint)) is not None:
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            made = {k: self.value(v, child(raw, k), inner, _below(path, k), owner) for k, v in parts}
+            return coerce(made if isinstance(value, Mapping) else list(made.values()), hint)
+        elif wanted := _misfit(value, hint):
             shown = _show(redact(value, path.rpartition(".")[2]))
-            self.problems.append(
-                f"{path}: {owner.__name__} takes {wanted_type}, not {shown}{self._options(path, value)}"
-            )
+            self.problem(f"{path}: {owner.__name__} takes {wanted}, not {shown}{self._options(path, value)}", raw)
+        return coerce(value, hint)
 
-    def _known_bad(self, raw: Any) -> bool:
-        """Whether a value is taken over from a place whose problem is listed already."""
-        return isinstance(raw, str) and any(raw == f"${{{problem.partition(':')[0]}}}" for problem in self.problems)
+    def _nested(self, value: Mapping[str, Any], raw: Any, hint: Any, path: str, owner: type[Any]) -> Spec | None:
+        made = self.object(value, raw, path)
+        wanted = _classes(hint)
+        if made is not None and wanted and not issubclass(made.cls, wanted):
+            names = " or ".join(_name(w) for w in wanted)
+            self.problem(f"{path}: {owner.__name__} takes {names}, not {made.cls.__name__}", raw)
+        return made
 
     def _options(self, path: str, value: Any) -> str:
         group = path.rpartition(".")[2]
@@ -126,6 +147,26 @@ def child(raw: Any, key: Any) -> Any:
     return raw if isinstance(raw, str) or raw is None else raw[key]
 
 
+def _below(path: str, key: Any) -> str:
+    return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+
+
+# ---- types -----------------------------------------------------------------------------------------------------------
+def _inner(value: Any, hint: Any) -> Any:
+    """The type of a container's parts, where they are to be checked one at a time; None where they are not."""
+    container = Mapping if isinstance(value, Mapping) else Sequence if isinstance(value, list) else None
+    if container is None:
+        return None
+    if (found := _values_of(hint, container)) is not None:
+        return found
+    return Any if _holds_target(value) and not _misfit(value, hint) else None
+
+
+def _holds_target(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return is_target(value) or any(_holds_target(part) for part in parts)
+
+
 def _classes(hint: Any) -> tuple[type[Any], ...]:
     """The classes an object may be of; empty where anything goes."""
     origins = [typing.get_origin(m) or m for m in members(hint)]
@@ -146,23 +187,35 @@ def _values_of(hint: Any, container: type[Any]) -> Any:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """What would fit (`an int or null`) where the value does not; empty where it does."""
-    from pydantic import TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+    """The types that would fit (`an int or null`) where the value does not; empty where it does."""
+    from pydantic import ValidationError
 
     choices = members(hint)
     if any(c is Any or c is object for c in choices):
         return ""
+    text = json.dumps(value)
     for member in choices:
+        adapter = None if _is_our_class(member) else _adapter(member)
+        if adapter is None:
+            continue  # only an object fits, and this is not one
         try:
-            TypeAdapter(member).validate_json(json.dumps(value), strict=True)
+            adapter.validate_json(text, strict=True)
         except ValidationError:
             continue
-        except (PydanticSchemaGenerationError, PydanticUserError):
-            continue  # a class of ours: only an object fits, and this is none
-        if not _is_our_class(member):
-            return ""
+        return ""
     return " or ".join(_name(m) for m in choices)
+
+
+@functools.cache
+def _adapter(hint: Any) -> Any:
+    """The validator of a type; None where pydantic does not know it."""
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+    try:
+        return TypeAdapter(hint)
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return None
 
 
 def _is_our_class(member: Any) -> bool:

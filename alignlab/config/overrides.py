@@ -1,106 +1,213 @@
-"""How overrides may be written, beyond Hydra's own grammar.
+"""How overrides may be written, in addition to Hydra's own grammar.
 
-The rule, in one place. An override whose value is an *option of a config group* selects that option, wherever the
-group is mounted; everything else sets a value:
+The rule: an override whose value is an *option of a config group* selects that option, wherever the group is mounted;
+every other override sets a value.
 
-=======================================  ==========================================  ==================================
-written                                  becomes                                     when
-=======================================  ==========================================  ==================================
-`pipeline.dpo.objective=ipo`             `objective@pipeline.dpo.objective=ipo`      the last key is a group (objective,
-                                                                                     optimizer, preference, reward, ...)
-                                                                                     and the value one of its options
-`pipeline.dpo.objective=dpo,ipo`         `objective@pipeline.dpo.objective=dpo,ipo`  in a sweep, all values are options
-`pipeline.extra=dpo`                     `stage@pipeline.extra=dpo`                  a stage of the pipeline
-`objective=ipo`                          `objective@stage.objective=ipo`             with `stage=...` (experiment=train)
-`pipeline.dpo.loop.steps=9`              `++pipeline.dpo.loop.steps=9`               any value: the final configuration
-                                                                                     is checked against constructors, so
-                                                                                     a key that the constructor takes
-                                                                                     needs no `+`, and one that it does
-                                                                                     not take is refused with or without
-=======================================  ==========================================  ==================================
+- `pipeline.dpo.objective=ipo` selects an option: the last key is a group (objective, optimizer, ...). In a sweep all
+  values must be options: `pipeline.dpo.objective=dpo,ipo`.
+- `pipeline.label.preference.raters.dazzled=lister` selects an option of the group that is mounted at this key (here
+  reward). A slot that was named after its option takes the name of the new one.
+- `pipeline.label.preference.raters.extra=lister` adds an option of the group that is mounted at the neighbouring keys.
+- `pipeline.evaluate_dpo.evaluations.world.rewards.honest=honest` adds an option: the key above is a group's plural.
+- `+pipeline.extra=dpo` adds a stage; without `+` it would replace one, because a missing stage is more likely a typo.
+- `objective=ipo objective.beta=0.3` belongs to the single stage of `experiment=train stage=...`.
+- `pipeline.dpo.loop.steps=9` sets a value. A key that the configuration lacks needs no `+`: the final check refuses
+  whatever the constructor does not take.
+- `~pipeline.ppo` removes a key.
 
-A leading `+` on a value is as good as none; before an option it adds the option to the defaults list. `~` is kept.
-Whatever holds an `@` or a `/`, or begins with `hydra`, is Hydra's and left alone.
+A value that Hydra's grammar cannot read (`data.corpus=a (1).txt`) is taken as text. Keys that hold a `/` or begin with
+`hydra` are Hydra's and are not changed.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from alignlab.config.locate import how_to_declare
+from alignlab.config.options import undeclared
 from alignlab.errors import ConfigError, suggestion
 
 Catalog = Mapping[str, Sequence[str]]
+Choices = Mapping[str, str | None]
+"""Selected option of each place in the configuration, by Hydra's key: `objective@pipeline.dpo.objective`."""
 
 
-def rewrite(overrides: Sequence[str], catalog: Catalog, top: Sequence[str]) -> list[str]:
-    """Each override as Hydra wants it.
+@dataclass(frozen=True)
+class Choice:
+    """An override that selects an option.
+
+    Args:
+        group: that has the option.
+        package: where it is mounted: `pipeline.dpo.objective`.
+        value: as typed; several options in a sweep.
+        sign: as typed: `+` or nothing.
+    """
+
+    group: str
+    package: str
+    value: str
+    sign: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hydra's key for the place."""
+        return self.group if self.group == self.package else f"{self.group}@{self.package}"
+
+    def written(self, exists: bool) -> str:
+        """The override as Hydra takes it; an option where none was selected has to be added with `+`."""
+        return f"{'' if exists else '+'}{self.key}={self.value}"
+
+
+class Reader:
+    """Reads the overrides of one command.
 
     Args:
         overrides: as typed.
         catalog: the options of each group.
-        top: groups of the root's defaults list, which stand at the top of the configuration.
+        top: groups of the root's defaults list, which are mounted at the top of the configuration.
 
     Raises:
-        ConfigError: an override cannot be parsed, or selects an option without saying for which stage.
+        ConfigError: an override cannot be parsed.
+    """
+
+    def __init__(self, overrides: Sequence[str], catalog: Catalog, top: Sequence[str]) -> None:
+        self.catalog, self.top = catalog, top
+        self.parsed = parse(overrides)
+        self._options = {name for names in catalog.values() for name in names}
+        self._alone = any(p.key_or_group == "stage" and not p.is_delete() for p in self.parsed)
+
+    def settled(self) -> list[str]:
+        """The overrides that select nothing below the top, whatever the configuration holds."""
+        return [text for p in self.parsed if not self._may_select(p) and isinstance(text := self._one(p, {}), str)]
+
+    def needs_choices(self) -> bool:
+        """Whether some override can only be read with the configuration's choices at hand."""
+        return any(self._may_select(p) for p in self.parsed)
+
+    def read(self, choices: Choices) -> list[str | Choice]:
+        """Each override as Hydra takes it, or the option that it selects.
+
+        Args:
+            choices: of the configuration without these selections.
+
+        Raises:
+            ConfigError: an override cannot be meant as it is written.
+        """
+        self._alone = self._alone or choices.get("stage") is not None
+        return [self._one(p, choices) for p in self.parsed]
+
+    def _may_select(self, override: Any) -> bool:
+        if self._is_hydras(override) or override.is_delete() or self._is_top(override):
+            return False
+        group = override.key_or_group.rpartition(".")[2]
+        return override.package is not None or group in self.catalog or self._selects(override, list(self._options))
+
+    def _is_top(self, override: Any) -> bool:
+        return override.key_or_group in self.top and override.package is None
+
+    def _is_hydras(self, override: Any) -> bool:
+        return "/" in override.key_or_group or override.key_or_group.split(".")[0] == "hydra"
+
+    def _one(self, override: Any, choices: Choices) -> str | Choice:
+        text, key = str(override.input_line), str(override.key_or_group)
+        if self._is_hydras(override):
+            return text
+        if self._is_top(override):
+            _check_option(override, self.catalog.get(key, ()))
+            return text if override.is_delete() else text.lstrip("+")
+        if override.is_delete():
+            return text
+        sign, value = _split(text)
+        if override.package is not None:
+            return Choice(key, str(override.package), value, sign)
+        if key in self.catalog:
+            _check_option(override, self.catalog[key])
+        key = self._of_the_stage(key, text)
+        group = self._group(key, choices)
+        if group in self.catalog and self._selects(override, self.catalog[group]):
+            return Choice(group, key, value, sign)
+        return f"++{key}={value}"
+
+    def _of_the_stage(self, key: str, text: str) -> str:
+        """`stage.objective` for `objective`, where a single stage is run."""
+        head = key.partition(".")[0]
+        if head not in self.catalog or head in self.top:
+            return key
+        if self._alone:
+            return f"stage.{key}"
+        raise ConfigError(
+            f"{text}: say for which stage, as in pipeline.NAME.{text.lstrip('+')}; {text} alone is for "
+            f"experiment=train stage=NAME"
+        )
+
+    def _group(self, key: str, choices: Choices) -> str:
+        """The group from which a key may select; empty if none."""
+        above, _, last = key.rpartition(".")
+        if above == "pipeline":
+            return "stage"
+        mounted = {package: group for group, package in map(_place, choices)}
+        if key in mounted:
+            return mounted[key]
+        if last in self.catalog:
+            return last
+        split = {package: package.rpartition(".") for package in mounted}
+        beside = {mounted[p] for p, (home, _, name) in split.items() if home == above and name != mounted[p]}
+        if len(beside) == 1 and above != "pipeline":
+            return beside.pop()
+        return above[:-1].rpartition(".")[2] if above.endswith("s") else ""
+
+    def _selects(self, override: Any, options: Sequence[str]) -> bool:
+        """Whether all the values of an override (several in a sweep) are options."""
+        from hydra.core.override_parser.types import Glob
+
+        if isinstance(override.value(), Glob):
+            return bool(override.value().filter(list(options)))
+        return all(isinstance(value, str) and value in options for value in _values(override))
+
+
+def parse(overrides: Sequence[str]) -> list[Any]:
+    """Hydra's reading of each override.
+
+    Raises:
+        ConfigError: one cannot be read; it is quoted.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create()
-    try:
-        parsed = [parser.parse_override(text) for text in overrides]
-    except HydraException as error:
-        raise ConfigError(f"cannot read an override: {error}") from error
-    alone = any(p.key_or_group == "stage" for p in parsed)
-    return [_one(p, catalog, top, alone) for p in parsed]
+    parser, found = OverridesParser.create(), []
+    for text in overrides:
+        try:
+            found.append(parser.parse_override(text))
+        except HydraException as error:
+            if not _is_text(text):
+                raise ConfigError(_unreadable(text, error)) from error
+            key, _, value = text.partition("=")
+            found.append(parser.parse_override(f'{key}="{value}"'))
+    return found
 
 
-def appended(message: str, overrides: Sequence[str]) -> list[str] | None:
-    """The overrides again, after Hydra said that one of them selects an option where none was.
-
-    Args:
-        message: Hydra's.
-        overrides: rewritten ones.
-
-    Returns:
-        The overrides with that option added to the defaults list (whether the constructor takes it is checked later);
-        None where the message is about something else.
-
-    Raises:
-        ConfigError: it was a stage that is not in the pipeline, more likely a typo than a wish.
-    """
-    found = re.search(r"To append to your default list use \+(?P<key>[^=\s]+)=(?P<value>.*)", message)
-    if found is None:
-        return None
-    key, value = found["key"], found["value"]
-    if key.startswith("stage@"):
-        name = key.removeprefix("stage@")
-        raise ConfigError(f"{name}={value}: there is no {name} to replace; add it with +{name}={value}")
-    chosen = [o for o in overrides if o.partition("=")[0] == key]
-    # Last, so that it is merged over the stage that it belongs to, even where that stage is itself added.
-    return [o for o in overrides if o not in chosen] + [f"+{o}" for o in chosen]
+def _is_text(override: str) -> bool:
+    """Whether the value of an override that Hydra cannot read can only be a text, such as a file's name."""
+    key, _, value = override.partition("=")
+    known = re.fullmatch(r"\+{0,2}[A-Za-z_][\w.]*", key)
+    return known is not None and bool(value) and not set(value) & set("[]{}'\"\\$")
 
 
-def _one(override: Any, catalog: Catalog, top: Sequence[str], alone: bool) -> str:
-    text = str(override.input_line)
-    key = str(override.key_or_group)
-    if key in top and override.package is None:
-        _check_option(override, catalog.get(key, ()))
-        return text
-    if override.package is not None or "/" in key or key.split(".")[0] == "hydra":
-        return text
-    sign, value = _split(text)
-    group, package = _mounted(key, alone)
-    if group in catalog and _selects(override, catalog[group]):
-        if package is None:
-            raise ConfigError(
-                f"{text}: say for which stage, as in pipeline.NAME.{key}={value}; {text} alone is for experiment=train "
-                f"stage=NAME"
-            )
-        return f"{sign}{group}@{package}={value}"
-    if group in catalog and "." not in key:
-        _check_option(override, catalog[group])
-    return text if sign == "~" else f"++{text.lstrip('+')}"
+def _unreadable(text: str, error: Exception) -> str:
+    if text.startswith("--") or ("=" not in text and not text.startswith("~")):
+        return f"cannot read {text!r}: an override is KEY=VALUE"
+    key, _, value = text.partition("=")
+    why = str(error).partition("\n")[0]
+    return (
+        f"cannot read the override {text!r} ({why}); a text with special characters needs quotes: {key}='\"{value}\"'"
+    )
+
+
+def _place(key: str) -> tuple[str, str]:
+    """Group and package of one of Hydra's keys."""
+    group, _, package = key.partition("@")
+    return group, package or group.replace("/", ".")
 
 
 def _check_option(override: Any, options: Sequence[str]) -> None:
@@ -111,9 +218,14 @@ def _check_option(override: Any, options: Sequence[str]) -> None:
         return
     for value in _values(override):
         if value not in options and not (isinstance(value, str) and "/" in value):
-            group, name = override.key_or_group, "null" if value is None else str(value)
-            known = f"{group} has {', '.join(options)}"
-            raise ConfigError(f"{group}={name}: no such option; {known}{suggestion(name, options)}")
+            raise _no_option(str(override.key_or_group), "null" if value is None else str(value), options)
+
+
+def _no_option(group: str, name: str, options: Sequence[str]) -> ConfigError:
+    if package := undeclared(group, name):
+        return ConfigError(f"{group}={name}: {how_to_declare(package)}")
+    known = f"{group} has {', '.join(options)}"
+    return ConfigError(f"{group}={name}: no such option; {known}{suggestion(name, options)}")
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -122,27 +234,8 @@ def _split(text: str) -> tuple[str, str]:
     return text[: len(text) - len(body)], body.partition("=")[2]
 
 
-def _mounted(key: str, alone: bool) -> tuple[str, str | None]:
-    """The group that a key may select from, and the package where its option is mounted."""
-    parts = key.split(".")
-    if len(parts) == 1:
-        return key, f"stage.{key}" if alone else None
-    if len(parts) == 2 and parts[0] == "pipeline":
-        return "stage", key
-    return parts[-1], key
-
-
-def _selects(override: Any, options: Sequence[str]) -> bool:
-    """Whether all the values of an override (several in a sweep) are options."""
-    from hydra.core.override_parser.types import Glob
-
-    if isinstance(override.value(), Glob):
-        return bool(override.value().filter(list(options)))
-    return all(value in options for value in _values(override))
-
-
 def _values(override: Any) -> list[Any]:
-    """The values of an override, several in a sweep; those that are no words as they are."""
+    """The values of an override, several in a sweep; those that are not words as they are."""
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 
     value = override.value()

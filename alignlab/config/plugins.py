@@ -1,27 +1,33 @@
-"""What is installed: the plugins, and the options that they and the core offer.
+"""The installed plugins, found without importing them.
 
-A plugin joins by one entry point in the group `alignlab.plugins`, which names its package; each YAML below the
-package's `conf/` is an option. Nothing is imported here: packages are found by their specification and read as text,
-so that `--help`, `plugins` and tab completion answer at once.
+A plugin joins by one entry point in the group `alignlab.plugins`, which names its package; each YAML file below the
+package's `conf/` is an option. Packages are found by their specification and read as text, so that `--help`, `plugins`
+and tab completion answer at once. A plugin that cannot be used stops only what uses it: it is listed as broken, with
+the reason.
 """
 
 import ast
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from alignlab import CONTRACT, __version__
 from alignlab.errors import ConfigError
 
 GROUP: Final = "alignlab.plugins"
 CORE: Final = "alignlab"
+CHANGES: Final = {
+    1: (
+        "an objective states `per` and `step_means` instead of units(), statistic() and `context`, and returns "
+        "self.loss(batch, name=values); see docs/write-a-plugin.md"
+    ),
+}
+"""For each older contract, the change that a plugin written for it has to make."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Plugin:
         package: the importable package.
         distribution: what was installed, as pip names it.
         version: of the distribution.
-        folder: where the package lies.
+        folder: of the package.
     """
 
     name: str
@@ -49,65 +55,56 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Option:
-    """One YAML file of a config group.
+class Broken:
+    """A plugin that is declared but cannot be used.
 
     Args:
-        group: `objective`, `stage`, ...; `hydra/job_logging` for nested ones.
-        name: of the option, the file's stem.
-        file: the YAML.
-        package: who ships it.
+        name: of its entry point.
+        package: that the entry point names.
+        reason: the whole message, which names plugin, package and distribution.
     """
 
-    group: str
     name: str
-    file: Path
     package: str
-
-    def read(self) -> dict[str, Any]:
-        """Its content, interpolations and defaults list as they stand."""
-        import yaml
-
-        try:
-            content = yaml.safe_load(self.file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{self.file} ({self.package}) is not YAML: {error}") from error
-        return content if isinstance(content, dict) else {}
-
-    def summary(self) -> str:
-        """The first sentence at its head."""
-        words: list[str] = []
-        for line in self.file.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            if not line.startswith("# @package"):
-                words.append(line.lstrip("# ").strip())
-        return re.split(r"(?<!\bal\.)(?<=\.)\s+(?=[A-Z])", " ".join(words).strip())[0]
-
-
-def core_conf() -> Path:
-    """The core's config groups: inside the package once installed from a wheel, beside it in a source tree."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "conf", here.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise ConfigError(f"{here} has no conf/config.yaml in it or beside it; install alignlab again")
+    reason: str
 
 
 def installed() -> list[Plugin]:
-    """All plugins, sorted by name, each checked without importing it.
+    """All plugins that can be used, sorted by name, each checked without importing it."""
+    return list(_scan(tuple(sys.path))[0])
 
-    Raises:
-        ConfigError: a plugin cannot be found or read, or was written for another contract; it is named.
-    """
-    return list(_installed(tuple(sys.path)))
+
+def broken() -> list[Broken]:
+    """Plugins that are declared but cannot be found or read, or were written for another contract; sorted by name."""
+    return list(_scan(tuple(sys.path))[1])
 
 
 @functools.lru_cache(maxsize=8)
-def _installed(_: tuple[str, ...]) -> tuple[Plugin, ...]:
-    """Looked up once for a search path: every `_target_` asks."""
-    entries = {e.name: e for e in importlib.metadata.entry_points(group=GROUP)}
-    return tuple(_plugin(entries[name]) for name in sorted(entries))
+def _scan(_: tuple[str, ...]) -> tuple[tuple[Plugin, ...], tuple[Broken, ...]]:
+    """Looked up once for each search path, because every `_target_` asks."""
+    entries: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        entries.setdefault(entry.name, {})[_owner(entry)] = entry
+    good, bad = [], []
+    for name in sorted(entries):
+        try:
+            good.append(_only(name, entries[name]))
+        except ConfigError as error:
+            bad += [Broken(name, entry.module, str(error)) for entry in entries[name].values()]
+    return tuple(good), tuple(bad)
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+
+
+def _only(name: str, entries: dict[str, importlib.metadata.EntryPoint]) -> Plugin:
+    if len(entries) > 1:
+        raise ConfigError(
+            f"plugin {name} is declared by {len(entries)} distributions: {', '.join(sorted(entries))}; uninstall all "
+            f"but one, or give their entry points different names"
+        )
+    return _plugin(*entries.values())
 
 
 def _plugin(entry: importlib.metadata.EntryPoint) -> Plugin:
@@ -119,7 +116,10 @@ def _plugin(entry: importlib.metadata.EntryPoint) -> Plugin:
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{who} cannot be found: {error}; install it again or uninstall {distribution}") from error
     if spec is None or spec.origin is None:
-        raise ConfigError(f"{who} has no importable __init__.py; install it again or uninstall {distribution}")
+        raise ConfigError(
+            f"{who} cannot be found: its entry point names {package}, and there is no such package with an __init__.py;"
+            f" correct the entry point, or install {distribution} again"
+        )
     _check_contract(Path(spec.origin), who)
     return Plugin(entry.name, package, distribution, version, Path(spec.origin).parent)
 
@@ -131,9 +131,13 @@ def _check_contract(file: Path, who: str) -> None:
         raise ConfigError(f"{who} cannot be read: {error}") from error
     if stated is None:
         raise ConfigError(f"{who} states no contract; write CONTRACT = {CONTRACT} in {file}")
-    if stated != CONTRACT:
-        what = "update the plugin" if isinstance(stated, int) and stated < CONTRACT else "update alignlab"
-        raise ConfigError(f"{who} was written for contract {stated!r}, alignlab {__version__} has {CONTRACT}; {what}")
+    if stated == CONTRACT:
+        return
+    older = isinstance(stated, int) and stated < CONTRACT
+    what = f"; {CHANGES[stated]}" if older and stated in CHANGES else "; update the plugin" if older else ""
+    raise ConfigError(
+        f"{who} was written for contract {stated!r}, alignlab {__version__} has {CONTRACT}{what or '; update alignlab'}"
+    )
 
 
 def _literal(tree: ast.Module, name: str) -> object:
@@ -147,58 +151,36 @@ def _literal(tree: ast.Module, name: str) -> object:
     return None
 
 
-def load_all() -> list[Plugin]:
-    """Import every plugin.
+# ---- what would go wrong at import -----------------------------------------------------------------------------------
+def import_problem(plugin: Plugin) -> str:
+    """The first module of a plugin that cannot be parsed or imports something that is not installed; empty if none.
 
-    Raises:
-        ConfigError: one fails to import; it is named, with the error.
+    Nothing is imported, so errors that a module raises when it runs are not found.
     """
-    plugins = installed()
-    for plugin in plugins:
+    for file in sorted(plugin.folder.rglob("*.py")):
+        if "tests" in file.relative_to(plugin.folder).parts:
+            continue
         try:
-            importlib.import_module(plugin.package)
-        except Exception as error:  # whatever its code raises: the user must learn which plugin it was
-            raise ConfigError(
-                f"plugin {plugin.name} (package {plugin.package} of {plugin.distribution} {plugin.version}) fails to "
-                f"import: {type(error).__name__}: {error}; mend it or uninstall {plugin.distribution}"
-            ) from error
-    return plugins
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            return f"{file} cannot be read: {error}"
+        for name in _imported(tree.body):
+            if not _importable(name):
+                return f"{file} imports {name}, which is not installed"
+    return ""
 
 
-def roots(extra: Sequence[Path] = ()) -> list[tuple[str, Path]]:
-    """Package and folder of every set of config groups: the core's, the plugins', then `extra` ones."""
-    found = [(CORE, core_conf()), *((p.package, p.conf) for p in installed())]
-    return [(package, conf) for package, conf in [*found, *(("--config-dir", e) for e in extra)] if conf.is_dir()]
+def _imported(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """Top-level packages that a module imports unconditionally."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
-def options(extra: Sequence[Path] = ()) -> list[Option]:
-    """Every option of every group, sorted by group and name.
-
-    Raises:
-        ConfigError: two packages ship the same option; Hydra would silently take the first.
-    """
-    seen: dict[tuple[str, str], Option] = {}
-    for package, conf in roots(extra):
-        for option in _options_of(package, conf):
-            first = seen.setdefault((option.group, option.name), option)
-            if first is not option:
-                raise ConfigError(
-                    f"{first.package} and {package} both ship {option.group}/{option.name}.yaml "
-                    f"({first.file} and {option.file}); rename one or uninstall one of the two"
-                )
-    return [seen[key] for key in sorted(seen)]
-
-
-def _options_of(package: str, conf: Path) -> Iterator[Option]:
-    for file in sorted(conf.rglob("*.yaml")):
-        group = file.parent.relative_to(conf).as_posix()
-        if group != "." or package != CORE:
-            yield Option("" if group == "." else group, file.stem, file, package)
-
-
-def catalog(found: Sequence[Option]) -> dict[str, list[str]]:
-    """Names of the options of each group."""
-    groups: dict[str, list[str]] = {}
-    for option in found:
-        groups.setdefault(option.group, []).append(option.name)
-    return groups
+def _importable(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False

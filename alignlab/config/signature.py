@@ -1,15 +1,32 @@
-"""What a constructor takes: names, types and defaults, read from its signature."""
+"""Parameters of a constructor: names, types and defaults, read from its signature."""
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def parameters(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    """What the constructor takes by name; where it passes `**more` on, the base classes' as well."""
+def per_class(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """Remember what a function of a class returns."""
+    known: dict[type[Any], T] = {}
+
+    @functools.wraps(function)
+    def remembered(cls: type[Any]) -> T:
+        if cls not in known:
+            known[cls] = function(cls)
+        return known[cls]
+
+    return remembered
+
+
+@per_class
+def parameters(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
+    """Parameters that the constructor takes by name; where it passes `**more` on, the base classes' as well."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -22,7 +39,8 @@ def parameters(cls: type[Any]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def hints(cls: type[Any]) -> dict[str, Any]:
+@per_class
+def hints(cls: type[Any]) -> Mapping[str, Any]:
     """Type of each parameter; those that are not stated or cannot be evaluated are left out."""
     found = {}
     for name, parameter in parameters(cls).items():
@@ -62,7 +80,7 @@ def members(hint: Any) -> list[Any]:
 
 
 def coerce(value: Any, hint: Any) -> Any:
-    """What YAML cannot say: a tuple where the type is one, a float where `1` was written for it."""
+    """A value as its type has it, where YAML cannot say so: a tuple for a list, a float for `1`."""
     choices = members(hint)
     origins = [typing.get_origin(m) or m for m in choices]
     if isinstance(value, list):

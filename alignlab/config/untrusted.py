@@ -1,53 +1,78 @@
 """Configuration from a folder that is not installed: somebody else's experiment, which may hold anything.
 
-Hydra builds its callbacks, launcher, sweeper and log handlers as soon as it has composed, before our own check of
-`_target_` can see them: `hydra.callbacks.x._target_: os.system` in an experiment's file would be code that runs at
-once. So where such a folder is used, Hydra's own section is composed and checked first.
+Hydra sets up logging and builds its callbacks, launcher and sweeper as soon as it has composed, before alignlab's own
+check of `_target_` can see them: `hydra.callbacks.x._target_: os.system` in an experiment's file would be code that
+runs at once. So where such a folder is used, Hydra's section of every composed configuration is compared with that of
+the root and the command line alone. A folder may set the keys of `ALLOWED`; it may build only classes of Hydra, and it
+may not read environment variables, whose values would end up in the run's files.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+import re
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config import compose
-from alignlab.config.build import TARGET, locate
+from alignlab.config.locate import TARGET, locate
 from alignlab.errors import ConfigError
 
-BUILT_BY: Final = {TARGET: ("hydra", "hydra_plugins"), "class": ("logging", "hydra")}
-"""Keys of Hydra's section that name what is built, and the packages (beside ours) whose classes may be."""
+Tree: TypeAlias = Any
+ALLOWED: Final = re.compile(
+    r"hydra\.(?:mode|run\.dir|sweep\.dir|sweep\.subdir|job\.name"
+    r"|sweeper\.(?:_target_|params|max_batch_size|direction|n_trials|n_jobs|max_failure_rate|study_name|sampler)\b.*"
+    r"|launcher\.(?:_target_|n_jobs))"
+)
+"""Keys of Hydra's section that a folder may set."""
+COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|job\.(?:override_dirname|config_name|num|id))\b")
+"""Keys that Hydra fills in itself."""
+BUILT_BY: Final = ("hydra", "hydra_plugins")
+ENVIRONMENT: Final = re.compile(r"\$\{\s*(?:oc\.)?env\s*:")
 
 
-def check(overrides: Sequence[str], folders: Sequence[Path], multirun: bool) -> None:
-    """Check Hydra's section of every job, where a folder of options was given.
+def check(cfg: Tree, trusted: Tree) -> None:
+    """Check a composed configuration.
 
     Args:
-        overrides: rewritten ones.
-        folders: of options, that the command was given.
-        multirun: whether it is a sweep.
+        cfg: with Hydra's section.
+        trusted: Hydra's section as the root and the command line have it.
 
     Raises:
-        ConfigError: something other than a class of Hydra, alignlab or a plugin would be built.
+        ConfigError: the folder sets something that it must not set.
     """
-    if not folders and not any("hydra.searchpath" in o for o in overrides):
-        return
-    with compose.hydra_session(folders):
-        for job in compose.expanded(overrides) if multirun else [list(overrides)]:
-            _check(compose.with_hydra(job).hydra, "hydra")
+    before = dict(_leaves(OmegaConf.to_container(trusted, resolve=False), "hydra"))
+    for path, value in _leaves(OmegaConf.to_container(cfg, resolve=False), ""):
+        if not path.startswith("hydra."):
+            _no_environment(path, value)
+        elif not COMPUTED.match(path) and before.get(path, ...) != value:
+            _check_key(path, value)
 
 
-def _check(node: compose.Tree, path: str) -> None:
-    for key in node if OmegaConf.is_dict(node) else range(len(node)):
-        where = f"{path}.{key}"
-        if key == "()":
-            raise ConfigError(f"{where}: alignlab builds no logging objects by '()'; name a class of `logging`")
-        try:
-            value = node[key]
-        except OmegaConfBaseException:
-            value = None  # known only once the job runs; what is built must be known before
-        if key in BUILT_BY:
-            locate(value, where.removesuffix(f".{TARGET}"), BUILT_BY[key])
-        elif OmegaConf.is_config(value):
-            _check(value, where)
+def _check_key(path: str, value: Any) -> None:
+    if path.rpartition(".")[2] == TARGET:
+        locate(value, path.removesuffix(f".{TARGET}"), BUILT_BY)
+    if not ALLOWED.fullmatch(path):
+        raise ConfigError(
+            f"{path}: a folder given by --config-dir may not set this key of Hydra's; if you want it, set it on the "
+            f"command line"
+        )
+    _no_environment(path, value)
+
+
+def _no_environment(path: str, value: Any) -> None:
+    if isinstance(value, str) and ENVIRONMENT.search(value):
+        raise ConfigError(
+            f"{path}: a folder given by --config-dir may not read environment variables ({value}); write the value on "
+            f"the command line"
+        )
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Dotted path and unresolved value of everything below a node; a node that is taken over whole is its text."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list) and node:
+        for number, value in enumerate(node):
+            yield from _leaves(value, f"{path}.{number}")
+    else:
+        yield path, node

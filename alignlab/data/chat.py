@@ -8,9 +8,8 @@ BOS on every path. The stop token ends every answer, and is trained.
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from alignlab.data.records import Message, Prompt
+from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import DataError
 
 CHAT_TEMPLATE = (

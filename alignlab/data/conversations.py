@@ -1,7 +1,8 @@
 """Conversations out of message lists and Anthropic-HH transcripts, and the answers in them."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, get_args
 
@@ -13,6 +14,9 @@ _TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:", re.DOTALL)
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_TRAINED = ("weight", "train")
+"""Keys of an assistant's message that say whether it is learnt from: 0 or 1, true or false."""
 
 
 def of_transcript(transcript: str) -> Conversation:
@@ -32,10 +36,11 @@ def of_transcript(transcript: str) -> Conversation:
 
 
 def is_transcript(value: str) -> bool:
-    """Whether a text is a transcript, and not something that a user wrote."""
+    """Whether a text is a transcript rather than something that a user wrote."""
     return _TRANSCRIPT.match(value) is not None
 
 
+# ---- lists of messages -----------------------------------------------------------------------------------------------
 def of_messages(value: Sequence[Any]) -> Conversation:
     """A list of `{"role", "content"}`.
 
@@ -58,6 +63,46 @@ def _message(value: object, number: int) -> Message:
     if not isinstance(content, str):
         raise ValueError(f"message {number} needs a text in content, found {type(content).__name__}")
     return Message(_ROLES[role], text(content))
+
+
+def trained(value: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Whether each message is learnt from: not where its `weight` is 0 or its `train` is false.
+
+    Raises:
+        ValueError: a weight is neither 0 nor 1.
+    """
+    return [all(_on(m, key, number) for key in _TRAINED) for number, m in enumerate(value, start=1)]
+
+
+def _on(message: Mapping[str, Any], key: str, number: int) -> bool:
+    value = message.get(key)
+    if is_missing(value):
+        return True
+    if value not in (0, 1):  # also true and false
+        raise ValueError(f"message {number} has {key} {value!r}; it must be 0 or 1 (or true or false)")
+    return bool(value)
+
+
+def unused_keys(value: Sequence[Mapping[str, Any]], weighted: bool = False) -> list[str]:
+    """Keys of the messages that are not read, as `tool_calls`, where they hold anything.
+
+    Args:
+        value: a list of messages.
+        weighted: the assistant's `weight` and `train` are read.
+    """
+    filled = ((m, k) for m in value for k, v in m.items() if not is_missing(v))
+    return list(dict.fromkeys(k for m, k in filled if not _read(m, k, weighted)))
+
+
+def _read(message: Mapping[str, Any], key: str, weighted: bool) -> bool:
+    return key in ("role", "content") or (weighted and key in _TRAINED and message.get("role") == "assistant")
+
+
+def is_missing(value: object) -> bool:
+    """Whether a field holds nothing: null, NaN (as tables write it), or an empty list or object."""
+    if isinstance(value, list | dict):
+        return not value
+    return value is None or value != value
 
 
 def text(value: str) -> str:
@@ -85,8 +130,13 @@ def as_prompt(conversation: Conversation) -> Prompt:
     return Prompt(conversation)
 
 
-def answers(conversation: Conversation) -> list[tuple[Prompt, str]]:
+# ---- prompts and answers ---------------------------------------------------------------------------------------------
+def answers(conversation: Conversation, learnt: Sequence[bool] = ()) -> list[tuple[Prompt, str]]:
     """Every assistant's turn with what came before it.
+
+    Args:
+        conversation: the turns.
+        learnt: whether each turn is learnt from; by default every one is.
 
     Raises:
         ValueError: there is none, or one does not follow a user's turn.
@@ -94,7 +144,7 @@ def answers(conversation: Conversation) -> list[tuple[Prompt, str]]:
     turns = [i for i, m in enumerate(conversation) if m.role == "assistant"]
     if not turns:
         raise ValueError("no message is the assistant's, so there is no answer to learn from")
-    return [(as_prompt(conversation[:i]), conversation[i].content) for i in turns]
+    return [(as_prompt(conversation[:i]), conversation[i].content) for i in turns if not learnt or learnt[i]]
 
 
 def last_answer(conversation: Conversation) -> tuple[Prompt, str]:
@@ -122,7 +172,7 @@ def compared(chosen: Conversation, rejected: Conversation) -> tuple[Prompt, str,
 
 
 def replied(prompt: Prompt, conversation: Conversation) -> tuple[Prompt, str]:
-    """What a field beside a prompt holds: an answer alone, or the whole conversation over again, up to its answer.
+    """Prompt and answer, where the field next to a prompt holds an answer alone or the whole conversation again.
 
     Raises:
         ValueError: it does not end with an answer, or begins another conversation than the prompt does.
@@ -133,18 +183,33 @@ def replied(prompt: Prompt, conversation: Conversation) -> tuple[Prompt, str]:
     begun, asked = _without_system(whole), _without_system(prompt)
     if begun[: len(asked)] != asked:
         raise ValueError(
-            "its conversation does not begin with the record's prompt; drop the prompt, or mend one of them"
+            "its conversation does not begin with the record's prompt; drop the prompt, or correct one of the two"
         )
-    own = any(m.role == "system" for m in whole.messages)
-    system = [m for m in prompt.messages if m.role == "system" and not own]
-    return Prompt((*system, *whole.messages)), answer
+    own, system = ([m for m in p.messages if m.role == "system"] for p in (whole, prompt))
+    if own and system and own != system:
+        raise ValueError("its conversation has another system message than the record's prompt; keep one of the two")
+    return Prompt((*(() if own else system), *whole.messages)), answer
 
 
 def _without_system(prompt: Prompt) -> Conversation:
     return tuple(m for m in prompt.messages if m.role != "system")
 
 
-def opening(prompt: Prompt) -> str:
-    """The conversation up to its first user's message: what tells one conversation from another."""
-    first = next(i for i, m in enumerate(prompt.messages) if m.role == "user")
-    return "\0".join(m.content for m in prompt.messages[: first + 1])
+# ---- what is one prompt ----------------------------------------------------------------------------------------------
+def prompt_key(prompt: Prompt) -> str:
+    """Identity of a prompt for a split: its first user's message, as `text_key` reads it.
+
+    Neither the system message nor later turns count, so that a question under two system messages, and all turns of a
+    conversation, are in one part.
+    """
+    return text_key(next(m.content for m in prompt.messages if m.role == "user"))
+
+
+def text_key(value: str) -> str:
+    """The text without what a reader does not see: Unicode form (NFKC), letter case, invisible characters, and blanks
+    and line breaks at its ends and in runs.
+
+    A held-out question that differs from a training question in these alone would be a question that was trained on.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
+    return " ".join(_INVISIBLE.sub("", folded).split())

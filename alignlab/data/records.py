@@ -1,9 +1,13 @@
 """The records that every data source is read into, whatever its files looked like."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from alignlab.errors import DataError
+
 Role = Literal["system", "user", "assistant"]
+Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -16,9 +20,17 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The conversation before an answer; the last message is the user's."""
+    """The conversation before an answer; the last message is the user's.
+
+    Args:
+        messages: the turns.
+        facts: what is known about the prompt beyond its text, as (name, value): the reference answer (`answer`) of a
+            question that has one, metadata of its record. Rewards and evaluations read them; no model sees them, so
+            prompts with the same messages are equal.
+    """
 
     messages: tuple[Message, ...]
+    facts: Facts = field(default=(), compare=False)
 
     @classmethod
     def user(cls, text: str, system: str | None = None) -> "Prompt":
@@ -28,15 +40,30 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What a reader sees: the message alone when there is one, else the turns with their roles."""
+        """The message alone when there is one, else the turns with their roles."""
         if len(self.messages) == 1:
             return self.messages[0].content
         return "\n\n".join(f"{m.role}: {m.content}" for m in self.messages)
 
+    def fact(self, name: str) -> str:
+        """The fact of that name.
+
+        Raises:
+            DataError: the prompt has none; the message lists those that it has.
+        """
+        for known, value in self.facts:
+            if known == name:
+                return value
+        have = ", ".join(known for known, _ in self.facts) or "no facts"
+        raise DataError(
+            f"the prompt {self.text[:60]!r} has no fact {name!r} (it has {have}); question_answer records bring "
+            f"`answer`, and data.facts=[{name}] carries a column of that name"
+        )
+
 
 @dataclass(frozen=True)
 class Document:
-    """Plain text for pretraining. `source` says where it came from (file and line), for messages."""
+    """Plain text for pretraining. `source` is where it came from (file and line), for messages."""
 
     text: str
     source: str = field(default="", compare=False)
@@ -44,27 +71,47 @@ class Document:
 
 @dataclass(frozen=True)
 class Example:
-    """An answered instruction. `kind` groups examples in evaluations."""
+    """An answered instruction.
+
+    Args:
+        prompt: the conversation before the answer.
+        answer: what to imitate.
+        kind: groups examples in evaluations.
+        source: where it came from, for messages.
+        scores: what is known of the answer (rewards, in reward units), by name.
+    """
 
     prompt: Prompt
     answer: str
     kind: str = ""
     source: str = field(default="", compare=False)
+    scores: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt, of which the first was preferred."""
+    """Two answers to one prompt, of which the first was preferred.
+
+    Args:
+        prompt: what both answer.
+        chosen: the preferred answer.
+        rejected: the other one.
+        source: where the pair came from, for messages.
+        notes: what is known of the judgement, by name: `margin` (chosen minus rejected, in units of the scores
+            given), `agreement` (share of the judges who prefer the chosen answer, 0 to 1) and `probability`
+            (that the *chosen* answer is chosen, 0 to 1; below 0.5 where the less likely choice was made).
+    """
 
     prompt: Prompt
     chosen: str
     rejected: str
     source: str = field(default="", compare=False)
+    notes: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A single answer that somebody called good or bad."""
+    """A single answer that was called good or bad."""
 
     prompt: Prompt
     answer: str

@@ -4,29 +4,43 @@ A row is a list of tokens with a mask of those that are scored. Which rows make 
 function of (seed, k): a run that is resumed at step k needs no other state to see the right data.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from alignlab.batch import LabelledBatch, PreferenceBatch, TokenBatch
+from alignlab.batch import PreferenceBatch, TokenBatch
 from alignlab.data.chat import encode_answer, encode_document
-from alignlab.data.records import Comparison, Document, Example, Labelled
-from alignlab.errors import ConfigError, DataError
+from alignlab.data.records import Comparison, Document, Example
+from alignlab.data.truncation import Encode, Row, Truncation, collected, settled
+from alignlab.data.types import PreTrainedTokenizerBase
+from alignlab.errors import ConfigError
 from alignlab.seed import fold_in
 
+__all__ = [
+    "Encode",
+    "Row",
+    "Truncation",
+    "check_max_length",
+    "collected",
+    "comparison_encoder",
+    "comparison_parts",
+    "comparison_rows",
+    "document_rows",
+    "example_encoder",
+    "example_parts",
+    "example_rows",
+    "order_at",
+    "permutation",
+    "portions",
+    "preference_batch",
+    "quiet",
+    "resolve_max_length",
+    "settled",
+    "token_batch",
+]
+
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tokenised sequence; `name` says which record it was."""
-
-    tokens: Sequence[int]
-    mask: Sequence[bool]
-    name: str = ""
 
 
 def check_max_length(owner: str, max_length: int | None) -> None:
@@ -50,42 +64,12 @@ def resolve_max_length(owner: str, max_length: int | None, context: int) -> int:
     return max_length or context
 
 
-@dataclass
-class Truncation:
-    """Counts what did not fit, so that nothing is cut without a word."""
-
-    max_length: int
-    cut: int = 0
-    dropped: int = 0
-    records: int = 0
-
-    def fit(self, row: Row) -> Row:
-        """The row, cut at its end to `max_length` tokens; an error where no scored token would be left."""
-        if len(row.tokens) <= self.max_length:
-            return row
-        short = Row(row.tokens[: self.max_length], row.mask[: self.max_length], row.name)
-        if not any(short.mask):
-            raise DataError(
-                f"{row.name or 'record'}: the whole answer is cut away: {list(row.mask).index(True)} tokens come "
-                f"before it and max_length is {self.max_length}; raise max_length (or the model's context), "
-                f"shorten the prompt, or leave such records out: on_bad_record=skip (of the stage, or of data)"
-            )
-        self.cut += 1
-        return short
-
-    def describe(self, what: str) -> str:
-        """One line for the reader, empty when everything fitted."""
-        parts = [f"{self.cut} cut short at {self.max_length} tokens"] if self.cut else []
-        why = "the answer was wholly cut away, or the prompt held control tokens"
-        parts += [f"{self.dropped} skipped ({why})"] if self.dropped else []
-        return f"of {self.records} {what}: {', '.join(parts)}" if parts else ""
-
-
 def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], max_length: int) -> list[Row]:
     """BOS, text, EOS, cut into windows of at most `max_length` tokens in which every token is scored exactly once.
 
     A later window begins with the last token of the one before it, as context only.
     """
+    quiet(tokenizer)
     rows = []
     for number, document in enumerate(documents):
         tokens = encode_document(tokenizer, document.text)
@@ -95,28 +79,95 @@ def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Docume
     return rows
 
 
+# ---- records to rows -------------------------------------------------------------------------------------------------
+# A stage has a part to learn from and a held-out one. `example_parts` and `comparison_parts` read both, so that what
+# cannot be used in either stands in one message; `example_rows` and `comparison_rows` read one part.
 def example_rows(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], truncation: Truncation, skip: bool = False
 ) -> list[Row]:
-    """Answered instructions, the answer and its stop token scored."""
+    """Answered instructions, the answer and its stop token scored.
 
-    def encode(example: Example, name: str) -> Row:
-        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name))
+    Args:
+        tokenizer: of the policy.
+        examples: one part.
+        truncation: cuts and counts; the same one for all parts.
+        skip: leave out what cannot be used.
 
-    return _all(examples, encode, "example", truncation, skip)
+    Raises:
+        DataError: some cannot be used (and `skip` is off; all are in the message), or nothing is left to learn from.
+    """
+    return settled([examples], example_encoder(tokenizer, truncation), "example", truncation, skip)[0]
+
+
+def example_parts(
+    tokenizer: PreTrainedTokenizerBase,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    truncation: Truncation,
+    skip: bool = False,
+) -> tuple[list[Row], list[Row]]:
+    """`example_rows` of both parts; every problem of both is in one message."""
+    found = settled([train, held_out], example_encoder(tokenizer, truncation), "example", truncation, skip)
+    return found[0], found[1]
 
 
 def comparison_rows(
     tokenizer: PreTrainedTokenizerBase, comparisons: Sequence[Comparison], truncation: Truncation, skip: bool = False
 ) -> list[tuple[Row, Row]]:
-    """Chosen and rejected answers with their prompt, the answers and stop tokens scored."""
+    """Chosen and rejected answers with their prompt, the answers and stop tokens scored.
 
-    def encode(pair: Comparison, name: str) -> tuple[Row, Row]:
-        chosen = Row(*encode_answer(tokenizer, pair.prompt, pair.chosen), f"{name} (chosen)")
-        rejected = Row(*encode_answer(tokenizer, pair.prompt, pair.rejected), f"{name} (rejected)")
-        return truncation.fit(chosen), truncation.fit(rejected)
+    Pairs whose answers are the same tokens (once cut) are left out and counted. Arguments and errors as `example_rows`.
+    """
+    return settled([comparisons], comparison_encoder(tokenizer, truncation), "comparison", truncation, skip)[0]
 
-    return _all(comparisons, encode, "comparison", truncation, skip)
+
+def comparison_parts(
+    tokenizer: PreTrainedTokenizerBase,
+    train: Sequence[Comparison],
+    held_out: Sequence[Comparison],
+    truncation: Truncation,
+    skip: bool = False,
+) -> tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]]:
+    """`comparison_rows` of both parts; every problem of both is in one message."""
+    found = settled([train, held_out], comparison_encoder(tokenizer, truncation), "comparison", truncation, skip)
+    return found[0], found[1]
+
+
+def example_encoder(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> Encode[Example, Row]:
+    """Encodes one answered instruction."""
+    quiet(tokenizer)
+
+    def encode(example: Example, name: str) -> Row:
+        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name, example.scores))
+
+    return encode
+
+
+def comparison_encoder(
+    tokenizer: PreTrainedTokenizerBase, truncation: Truncation
+) -> Encode[Comparison, tuple[Row, Row]]:
+    """Encodes one pair; None where both answers are the same tokens."""
+    quiet(tokenizer)
+
+    def encode(pair: Comparison, name: str) -> tuple[Row, Row] | None:
+        answers = (("chosen", pair.chosen), ("rejected", pair.rejected))
+        whole = [
+            Row(*encode_answer(tokenizer, pair.prompt, text), f"{name} ({side})", pair.notes) for side, text in answers
+        ]
+        before = truncation.cut
+        chosen, rejected = truncation.fit_all(whole)
+        if list(chosen.tokens) != list(rejected.tokens):
+            return chosen, rejected
+        truncation.cut = before
+        truncation.identical.add(name, f"chosen and rejected are the same within {truncation.max_length} tokens")
+        return None
+
+    return encode
+
+
+def quiet(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Keep transformers from warning that a sequence is longer than the model's context: here it is cut."""
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
 def token_batch(rows: Sequence[Row]) -> TokenBatch:
@@ -130,104 +181,13 @@ def preference_batch(pairs: Sequence[tuple[Row, Row]]) -> PreferenceBatch:
     return PreferenceBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
 
 
-@dataclass(frozen=True)
-class LabelledRow:
-    """A labelled answer; with `mismatched`, the same prompt with the answer to another one."""
-
-    answer: Row
-    good: bool
-    mismatched: Row | None = None
-
-    @property
-    def rows(self) -> list[Row]:
-        """Its sequences."""
-        return [self.answer] if self.mismatched is None else [self.answer, self.mismatched]
-
-
-def labelled_rows(
-    tokenizer: PreTrainedTokenizerBase,
-    labelled: Sequence[Labelled],
-    truncation: Truncation,
-    skip: bool = False,
-    mismatched: bool = False,
-) -> list[LabelledRow]:
-    """Labelled answers, the answer and its stop token scored.
-
-    Args:
-        mismatched: also pair each prompt with the answer to the next different one, as KTO's baseline asks for.
-
-    Raises:
-        DataError: `mismatched` is asked for and all answers are to one prompt.
-    """
-    others: list[str | None] = list(_answers_to_others(labelled)) if mismatched else [None] * len(labelled)
-
-    def encode(item: tuple[Labelled, str | None], name: str) -> LabelledRow:
-        record, other = item
-        answer = truncation.fit(Row(*encode_answer(tokenizer, record.prompt, record.answer), name))
-        if other is None:
-            return LabelledRow(answer, record.good)
-        row = Row(*encode_answer(tokenizer, record.prompt, other), f"{name} (with the answer to another prompt)")
-        return LabelledRow(answer, record.good, truncation.fit(row))
-
-    items = list(zip(labelled, others, strict=True))
-    return _all(items, encode, "labelled answer", truncation, skip, source=lambda item: item[0].source)
-
-
-def _answers_to_others(labelled: Sequence[Labelled]) -> list[str]:
-    """For each record, the answer of the next one (in a circle) that has another prompt."""
-    found: list[str] = []
-    for i, record in enumerate(labelled):
-        later = (labelled[(i + j) % len(labelled)] for j in range(1, len(labelled)))
-        other = next((r.answer for r in later if r.prompt != record.prompt), None)
-        if other is None:
-            raise DataError(
-                "all labelled answers are to one prompt, so there is no answer to another one to take a baseline from; "
-                "add other prompts, or choose an objective without a baseline"
-            )
-        found.append(other)
-    return found
-
-
-def labelled_batch(rows: Sequence[LabelledRow]) -> LabelledBatch:
-    """Labelled answers as one flat batch."""
-    flat = [(unit, row) for unit, labelled in enumerate(rows) for row in labelled.rows]
-    tokens, masks, names = zip(*((row.tokens, row.mask, row.name) for _, row in flat), strict=True)
-    batch = LabelledBatch.of(tokens, masks, names, unit=[unit for unit, _ in flat])
-    return batch.with_units(desirable=torch.tensor([float(row.good) for row in rows]))
-
-
 def portions(items: Sequence[R], size: int) -> list[Sequence[R]]:
     """The items in order, `size` at a time; the last portion may be smaller."""
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-T = TypeVar("T")
-
-
-def _all(
-    records: Sequence[T],
-    encode: Callable[[T, str], R],
-    what: str,
-    truncation: Truncation,
-    skip: bool,
-    source: Callable[[Any], str] = lambda record: record.source,
-) -> list[R]:
-    rows = []
-    truncation.records += len(records)
-    for number, record in enumerate(records):
-        try:
-            rows.append(encode(record, source(record) or f"{what} {number}"))
-        except DataError:
-            if not skip:
-                raise
-            truncation.dropped += 1
-    if not rows:
-        raise DataError(f"no {what} is left of {len(records)}; every answer was cut away or there was none")
-    return rows
-
-
 def order_at(step: int, size: int, batch_size: int, seed: int) -> list[int]:
-    """Which of `size` records make up optimizer step `step`: shuffled anew each epoch, none twice in an epoch."""
+    """Indices of the records of optimizer step `step`, of `size`: shuffled again each epoch, none twice in an epoch."""
     if size <= 0 or batch_size <= 0:
         raise ValueError(f"order_at: size and batch_size must be > 0, got {size} and {batch_size}")
     picked: list[int] = []

@@ -1,13 +1,31 @@
 """DataSource: where documents, instructions, preferences and prompts come from."""
 
 import abc
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
-from alignlab.errors import MissingDataError
+from alignlab.errors import DataError, MissingDataError
 
 Split = Literal["train", "validation"]
+Records = Literal["documents", "instructions", "comparisons", "labelled", "prompts"]
+"""Kinds of records, by the name of the method that gives them."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Records that a stage reads from a data source.
+
+    Args:
+        records: their kind.
+        held_out: whether the stage cannot do without a validation part.
+        why: the setting that makes the stage read them (`replay=0.15`), where it does not always; for messages.
+    """
+
+    records: Records
+    held_out: bool = False
+    why: str = ""
 
 
 class DataSource(abc.ABC):
@@ -19,7 +37,7 @@ class DataSource(abc.ABC):
 
     VERSION: ClassVar[str]
     on_bad_record: Literal["stop", "skip"] = "stop"
-    """What happens to a record that cannot be used: an error that names it, or it is left out and counted."""
+    """Treatment of records that cannot be used: an error that names them, or they are left out and counted."""
 
     def documents(self, split: Split) -> Sequence[Document]:
         """Plain texts for pretraining."""
@@ -39,7 +57,7 @@ class DataSource(abc.ABC):
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Prompts to sample answers for: by default those of the instructions, each once."""
-        return list(dict.fromkeys(e.prompt for e in self.instructions(split)))
+        return each_once(e.prompt for e in self.instructions(split))
 
     def content_digest(self) -> str:
         """Digest of everything read from outside (files); empty where all follows from the arguments."""
@@ -48,3 +66,37 @@ class DataSource(abc.ABC):
     def notes(self) -> Sequence[str]:
         """Lines for the reader on what was read so far: shapes that were taken, records that were left out."""
         return ()
+
+    # ---- before anything runs ----------------------------------------------------------------------------------------
+    def unset(self, need: Need) -> str:
+        """The setting without which the source cannot meet a need, as `data.corpus=FILE`; empty where it can.
+
+        It is told by the arguments alone: nothing is read, so that a plan can be checked at once.
+        """
+        return ""
+
+    def check(self, needs: Sequence[Need]) -> list[str]:
+        """Everything that keeps the source from meeting some needs, a line each; reads the records.
+
+        Every problem is in the list, so that one run finds them all. A source that knows more of its records than what
+        each method gives (which prompt is in which part) adds to it.
+        """
+        found = [line for need in dict.fromkeys(needs) for line in self._problems_of(need)]
+        return list(dict.fromkeys(found))
+
+    def _problems_of(self, need: Need) -> list[str]:
+        read: Any = getattr(self, need.records)
+        try:
+            train, validation = read("train"), read("validation")
+        except DataError as error:
+            return [str(error)]
+        name = type(self).__name__
+        problems = [] if train else [f"{name} has no {need.records} to train on"]
+        if need.held_out and not validation:
+            problems.append(f"{name} holds out no {need.records}, and some stages measure on held-out ones")
+        return problems
+
+
+def each_once(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts in their order, each once; one question with two reference answers is there with both."""
+    return list({(p.messages, p.facts): p for p in prompts}.values())

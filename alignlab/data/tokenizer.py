@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alignlab.data.chat import CHAT_TEMPLATE
+from alignlab.data.types import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
 
@@ -44,6 +44,8 @@ class TrainTokenizer(TokenizerSpec):
 
     def train(self, texts: Iterable[str]) -> PreTrainedTokenizerFast:
         """A tokenizer of the texts; the same texts give the same tokenizer."""
+        from transformers import PreTrainedTokenizerFast
+
         tokenizer = self._words(texts) if self.kind == "word" else self._bytes(texts)
         # For whoever calls the tokenizer on plain text: every document that is trained on begins so.
         start = [("<bos>", tokenizer.token_to_id("<bos>"))]

@@ -1,6 +1,6 @@
-"""What one's own files can tell of a policy: how well it foresees what was held out, and how it answers.
+"""Evaluation on a user's own files: how well a policy predicts what was held out, and how it answers.
 
-There is no ground truth here, only held-out records; so nothing says whether an answer is right. Read the samples.
+There is no ground truth here, only held-out records; so no metric tells whether an answer is right. Read the samples.
 
 Axes: S sequences.
 """
@@ -13,16 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from alignlab.data.coverage import coverage
 from alignlab.data.files import Files
+from alignlab.data.preflight import check_settings
 from alignlab.data.rows import (
     Row,
     Truncation,
-    comparison_rows,
+    collected,
+    comparison_encoder,
     document_rows,
-    example_rows,
+    example_encoder,
     permutation,
+    quiet,
     token_batch,
 )
+from alignlab.data.source import DataSource, Need, Records
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
 from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate, leaves_room
 from alignlab.policy.previews import opening
@@ -35,14 +40,16 @@ TIE = 1e-6
 
 
 class FilesEvaluation(Evaluation):
-    """Measures a policy on the held-out part of somebody's own files.
+    """Measure a policy on the held-out part of a user's own files.
 
-    A role without a file is left out, and so is a record whose prompt alone fills the model's context.
+    A role without a file is left out, and so is a record whose prompt alone fills the model's context, or a pair whose
+    answers are the same within it. What cannot be measured on any record has no metric.
 
     Metrics:
 
     - `document_loss`, nats per token of held-out documents, and `document_perplexity`, its exponential; both depend
-      on the tokenizer, `document_bits_per_character` does not;
+      on the tokenizer. `document_bits_per_character` does not, and is there only where the tokenizer can write every
+      document as it is: an unknown word scored as `<unk>`, or a line break that is no token, costs nothing;
     - `answer_loss`, nats per token of held-out answers given their prompts, and `answer_perplexity`;
     - `finished`, the share of sampled answers to held-out prompts that end by themselves, and `answer_length`, their
       mean length in words;
@@ -54,11 +61,11 @@ class FilesEvaluation(Evaluation):
         data: the files.
         records: at most so many held-out records of each kind are scored, picked once by a fixed shuffle.
         prompts: at most so many held-out prompts are answered.
-        openings: at most so many held-out documents are gone on with, for the samples.
+        openings: at most so many held-out documents are continued, for the samples.
         opening_words: of such a document, given to the model.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(
         self, data: Files, records: int = 200, prompts: int = 64, openings: int = 4, opening_words: int = 12
@@ -72,11 +79,23 @@ class FilesEvaluation(Evaluation):
         self.openings = openings
         self.opening_words = opening_words
 
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Held-out records of every role that has a file; of any where none has one."""
+        kinds: tuple[Records, ...] = ("documents", "instructions", "comparisons")
+        there: list[Records] = [kind for kind in kinds if not self.data.lacks(kind)]
+        return [(self.data, Need(kind, held_out=True)) for kind in there or [kinds[0]]]
+
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
     ) -> EvaluationResult:
-        """Score what was held out, then let the policy speak."""
+        """Score what was held out, then sample answers and continuations.
+
+        Raises:
+            MissingDataError: no file is named, or nothing is held out.
+        """
+        check_settings({type(self).__name__: self.data_needs()})
         policy.eval()
+        quiet(policy.tokenizer)
         answered, continued = self._answers(policy, sampling, seed, progress), self._continued(policy, sampling, seed)
         metrics = {
             **self._documents(policy),
@@ -97,20 +116,21 @@ class FilesEvaluation(Evaluation):
             return {}
         logp, tokens = _score(policy, document_rows(policy.tokenizer, documents, policy.context))
         loss = -float(logp.sum() / tokens.sum())
-        characters = sum(len(d.text) for d in documents)
-        return {
-            "document_loss": loss,
-            "document_perplexity": math.exp(loss),
-            "document_bits_per_character": -float(logp.sum()) / characters / math.log(2),
-        }
+        found = {"document_loss": loss, "document_perplexity": math.exp(loss)}
+        texts = [d.text for d in documents]
+        if coverage(policy.tokenizer, texts).lossless:
+            found["document_bits_per_character"] = -float(logp.sum()) / sum(map(len, texts)) / math.log(2)
+        return found
 
     def _held_out_answers(self, policy: Policy) -> dict[str, float]:
         if not self.data.has("instructions"):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
-        if not examples:
+        truncation = Truncation(policy.context)
+        rows = collected(examples, example_encoder(policy.tokenizer, truncation), "example", truncation)
+        if not rows:
             return {}
-        logp, tokens = _score(policy, example_rows(policy.tokenizer, examples, Truncation(policy.context), skip=True))
+        logp, tokens = _score(policy, rows)
         loss = -float(logp.sum() / tokens.sum())
         return {"answer_loss": loss, "answer_perplexity": math.exp(loss)}
 
@@ -118,16 +138,17 @@ class FilesEvaluation(Evaluation):
         if not self.data.has("preferences"):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
-        if not pairs:
+        truncation = Truncation(policy.context)
+        rows = collected(pairs, comparison_encoder(policy.tokenizer, truncation), "comparison", truncation)
+        if not rows:
             return {}
-        rows = comparison_rows(policy.tokenizer, pairs, Truncation(policy.context), skip=True)
         logp, tokens = _score(policy, [row for pair in rows for row in pair])
         return {
             "preference_accuracy": _share_ahead(logp),
             "preference_accuracy_per_token": _share_ahead(logp / tokens),
         }
 
-    # ---- what it says ---------------------------------------------------------------------------------------------
+    # ---- what it answers ------------------------------------------------------------------------------------------
     def _answers(self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None) -> list[Sample]:
         """Answers to held-out prompts; those that fill the model's context leave no room for one."""
         if not (self.data.has("instructions") or self.data.has("preferences")):

@@ -15,9 +15,13 @@ def log_ratio(stats: TokenStats, batch: Batch) -> Float[Tensor, "S"]:
     return batch.sum_by_sequence(stats.logp - batch.reference_logp.to(stats.logp.dtype))
 
 
+TIE = 1e-6
+"""Nats (or reward units) below which a margin is a tie: rounding, not preference, gives it its sign."""
+
+
 def preferred(margin: Tensor) -> Tensor:
-    """1 where a margin is positive, 0 where it is negative, one half where it is a tie."""
-    return (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+    """1 where a margin is positive, 0 where it is negative, one half where it is a tie up to rounding."""
+    return 0.5 + 0.5 * margin.sign() * (margin.abs() > TIE)
 
 
 def pair_metrics(log_ratio: Float[Tensor, "S"], batch: PreferenceBatch) -> dict[str, Float[Tensor, "W"]]:

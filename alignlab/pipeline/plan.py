@@ -1,22 +1,23 @@
-"""Which stages there are, what each takes from which, in what order they run, and their fingerprints.
+"""Order, inputs and fingerprints of the stages of a pipeline.
 
 All of it is known before anything has run: a stage's fingerprint is made of its inputs' *fingerprints*.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact, Kind
-from alignlab.config.build import Builder
+from alignlab.artifact import Artifact
+from alignlab.config.spec import Builder, Spec
+from alignlab.data.source import DataSource
 from alignlab.errors import PipelineError, suggestion
-from alignlab.pipeline.fingerprint import identity
 from alignlab.pipeline.store import fingerprint
 from alignlab.stage import Runtime, Stage
 
-TRAINED: frozenset[Kind] = frozenset({"policy", "reward_model"})
-"""Kinds whose content depends on `Runtime.precision`; the rest follow from their inputs."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+"""`Qwen/Qwen2.5-0.5B`: a name on the Hugging Face hub, or a folder that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -25,69 +26,109 @@ class Step:
 
     Args:
         name: in the pipeline.
-        stage: its class.
-        config: its resolved configuration.
+        spec: its class and arguments.
         inputs: for each input, the name of another stage or a folder.
         from_stages: those inputs that are stages.
-        prints: the fingerprint of each input.
+        input_fingerprints: by input.
         fingerprint: of what it will make.
+        recipe: the fingerprint without the code, to find out which class has changed.
+        code: digest of the code of each of its classes, by public path.
         builder: builds the stage; shared, so that all stages read the same data once.
+        again: it is to run even if the store has it.
     """
 
     name: str
-    stage: type[Stage]
-    config: Mapping[str, Any]
+    spec: Spec
     inputs: Mapping[str, str]
     from_stages: frozenset[str]
-    prints: Mapping[str, str]
+    input_fingerprints: Mapping[str, str]
     fingerprint: str
+    recipe: str
+    code: Mapping[str, str]
     builder: Builder
+    again: bool = False
+
+    @property
+    def stage(self) -> type[Stage]:
+        """The class of the stage."""
+        return self.spec.cls
 
     def build(self) -> Stage:
-        """A fresh stage."""
-        stage: Stage = self.builder.build(self.config, f"pipeline.{self.name}")
+        """A new stage."""
+        stage: Stage = self.spec.build(self.builder)
         return stage
 
 
-def plan(pipeline: Mapping[str, Mapping[str, Any]], runtime: Runtime) -> list[Step]:
+def plan(
+    pipeline: Mapping[str, Spec], runtime: Runtime, removed: Sequence[str] = (), rerun: Sequence[str] = ()
+) -> list[Step]:
     """The stages in an order in which each comes after its inputs.
 
     Every stage is built once here, so that a value that a constructor refuses is found before anything trains.
 
     Args:
-        pipeline: resolved configuration of each stage.
+        pipeline: the stages by name.
         runtime: its precision is part of what a training stage makes.
+        removed: names of stages that the command line took out of the pipeline.
+        rerun: names of stages that are to run, with everything that depends on them, even if the store has them.
 
     Raises:
-        PipelineError: an input is missing, unknown, of the wrong kind, or the stages go round in a circle.
+        PipelineError: an input is missing, unknown or of the wrong kind, or the stages form a cycle.
         ConfigError: a constructor refuses a value.
     """
-    builder = Builder()
-    stages = {name: builder.build(node, f"pipeline.{name}") for name, node in pipeline.items()}
+    builder = Builder(shared=(DataSource,))
+    stages: dict[str, Stage] = {name: builder.build(spec) for name, spec in pipeline.items()}
     inputs = {name: _inputs(name, stages) for name in stages}
+    _check_removed(removed, {name: stage.inputs for name, stage in stages.items()})
     order = _order({name: [s for s in given.values() if s in stages] for name, given in inputs.items()})
     steps: dict[str, Step] = {}
     for name in order:
         prints = _check_inputs(name, stages, inputs[name], steps)
-        try:
-            stages[name].check_inputs(frozenset(inputs[name]))
-        except ValueError as error:
-            raise PipelineError(f"pipeline.{name}: {error}") from error
-        whole: dict[str, Any] = {"stage": identity(pipeline[name], f"pipeline.{name}", builder), "inputs": prints}
-        if type(stages[name]).PRODUCES in TRAINED:
-            whole["precision"] = runtime.precision
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
-        key = fingerprint(whole)
-        steps[name] = Step(name, type(stages[name]), pipeline[name], inputs[name], from_stages, prints, key, builder)
+        again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
+        keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
+        steps[name] = Step(name, pipeline[name], inputs[name], from_stages, prints, *keys, builder, again)
     return list(steps.values())
 
 
+def _keys(
+    spec: Spec, prints: Mapping[str, str], recipes: Mapping[str, str], runtime: Runtime, builder: Builder
+) -> tuple[str, str, dict[str, str]]:
+    """Fingerprint, recipe and code of a stage."""
+    whole: dict[str, Any] = {"stage": spec.identity(builder)}
+    if _trains(spec.cls):
+        whole["precision"] = runtime.precision
+    code = spec.code()
+    key = fingerprint({**whole, "inputs": prints, "code": code})
+    return key, fingerprint({**whole, "inputs": {**prints, **recipes}}), code
+
+
+def _trains(cls: type[Stage]) -> bool:
+    """Whether what a stage makes depends on `Runtime.precision`; all other stages depend on it through their inputs."""
+    return bool(getattr(cls, "TRAINS", False))
+
+
 def _inputs(name: str, stages: Mapping[str, Stage]) -> dict[str, str]:
-    """What a stage takes; one that takes all takes every other one that does not."""
+    """Inputs of a stage; one that takes all takes every other one that does not."""
     stage = stages[name]
     if not type(stage).TAKES_ALL:
         return stage.inputs
     return {other: other for other, s in stages.items() if not type(s).TAKES_ALL} | stage.inputs
+
+
+def _check_removed(removed: Sequence[str], inputs: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse to remove a stage that others still need; all of them are named at once."""
+    needed = [name for name in removed if any(name in given.values() for given in inputs.values())]
+    if not needed:
+        return
+    gone, dependents = set(needed), list[str]()
+    while more := [n for n, given in inputs.items() if n not in gone and gone & set(given.values())]:
+        gone.update(more)
+        dependents += more
+    raise PipelineError(
+        f"{' '.join(f'~pipeline.{n}' for n in needed)}: {', '.join(dependents)} would miss an input; remove what "
+        f"depends on it too ({' '.join(f'~pipeline.{n}' for n in dependents)}), or set other inputs"
+    )
 
 
 def _order(takes: Mapping[str, Sequence[str]]) -> list[str]:
@@ -96,13 +137,13 @@ def _order(takes: Mapping[str, Sequence[str]]) -> list[str]:
     while len(done) < len(takes):
         ready = next((n for n in takes if n not in done and all(s in done for s in takes[n])), None)
         if ready is None:
-            raise PipelineError(f"the stages go round in a circle: {' -> '.join(_circle(takes, done))}; cut one input")
+            raise PipelineError(f"dependency cycle: {' -> '.join(_cycle(takes, done))}; remove one of these inputs")
         done.append(ready)
     return done
 
 
-def _circle(takes: Mapping[str, Sequence[str]], done: Sequence[str]) -> list[str]:
-    """One circle among the stages that are not done, each taking the next."""
+def _cycle(takes: Mapping[str, Sequence[str]], done: Sequence[str]) -> list[str]:
+    """One cycle among the stages that are not done, each taking the next."""
     walk = [next(n for n in takes if n not in done)]
     while walk[-1] not in walk[:-1]:
         walk.append(next(s for s in takes[walk[-1]] if s not in done))
@@ -127,6 +168,10 @@ def _check_inputs(
         if key in wanted and kind not in wanted[key]:
             takes = " or ".join(sorted(wanted[key]))
             raise PipelineError(f"{path}: {cls.__name__} takes a {takes} here, but {source!r} makes a {kind}")
+    try:
+        stages[name].check_inputs(frozenset(given))
+    except ValueError as error:
+        raise PipelineError(f"pipeline.{name}: {error}") from error
     return prints
 
 
@@ -135,9 +180,18 @@ def _source(source: str, path: str, stages: Mapping[str, Stage], steps: Mapping[
     if source in stages:
         return type(stages[source]).PRODUCES, steps[source].fingerprint
     if not source or not Path(source).expanduser().is_dir():
-        raise PipelineError(
-            f"{path}: {source!r} is neither a stage of this pipeline ({', '.join(stages)}) nor an existing folder"
-            f"{suggestion(source, list(stages))}"
-        )
+        raise PipelineError(_no_source(source, path, list(stages)))
     artifact = Artifact.open(source, verify=False)
     return artifact.kind, artifact.fingerprint
+
+
+def _no_source(source: str, path: str, stages: list[str]) -> str:
+    meant = suggestion(source, stages)
+    text = f"{path}: {source!r} is neither a stage of this pipeline ({', '.join(stages)}) nor an existing folder{meant}"
+    if meant or not HUB_NAME.fullmatch(source):
+        return text
+    folder = source.rpartition("/")[2]
+    return (
+        f"{text}; if it is a model on the Hugging Face hub, download it (hf download {source} --local-dir {folder}) "
+        f"and name the folder: {path}={folder}"
+    )

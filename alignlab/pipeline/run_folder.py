@@ -1,4 +1,4 @@
-"""The folder of one run: what was asked, what came of it, and how it ended.
+"""The folder of one run: its configuration, its results, and how it ended.
 
 `config.yaml` (resolved, secrets redacted), `manifest.json` (stages), `metrics.json` (flat, `"<stage>/<metric>"`),
 `samples.jsonl` (the same prompts answered by each stage's model), `status.json`, `report.html`, and `stages/` (links to
@@ -8,7 +8,9 @@ the artifacts). All are brought up to date after every stage, so that a failure 
 import contextlib
 import datetime
 import json
+import os
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -28,12 +30,16 @@ class RunFolder:
 
     Args:
         path: the folder; made if need be.
-        about: what the manifest says of the whole run (name, seed, overrides, versions).
+        about: entries of the manifest for the whole run (name, seed, overrides, versions).
+        marks: further entries of `status.json` (the sweep that the run belongs to).
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, about: Mapping[str, Any] | None = None, marks: Mapping[str, str | int] | None = None
+    ) -> None:
         self.path = path
         self.about = dict(about or {})
+        self.marks = dict(marks or {})
         self.metrics: dict[str, float] = {}
         self._stages: dict[str, dict[str, Any]] = {}
         self._answers: dict[tuple[str, str], dict[str, str]] = {}
@@ -62,9 +68,10 @@ class RunFolder:
         (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def status(self, status: Status, **more: str) -> None:
-        """Write how the run stands."""
-        content = {"status": status, "started": self._started, "updated": _now(), **more}
-        write_json(self.path / STATUS, content)
+        """Write how the run stands, and which process it is."""
+        times = {"started": self._started, "updated": _now()}
+        process: dict[str, str | int] = {"pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self.path / STATUS, {"status": status, **times, **process, **self.marks, **more})
 
     def add(self, name: str, artifact: Artifact, inputs: Mapping[str, str], seconds: float, cached: bool) -> None:
         """Take in a stage that is done.
@@ -129,9 +136,29 @@ class RunFolder:
 
 
 def read_status(folder: Path) -> str:
-    """How a run stands; `missing` where nothing says so."""
+    """How a run stands; `missing` without a record, `lost` where its process ended without writing one."""
+    found = status_of(folder)
+    status = str(found.get("status", "missing"))
+    return "lost" if status == "running" and not is_alive(found) else status
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """The content of `status.json`; empty where there is none."""
     file = folder / STATUS
-    return str(json.loads(file.read_text(encoding="utf-8"))["status"]) if file.is_file() else "missing"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a status may still run; one on another host may."""
+    if status.get("host", socket.gethostname()) != socket.gethostname():
+        return True
+    try:
+        os.kill(int(status["pid"]), 0)
+    except (KeyError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def _now() -> str:

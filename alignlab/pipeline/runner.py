@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.config.locate import public_path
 from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import provenance
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
-from alignlab.sanitize import redact
 from alignlab.seed import seed_everything
 from alignlab.stage import NullTracker, Runtime, Stage, StageContext, Tracker
 from alignlab.tracking import Origin, Tracking
@@ -36,7 +36,8 @@ class Runner:
         folder: of the run.
         runtime: where to compute.
         tracking: where to report; None reports nowhere.
-        origin: what W&B shall know of the run.
+        origin: description of the run for W&B.
+        began: when the run, or its sweep, began (seconds since 1970); stages to rerun are older than that.
     """
 
     steps: Sequence[Step]
@@ -45,6 +46,7 @@ class Runner:
     runtime: Runtime = field(default_factory=Runtime)
     tracking: Tracking | None = None
     origin: Origin = field(default_factory=Origin)
+    began: float = field(default_factory=time.time)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
 
@@ -60,7 +62,10 @@ class Runner:
         for step in self.steps:
             self.folder.status("running", stage=step.name)
             started = time.perf_counter()
-            artifact, cached = self.store.get_or_build(step.fingerprint, functools.partial(self._build, step))
+            self._say_what_changed(step)
+            since = self.began if step.again else 0.0
+            artifact, cached = self.store.get_or_build(step.fingerprint, functools.partial(self._build, step), since)
+            self.store.note_code(step.recipe, step.code)
             if cached:
                 self._taken(step, artifact)
             self.artifacts[step.name] = artifact
@@ -79,6 +84,11 @@ class Runner:
                 f"runtime.strategy={runtime.strategy} starts the whole command once for each of {runtime.devices} "
                 f"devices on {runtime.num_nodes} node(s); use runtime=ddp, which spawns them within a stage"
             )
+
+    def _say_what_changed(self, step: Step) -> None:
+        """Name the classes whose code has changed, where that is why a stage is not taken from the store."""
+        if self.tracking is not None and (changed := changed_code(step, self.store)):
+            self.tracking.say(f"{step.name}: runs again, because the code of {', '.join(changed)} has changed")
 
     def _taken(self, step: Step, artifact: Artifact) -> None:
         """Say that a stage came from the store, and once if other versions made it, which no fingerprint covers."""
@@ -118,7 +128,7 @@ class Runner:
 
     def _tell(self, step: Step, tracker: Tracker) -> None:
         """Say, once, what the data sources took for what, and what they left out."""
-        for note in step.builder.notes():
+        for note in (note for source in step.builder.shared() for note in source.notes()):
             if note not in self._told:
                 self._told.append(note)
                 tracker.say(note)
@@ -128,7 +138,7 @@ class Runner:
         if name in step.from_stages:
             return self.artifacts[source]
         artifact = Artifact.open(source)
-        if artifact.fingerprint != step.prints[name]:
+        if artifact.fingerprint != step.input_fingerprints[name]:
             raise StoreError(f"{step.name}: {source} has changed since this run began; start it again")
         return artifact
 
@@ -141,19 +151,26 @@ class Runner:
             work=work,
             origin=self.origin,
             fingerprint=step.fingerprint,
-            config=redact(step.config),
+            config=step.spec.redacted(),
         )
+
+
+def changed_code(step: Step, store: Store) -> list[str]:
+    """Public paths of the classes whose code differs from that of the last run of the same recipe."""
+    before = {} if store.has(step.fingerprint) else store.code_of(step.recipe)
+    return [path for path, digest in step.code.items() if before.get(path, digest) != digest]
 
 
 def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds: float) -> dict[str, Any]:
     cls = type(stage)
     return {
         "kind": cls.PRODUCES,
-        "stage": f"{cls.__module__}.{cls.__qualname__}",
+        "stage": public_path(cls),
         "version": cls.VERSION,
+        "code": dict(step.code),
         "name": step.name,
         "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
-        "config": redact(step.config),
+        "config": step.spec.redacted(),
         "seconds": round(seconds, 3),
         **provenance.of_now(),
     }

@@ -1,17 +1,18 @@
 """The store: artifacts by fingerprint, computed once, published whole or not at all.
 
-A fingerprint is a SHA-256 of canonical JSON: the stage's class and VERSION, its resolved identity, the fingerprints
-of its inputs, the digest of its data. The same fingerprint is the same artifact, whoever asks.
+A fingerprint is a SHA-256 of canonical JSON: the stage's class and VERSION, its resolved identity, the code of its
+classes, the fingerprints of its inputs, the digest of its data. The same fingerprint is the same artifact.
 
 Left out so far: listing and collecting garbage.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from alignlab.errors import StoreError
 
 SCHEMA = 1
 """Layout of artifacts; part of every fingerprint."""
+RERUN = "rerun"
+"""Marks a work folder as that of a rerun."""
 
 
 def fingerprint(identity: Any) -> str:
@@ -31,7 +34,10 @@ def fingerprint(identity: Any) -> str:
 
 
 class Store:
-    """Artifacts below one folder, `objects/<fingerprint>`; `work/<fingerprint>` holds what outlives a crash."""
+    """Artifacts below one folder, `objects/<fingerprint>`; `work/<fingerprint>` holds what outlives a crash.
+
+    `code/<recipe>.json` has the code with which a recipe (a fingerprint without code) was last used.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -40,21 +46,26 @@ class Store:
         """Where the artifact of a fingerprint is, or would be."""
         return self.root / "objects" / key[:32]
 
-    def has(self, key: str) -> bool:
-        """Whether the artifact was published."""
-        return (self.path(key) / MANIFEST).is_file()
+    def has(self, key: str, since: float = 0.0) -> bool:
+        """Whether the artifact was published, at `since` (seconds since 1970) or later."""
+        manifest = self.path(key) / MANIFEST
+        return manifest.is_file() and manifest.stat().st_mtime >= since
 
-    def get_or_build(self, key: str, build: Callable[[Path, Path], dict[str, Any]]) -> tuple[Artifact, bool]:
+    def get_or_build(
+        self, key: str, build: Callable[[Path, Path], dict[str, Any]], since: float = 0.0
+    ) -> tuple[Artifact, bool]:
         """The artifact of `key`, built if need be by exactly one of all processes that ask for it.
 
         Args:
-            build: writes into its first folder and returns what the manifest shall say; its second folder is kept
+            key: its fingerprint.
+            build: writes into its first folder and returns the manifest's content; its second folder is kept
                 when it fails, for checkpoints, and removed when it succeeds.
+            since: an older artifact is built again, and replaced once that has succeeded; seconds since 1970.
 
         Returns:
             The artifact, and whether it was there already.
         """
-        if self.has(key):
+        if self.has(key, since):
             return self._open(key), True
         try:
             for folder in ("objects", "work", "locks"):
@@ -62,12 +73,34 @@ class Store:
         except OSError as error:
             raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
         with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
-            if self.has(key):
+            if self.has(key, since):
                 return self._open(key), True
-            if self.path(key).exists():
+            if self.path(key).exists() and not self.has(key):
                 raise StoreError(f"{self.path(key)} has lost its {MANIFEST}; delete the folder and run again")
+            if self.has(key):
+                self._forget_work(key)
             self._build(key, build)
         return self._open(key), False
+
+    def code_of(self, recipe: str) -> dict[str, str]:
+        """The code with which a recipe was last used; empty where it is not known."""
+        file = self.root / "code" / f"{recipe[:32]}.json"
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+    def note_code(self, recipe: str, code: Mapping[str, str]) -> None:
+        """Remember the code of a recipe, where the store can be written to."""
+        with contextlib.suppress(OSError):
+            (self.root / "code").mkdir(parents=True, exist_ok=True)
+            if self.code_of(recipe) != code:
+                write_json(self.root / "code" / f"{recipe[:32]}.json", dict(code))
+
+    def _forget_work(self, key: str) -> None:
+        """Begin a rerun without the checkpoints of the first run; an interrupted rerun keeps its own."""
+        work = self.root / "work" / key[:32]
+        if not (work / RERUN).exists():
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            (work / RERUN).touch()
 
     def _open(self, key: str) -> Artifact:
         artifact = Artifact.open(self.path(key))
@@ -87,12 +120,15 @@ class Store:
             write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files_of(folder)})
             folder.chmod(0o755)
             _sync(folder)
+            if self.path(key).exists():  # a rerun
+                self.path(key).rename(folder.with_name(f"{folder.name}-old"))
             folder.rename(self.path(key))
             _sync_folder(self.path(key).parent)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

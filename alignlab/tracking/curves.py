@@ -14,8 +14,8 @@ from alignlab.stage import NullTracker
 class Curves(NullTracker):
     """Writes what is logged; what is logged for one step becomes one line.
 
-    A resumed stage logs again from the step of its checkpoint: with a `work` folder, lines before it are kept and
-    the rest is written anew, so the file reads as if nothing had happened.
+    A resumed stage logs again from the step of its checkpoint: with a `work` folder, lines before it are kept, its own
+    is added to, and later ones are written again, so the file reads as if nothing had happened.
 
     Args:
         folder: the artifact being written.
@@ -39,12 +39,16 @@ class Curves(NullTracker):
         numbers = {name: float(value) for name, value in metrics.items()}
         self._line.update({name: value if math.isfinite(value) else None for name, value in numbers.items()})
 
-    def close(self) -> None:
-        """Write the last line and copy the file into the artifact, also where a spawned process has written it."""
+    def flush(self) -> None:
+        """Write the line of the last logged step and close the file; the next log opens it again."""
         if self._stream is not None:
             self._write()
             self._stream.close()
             self._stream = None
+
+    def close(self) -> None:
+        """Write the last line and copy the file into the artifact, also where a spawned process has written it."""
+        self.flush()
         if self._path != self._published and self._path.is_file():
             shutil.copyfile(self._path, self._published)
 
@@ -59,7 +63,12 @@ class Curves(NullTracker):
         return Curves, (self._published.parent, self._path.parent)  # a spawned process opens the file anew
 
     def _start(self, step: int) -> IO[str]:
-        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] < step]
+        before = [json.loads(line) for line in _complete_lines(self._path)]
+        kept = [json.dumps(line) + "\n" for line in before if line["step"] < step]
+        # The step that a checkpoint was made at may have been logged to already: what was known of it stays.
+        for line in before:
+            if line.pop("step") == step:
+                self._step, self._line = step, line
         stream = self._path.open("w", encoding="utf-8", buffering=1)  # a line at a time: a crash loses at most one
         stream.writelines(kept)
         return stream

@@ -55,6 +55,11 @@ class StageTracker(Tracker):
         if is_first_process():
             self._try("the progress line", lambda: self._line.say(text) if self._line else say(text))
 
+    def flush(self) -> None:
+        """See `Tracker`."""
+        if curves := self._curves:
+            self._try("curves.jsonl", curves.flush)
+
     def summary(self, metrics: Mapping[str, float]) -> None:
         """See `Tracker`."""
         if run := self._wandb:

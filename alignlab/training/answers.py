@@ -6,7 +6,7 @@ from typing import ClassVar
 from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Example
-from alignlab.data.rows import Row, Truncation, check_max_length, example_rows, resolve_max_length, token_batch
+from alignlab.data.rows import Row, Truncation, check_max_length, example_parts, resolve_max_length, token_batch
 from alignlab.data.source import DataSource, Split
 from alignlab.objective import Objective
 from alignlab.policy import previews
@@ -56,9 +56,9 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
         """Every answer, tokenised with its prompt."""
         skip = self.data.on_bad_record == "skip"
         truncation, tokenizer = Truncation(self.length), self.policy.tokenizer
-        train = example_rows(tokenizer, self.examples("train", inputs), truncation, skip)
         self.held_out = self.examples("validation", inputs)
-        held_out = example_rows(tokenizer, self.held_out, truncation, skip) if self.held_out else []
+        learnt = self.examples("train", inputs)
+        train, held_out = example_parts(tokenizer, learnt, self.held_out, truncation, skip)
         context.tracker.say(f"{len(train)} answers to learn from, {len(held_out)} held out")
         if cut := truncation.describe("instructions"):
             context.tracker.say(cut)

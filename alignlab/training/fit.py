@@ -20,10 +20,11 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from alignlab import distributed, stopping
 from alignlab.artifact import digest_of_file
-from alignlab.errors import ConfigError, NonFiniteError
+from alignlab.errors import ConfigError, NonFiniteError, Preempted
 from alignlab.stage import StageContext
 from alignlab.stats import Mean
 from alignlab.training.module import StageModule
@@ -49,10 +50,18 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
             # Processes that the strategy spawns would never ask whether somebody wants them to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
             with stopping.deferred() if alone else _ended_together(trainer):
-                trainer.fit(module, ckpt_path=_resumable(context), weights_only=True)
+                _fitted(trainer, module, _resumable(context))
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: str | None) -> None:
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException as error:
+        # Lightning's own, where the signal came after ours was last asked for. It is a SystemExit without a code.
+        raise stopping.requested() or Preempted("asked to stop (SIGTERM); what is done is kept") from error
 
 
 @contextlib.contextmanager
@@ -151,6 +160,19 @@ class _Reports(pl.Callback):
         logged = {f"train/{k}": v for k, v in means.items()} | norms
         self._tracker.log(step, {**logged, "train/lr": report.lr, "train/tokens_per_second": speed})
         self._means, self._tokens, self._seconds = {}, 0, 0.0
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write out what the tracker holds back: a process that the strategy spawned ends here."""
+        if trainer.is_global_zero:
+            self._tracker.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        means = {name: [mean.total, mean.weight] for name, mean in self._means.items()}
+        return {"means": means, "tokens": self._tokens, "seconds": self._seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._means = {name: Mean(total, weight) for name, (total, weight) in state_dict["means"].items()}
+        self._tokens, self._seconds = int(state_dict["tokens"]), float(state_dict["seconds"])
 
 
 class _Keeper(pl.Callback):

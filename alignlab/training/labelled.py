@@ -6,15 +6,9 @@ from typing import ClassVar, Literal
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import LabelledBatch
 from alignlab.data import preferences
+from alignlab.data.labelled import LabelledRow, labelled_batch, labelled_parts
 from alignlab.data.records import Example, Labelled
-from alignlab.data.rows import (
-    LabelledRow,
-    Truncation,
-    check_max_length,
-    labelled_batch,
-    labelled_rows,
-    resolve_max_length,
-)
+from alignlab.data.rows import Truncation, check_max_length, resolve_max_length
 from alignlab.data.source import DataSource, Split
 from alignlab.objective import Objective
 from alignlab.policy import previews
@@ -80,8 +74,9 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
         """Every answer, tokenised with its prompt."""
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = self._labelled("validation", inputs)
-        train = self._tokenised(self._labelled("train", inputs), truncation)
-        held_out = self._tokenised(self.held_out, truncation) if self.held_out else []
+        skip, mismatched = self.on_bad_record == "skip", "mismatched" in self.objective.reads
+        learnt = self._labelled("train", inputs)
+        train, held_out = labelled_parts(self.policy.tokenizer, learnt, self.held_out, truncation, skip, mismatched)
         context.tracker.say(f"{len(train)} labelled answers to learn from, {len(held_out)} held out")
         if cut := truncation.describe("labelled answers"):
             context.tracker.say(cut)
@@ -94,11 +89,6 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
         pairs = preferences.read(inputs["preferences"], split)
         sides = ((p, side) for p in pairs for side in ("chosen", "rejected"))
         return [Labelled(p.prompt, getattr(p, side), side == "chosen", f"{p.source} ({side})") for p, side in sides]
-
-    def _tokenised(self, labelled: Sequence[Labelled], truncation: Truncation) -> list[LabelledRow]:
-        mismatched = "mismatched" in self.objective.reads
-        skip = self.on_bad_record == "skip"
-        return labelled_rows(self.policy.tokenizer, labelled, truncation, skip, mismatched)
 
     def batch_of(self, units: Sequence[LabelledRow]) -> LabelledBatch:
         """Each labelled answer, followed by the answer to another prompt where there is one."""

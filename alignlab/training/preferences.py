@@ -7,7 +7,7 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
-from alignlab.data.rows import Row, Truncation, check_max_length, comparison_rows, preference_batch, resolve_max_length
+from alignlab.data.rows import Row, Truncation, check_max_length, comparison_parts, preference_batch, resolve_max_length
 from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
@@ -60,9 +60,9 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         """Both answers of every pair, tokenised with their prompt."""
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = preferences.read(inputs["preferences"], "validation")
-        splits = preferences.read(inputs["preferences"], "train"), self.held_out
+        pairs = preferences.read(inputs["preferences"], "train")
         skip = self.on_bad_record == "skip"
-        train, held_out = (comparison_rows(self.policy.tokenizer, s, truncation, skip) for s in splits)
+        train, held_out = comparison_parts(self.policy.tokenizer, pairs, self.held_out, truncation, skip)
         context.tracker.say(f"{len(train)} pairs to learn from, {len(held_out)} held out")
         if cut := truncation.describe("pairs"):
             context.tracker.say(cut)

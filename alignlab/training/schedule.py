@@ -15,6 +15,10 @@ class Schedule(abc.ABC):
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) of `steps`, over the peak."""
 
+    def warning(self, steps: int) -> str:
+        """What is odd about this schedule for a run of so many steps, in a sentence; empty where nothing is."""
+        return ""
+
 
 @dataclass(frozen=True)
 class _WarmedUp(Schedule):
@@ -34,7 +38,17 @@ class _WarmedUp(Schedule):
         """Learning rate of optimizer step `step` (from 0) of `steps`, over the peak."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        return self.after_warmup(min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps)))
+        # The first step after warm-up has the peak rate, the last step of the run the final one.
+        return self.after_warmup(min(1.0, (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps)))
+
+    def warning(self, steps: int) -> str:
+        """The peak is never reached where warm-up is longer than the run."""
+        if self.warmup_steps <= steps:
+            return ""
+        return (
+            f"the learning rate never reaches its peak: optimizer.schedule.warmup_steps is {self.warmup_steps} and the "
+            f"run has {steps} steps, so it ends at {steps / self.warmup_steps:.0%} of it"
+        )
 
     @abc.abstractmethod
     def after_warmup(self, done: float) -> float:
@@ -46,7 +60,7 @@ class _Decay(_WarmedUp):
     """Linear warm-up, then decay to a final rate.
 
     Args:
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
     """
 
     final_ratio: float = 0.1
@@ -73,12 +87,12 @@ class Cosine(_Decay):
 
     Args:
         warmup_steps: optimizer steps of linear warm-up.
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
 
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def shape(self, done: float) -> float:
         """Half a cosine wave."""
@@ -91,10 +105,10 @@ class Linear(_Decay):
 
     Args:
         warmup_steps: optimizer steps of linear warm-up.
-        final_ratio: learning rate at the end over the peak.
+        final_ratio: learning rate of the last step over the peak.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def shape(self, done: float) -> float:
         """A straight line."""

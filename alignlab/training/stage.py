@@ -144,6 +144,8 @@ class TrainingStage(Stage, Trainable[B]):
         if "teacher" in inputs:
             self.teacher = self.load_frozen("teacher", inputs, context)
         self.policy.freeze_idle(self.objective.needs)
+        if warning := self.optimizer.schedule.warning(self.loop.steps):
+            context.tracker.say(warning)
         metrics = fit(self, context)
         if distributed.rank() == 0:
             write_lines(context.folder / SAMPLES, self._samples())

@@ -1,56 +1,80 @@
 """The columns of one record, taken by type; every complaint names file, line, field, what was found and what to do."""
 
-import ast
 import contextlib
-import json
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from alignlab.data import conversations
-from alignlab.data.conversations import Conversation
-from alignlab.data.files.reading import Raw
-from alignlab.data.records import Message, Prompt
+from alignlab.data import conversations, judgement
+from alignlab.data.conversations import Conversation, is_missing
+from alignlab.data.files import cells
+from alignlab.data.files.raw import Raw
+from alignlab.data.problems import Problems
+from alignlab.data.records import Facts, Message, Prompt
 from alignlab.errors import DataError
 
 T = TypeVar("T")
 
+REMEDY = "correct it, or leave such records out with data.on_bad_record=skip"
 _FLAGS = dict.fromkeys(("true", "1", "1.0", "good"), True) | dict.fromkeys(("false", "0", "0.0", "bad"), False)
 _NAMES = {"str": "text", "int": "a number", "float": "a number", "dict": "an object", "bool": "true or false"}
 
 
 class BadRecordError(DataError):
-    """A single record cannot be used; `data.on_bad_record=skip` leaves it out."""
+    """A single record cannot be used; `data.on_bad_record=skip` leaves it out.
 
+    Args:
+        where: its file and line.
+        what: what is wrong.
+        kind: records of one kind are counted together; see `Problems.add`.
+    """
 
-def bad_record(where: str, what: str) -> BadRecordError:
-    """The error that says where and what, and what can be done."""
-    return BadRecordError(f"{where}: {what}; mend it, or leave such records out with data.on_bad_record=skip")
+    def __init__(self, where: str, what: str, kind: str = "") -> None:
+        super().__init__(f"{where}: {what}; {REMEDY}")
+        self.where = where
+        self.what = what
+        self.kind = kind
 
 
 class Fields:
     """One record's columns.
 
+    Args:
+        raw: the record.
+        remarks: collects what was read in an unusual way, or not at all.
+
     Raises:
         BadRecordError: it could not be parsed at all.
     """
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: Raw, remarks: Problems | None = None) -> None:
         self.where = raw.where
+        self.remarks = Problems() if remarks is None else remarks
+        self._table = raw.table
         self._values = raw.fields
         if raw.problem:
-            raise bad_record(raw.where, raw.problem)
+            raise BadRecordError(raw.where, raw.problem)
 
+    # ---- texts and flags ---------------------------------------------------------------------------------------------
     def text(self, name: str) -> str:
-        """A text."""
+        """A text, taken as it stands."""
         value = self._value(name)
         if not isinstance(value, str):
             raise self._wrong(name, "text")
         return self.checked(name, lambda: conversations.text(value))
 
-    def optional_text(self, name: str) -> str:
-        """A text that may be missing or null, which reads as empty."""
-        return "" if self._values.get(name) is None else self.text(name)
+    def said(self, name: str) -> str:
+        """A turn's text; the cell of a table must not be a list of messages that was written into it."""
+        text = self.text(name)
+        if self._table and self.checked(name, lambda: cells.messages_in(text, strict=True)) is not None:
+            raise self._bad(
+                f"field {name!r} holds a list of messages where a text is expected; name the columns prompt and "
+                f"completion, or messages (or save the file as JSON lines, where it is taken as the text that it is)"
+            )
+        return text
+
+    def optional(self, name: str) -> str:
+        """A text that may be missing (absent, null, NaN), which reads as empty."""
+        return "" if is_missing(self._values.get(name)) else self.said(name)
 
     def flag(self, name: str) -> bool:
         """True or false; also 1 and 0, good and bad."""
@@ -59,48 +83,79 @@ class Fields:
             raise self._wrong(name, "true or false (or 1, 0, good, bad)")
         return _FLAGS[word]
 
+    def facts(self, names: Sequence[str]) -> Facts:
+        """Columns that are carried along with the prompt: texts, numbers and flags, written as text."""
+        return tuple((name, self._fact(name)) for name in names if not is_missing(self._values.get(name)))
+
+    def _fact(self, name: str) -> str:
+        value = self._values[name]
+        if not isinstance(value, str | int | float):
+            raise self._wrong(name, "a text, a number or true or false, as data.facts names it")
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def notes(self) -> dict[str, float]:
+        """Numbers on a judgement in the record's columns: margin, agreement, probability."""
+        try:
+            return judgement.notes(self._values)
+        except ValueError as error:
+            raise self._bad(str(error)) from error
+
+    # ---- lists -------------------------------------------------------------------------------------------------------
     def records(self, name: str) -> list["Fields"]:
         """A list of objects within this record."""
-        value = self._maybe_list(name)
-        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        value = self._value(name)
+        found = cells.objects_in(value) if isinstance(value, str) else value
+        if not isinstance(found, list) or not all(isinstance(v, dict) for v in found):
             raise self._wrong(name, "a list of objects")
-        return [Fields(Raw(self.where, v)) for v in value]
+        return [Fields(Raw(self.where, v), self.remarks) for v in found]
 
-    def messages(self, name: str) -> Conversation:
-        """A list of messages."""
-        value = self._maybe_list(name)
-        if not isinstance(value, list):
+    def turns(self, name: str) -> tuple[Conversation, list[bool]]:
+        """A list of messages, and whether each is learnt from."""
+        found = self._messages_in(name)
+        if found is None:
             raise self._wrong(name, "a list of messages, each with role and content")
-        return self.checked(name, lambda: conversations.of_messages(value))
+        said = self._conversation(name, found, weighted=True)
+        learnt = self.checked(name, lambda: conversations.trained(found))
+        whole = self._with_system(said)
+        return whole, [True] * (len(whole) - len(said)) + learnt
 
     def conversation(self, name: str) -> Conversation:
         """A list of messages, or a transcript."""
-        if isinstance(self._maybe_list(name), list):
-            return self.messages(name)
+        found = self._messages_in(name)
+        if found is not None:
+            return self._with_system(self._conversation(name, found))
         text = self.text(name)
-        return self.checked(name, lambda: conversations.of_transcript(text))
+        return self._with_system(self.checked(name, lambda: conversations.of_transcript(text)))
 
+    # ---- prompts and answers -----------------------------------------------------------------------------------------
     def prompt(self, name: str) -> Prompt:
-        """A text, a transcript, or a list of messages that ends with the user's; with the column `system`, if any."""
-        value, system = self._maybe_list(name), self.optional_text("system")
-        if isinstance(value, list):
-            said = self.messages(name)
+        """A text, a transcript, or a list of messages that ends with the user's."""
+        found = self._messages_in(name)
+        if found is not None:
+            said = self._conversation(name, found)
         else:
             text = self.text(name)
             said = conversations.of_transcript(text) if conversations.is_transcript(text) else (Message("user", text),)
         if said[-1] == Message("assistant", ""):  # "...\n\nAssistant:" asks for the answer
             said = said[:-1]
-        before = (Message("system", system),) if system else ()
-        return self.checked(name, lambda: conversations.as_prompt((*before, *said)))
+        return self.checked(name, lambda: conversations.as_prompt(self._with_system(said)))
 
     def reply(self, name: str, prompt: Prompt) -> tuple[Prompt, str]:
-        """A prompt and its answer: a text, or messages or a transcript, which may hold the prompt over again."""
-        if isinstance(self._maybe_list(name), list):
-            said = self.messages(name)
-            return self.checked(name, lambda: conversations.replied(prompt, said))
+        """A prompt and its answer: a text, or messages or a transcript, which may hold the prompt once more."""
+        value = self._value(name)
+        if not isinstance(value, str) or self._table:
+            found = self._messages_in(name)
+            if found is not None:
+                said = self._conversation(name, found)
+                return self.checked(name, lambda: conversations.replied(prompt, said))
         text = self.text(name)
-        if conversations.is_transcript(text):
-            with contextlib.suppress(ValueError):  # a dialogue that is itself the answer
+        with contextlib.suppress(ValueError):  # messages or a dialogue that are themselves the answer
+            if (found := cells.messages_in(text)) is not None:
+                reply = conversations.replied(prompt, conversations.of_messages(found))
+                self._remark_parsed(name)
+                self._conversation(name, found)  # names keys that are not used
+                return reply
+            if conversations.is_transcript(text):
                 return conversations.replied(prompt, conversations.of_transcript(text))
         return prompt, text
 
@@ -108,41 +163,61 @@ class Fields:
         """The fields `chosen` and `rejected`, as answers to one prompt."""
         (asked, better), (other, worse) = self.reply("chosen", prompt), self.reply("rejected", prompt)
         if asked != other:
-            raise bad_record(self.where, "chosen and rejected differ before their last answers")
+            raise self._bad("chosen and rejected differ before their last answers")
         return asked, better, worse
 
     def checked(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns; its `ValueError` becomes a complaint about the field `name`."""
+        """The result of `make`; its `ValueError` becomes a complaint about the field `name`."""
         try:
             return make()
+        except BadRecordError:
+            raise
         except ValueError as error:
-            raise bad_record(self.where, f"field {name!r}: {error}") from error
+            raise self._bad(f"field {name!r}: {error}") from error
 
-    def _maybe_list(self, name: str) -> Any:
-        """The value; a cell of a table that holds a list of objects, as JSON or as Python writes it, as that list."""
+    # ---- values ------------------------------------------------------------------------------------------------------
+    def _messages_in(self, name: str) -> list[Any] | None:
+        """The list of messages that a field is, or holds as text; None where it is something else."""
         value = self._value(name)
-        if not isinstance(value, str) or not value.startswith("[{"):
-            return value
-        for parse in (json.loads, _literal):
-            with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-                return parse(value)
-        return value
+        if not isinstance(value, str):
+            single = isinstance(value, dict) and cells.holds_messages(value)
+            return [value] if single else value if isinstance(value, list) else None
+        found = self.checked(name, lambda: cells.messages_in(value, self._table))
+        if found is not None:
+            self._remark_parsed(name)
+        return found
+
+    def _conversation(self, name: str, value: list[Any], weighted: bool = False) -> Conversation:
+        said = self.checked(name, lambda: conversations.of_messages(value))
+        if unused := conversations.unused_keys(value, weighted):
+            self.remarks.add(self.where, f"keys of messages not used: {', '.join(unused)}")
+        return said
+
+    def _with_system(self, said: Conversation) -> Conversation:
+        """The conversation after the message of the column `system`, where there is one."""
+        system = self.optional("system")
+        own = [m.content for m in said if m.role == "system"]
+        if own and system and own != [system]:
+            raise self._bad("the column system and the conversation hold different system messages; keep one of them")
+        return said if own or not system else (Message("system", system), *said)
+
+    def _remark_parsed(self, name: str) -> None:
+        self.remarks.add(self.where, f"field {name!r} is a text that holds a list of messages; read as that list")
 
     def _value(self, name: str) -> Any:
-        if self._values.get(name) is None:
-            have = ", ".join(str(k) for k, v in self._values.items() if v is not None) or "nothing"
-            how = "is null" if name in self._values else "is missing"
-            raise bad_record(self.where, f"field {name!r} {how} (the record has {have})")
-        return self._values[name]
+        value = self._values.get(name)
+        if value is None or value != value:  # NaN
+            have = ", ".join(str(k) for k, v in self._values.items() if not is_missing(v)) or "nothing"
+            how = "is missing" if name not in self._values else "is null" if value is None else "is NaN, so missing"
+            raise self._bad(f"field {name!r} {how} (the record has {have})", f"{name} is missing")
+        return value
+
+    def _bad(self, what: str, kind: str = "") -> BadRecordError:
+        return BadRecordError(self.where, what, kind)
 
     def _wrong(self, name: str, wanted: str) -> BadRecordError:
         value = self._values[name]
         kind = _NAMES.get(type(value).__name__, f"a {type(value).__name__}")
         shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:40] + "..."
-        return bad_record(self.where, f"field {name!r} must be {wanted}, found {kind}: {shown}")
-
-
-def _literal(text: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash in somebody's text
-        return ast.literal_eval(text)
+        what = f"field {name!r} must be {wanted}"
+        return self._bad(f"{what}, found {kind}: {shown}", what)

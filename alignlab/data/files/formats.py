@@ -1,23 +1,25 @@
-"""The shapes that records come in, told by their columns, and what each is read into.
+"""The shapes that records come in, told by their columns, and how each is read.
 
 A file plays one of four roles: corpus, instructions, preferences, labelled. Each role accepts the shapes of `SHAPES`;
 the first whose columns are all there is taken, so the more specific ones stand first.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
-from alignlab.data import conversations
+from alignlab.data import conversations, judgement
 from alignlab.data.files.fields import Fields
-from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
+from alignlab.data.records import Comparison, Document, Example, Facts, Labelled, Prompt
 from alignlab.errors import ConfigError, DataError
 
 Role = Literal["corpus", "instructions", "preferences", "labelled"]
 Record = Document | Example | Comparison | Labelled
 SYSTEM = "system"
 """A column that every shape with a prompt also reads."""
+ANSWER = "answer"
+"""The fact that holds the reference answer of a `question_answer` record."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,19 @@ def _instructed(instruction: str, context: str, system: str = "") -> Prompt:
 
 
 def _alpaca_prompt(row: Fields) -> Prompt:
-    return _instructed(row.text("instruction"), row.optional_text("input"), row.optional_text("system"))
+    return _instructed(row.said("instruction"), row.optional("input"), row.optional("system"))
 
 
 def _alpaca(row: Fields) -> list[Example]:
-    return [Example(_alpaca_prompt(row), row.text("output"), source=row.where)]
+    return [Example(_alpaca_prompt(row), row.said("output"), source=row.where)]
 
 
 def _messages(row: Fields) -> list[Example]:
-    messages = row.messages("messages")
-    answers = row.checked("messages", lambda: conversations.answers(messages))
+    messages, learnt = row.turns("messages")
+    answers = row.checked("messages", lambda: conversations.answers(messages, learnt))
+    for message, on in zip(messages, learnt, strict=True):
+        if message.role == "assistant" and not on:
+            row.remarks.add(row.where, "answers not learnt from, as their weight is 0 or their train is false")
     return [Example(prompt, answer, source=row.where) for prompt, answer in answers]
 
 
@@ -73,28 +78,29 @@ def _prompt_completion_label(row: Fields) -> list[Labelled]:
 
 
 def _question_answer(row: Fields) -> list[Example]:
-    prompt = _instructed(row.text("question"), row.optional_text("context"), row.optional_text("system"))
-    return [Example(prompt, row.text("answer"), source=row.where)]
+    prompt = _instructed(row.said("question"), row.optional("context"), row.optional("system"))
+    answer = row.said("answer")
+    return [Example(replace(prompt, facts=((ANSWER, answer),)), answer, source=row.where)]
 
 
 def _self_instruct(row: Fields) -> list[Example]:
-    instruction = row.text("instruction")
-    prompts = [(_instructed(instruction, i.optional_text("input")), i) for i in row.records("instances")]
-    return [Example(prompt, i.text("output"), source=row.where) for prompt, i in prompts]
+    instruction, system = row.said("instruction"), row.optional("system")
+    prompts = [(_instructed(instruction, i.optional("input"), system), i) for i in row.records("instances")]
+    return [Example(prompt, i.said("output"), source=row.where) for prompt, i in prompts]
 
 
 def _prompt_chosen_rejected(row: Fields) -> list[Comparison]:
-    return [Comparison(*row.replies(row.prompt("prompt")), row.where)]
+    return [Comparison(*row.replies(row.prompt("prompt")), row.where, row.notes())]
 
 
 def _alpaca_chosen_rejected(row: Fields) -> list[Comparison]:
-    return [Comparison(*row.replies(_alpaca_prompt(row)), row.where)]
+    return [Comparison(*row.replies(_alpaca_prompt(row)), row.where, row.notes())]
 
 
 def _transcripts(row: Fields) -> list[Comparison]:
     chosen, rejected = row.conversation("chosen"), row.conversation("rejected")
     prompt, better, worse = row.checked("chosen", lambda: conversations.compared(chosen, rejected))
-    return [Comparison(prompt, better, worse, row.where)]
+    return [Comparison(prompt, better, worse, row.where, row.notes())]
 
 
 _LABELLED = (Shape("prompt_completion_label", ("prompt", "completion", "label"), _prompt_completion_label),)
@@ -117,7 +123,7 @@ SHAPES: Mapping[Role, tuple[Shape, ...]] = {
     "preferences": _PREFERENCES,
     "labelled": _LABELLED,
 }
-"""What each role accepts. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
+"""Shapes of each role. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
 
 
 def named(role: Role, name: str) -> Shape:
@@ -148,7 +154,7 @@ def detect(role: Role, columns: Collection[str], where: str) -> Shape:
 
 
 def _nearest(role: Role, columns: Collection[str]) -> str:
-    """Which shape lacks least, where one has any of its columns."""
+    """The shape that lacks least, where one has any of its columns."""
     near = [s for s in SHAPES[role] if set(s.columns) & set(columns)]
     if not near:
         return ""
@@ -170,6 +176,27 @@ def in_role(role: Role, record: Record) -> Record | None:
     if role == "instructions" and isinstance(record, Labelled):
         return Example(record.prompt, record.answer, source=record.source) if record.good else None
     return record
+
+
+def with_facts(record: Record, facts: Facts) -> Record:
+    """The record, its prompt carrying these facts too."""
+    if isinstance(record, Document) or not facts:
+        return record
+    known = dict(record.prompt.facts)
+    more = tuple((name, value) for name, value in facts if name not in known)
+    return replace(record, prompt=replace(record.prompt, facts=(*record.prompt.facts, *more)))
+
+
+def is_record(role: Role, columns: Iterable[str]) -> bool:
+    """Whether some columns are those of a record of this role."""
+    found = set(columns)
+    return any(set(shape.columns) <= found for shape in SHAPES[role])
+
+
+def used_columns(role: Role, shape: Shape, columns: Collection[str]) -> set[str]:
+    """Those of a record's columns that are read for this role."""
+    used = {*shape.columns, *shape.optional, *(() if role == "corpus" else (SYSTEM,))}
+    return used | (judgement.columns(columns) if role == "preferences" else set())
 
 
 def teaches_nothing(record: Record) -> str:

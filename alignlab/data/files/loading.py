@@ -1,17 +1,17 @@
 """From the files of one role to its records: shapes told, bad records stopped at or counted, the split drawn."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from alignlab.data.conversations import opening
+from alignlab.data.conversations import prompt_key, text_key
 from alignlab.data.files import formats, reading
-from alignlab.data.files.fields import BadRecordError, Fields, bad_record
+from alignlab.data.files.fields import REMEDY, BadRecordError, Fields
 from alignlab.data.files.formats import Record, Role, Shape
-from alignlab.data.files.reading import Raw
+from alignlab.data.files.raw import Raw
+from alignlab.data.problems import Problems
 from alignlab.data.records import Document
 from alignlab.errors import DataError
 
@@ -20,22 +20,38 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Loaded(Generic[R]):
-    """A role's records, and lines that say what was taken and what was left out."""
+    """A role's records.
+
+    Args:
+        train: to learn from.
+        validation: held out.
+        notes: lines that say what was taken and what was left out.
+        facts: the columns of `data.facts` that its files have.
+    """
 
     train: tuple[R, ...]
     validation: tuple[R, ...]
     notes: tuple[str, ...]
+    facts: frozenset[str] = frozenset()
+
+    def keys(self, split: str) -> dict[str, str]:
+        """Split key of each record of one part, and the place of the first record with it."""
+        found: dict[str, str] = {}
+        for record in self.train if split == "train" else self.validation:
+            found.setdefault(split_key(record), record.source)  # type: ignore[arg-type, attr-defined]  # R is a Record
+        return found
 
 
 @dataclass
 class _Tally:
-    """What was met on the way."""
+    """Records and complaints so far."""
 
     records: list[Record] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    first_left_out: dict[str, str] = field(default_factory=dict)
+    bad: Problems = field(default_factory=Problems)
+    left_out: Problems = field(default_factory=Problems)
+    remarks: Problems = field(default_factory=Problems)
+    facts: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Loader:
         split_seed: another seed holds out other records.
         skip: bad records are counted instead of stopping.
         document_characters: see `reading.documents`.
+        facts: columns that are carried along with each prompt.
     """
 
     role: Role
@@ -57,93 +74,116 @@ class Loader:
     split_seed: int
     skip: bool
     document_characters: int | None
+    facts: tuple[str, ...] = ()
 
     def load(self, paths: Sequence[Path]) -> Loaded[Record]:
         """All records of the files, split.
 
         Raises:
-            DataError: a file cannot be read or fits no shape, a record is bad (and `skip` is off), or none is left.
+            DataError: a file cannot be read or fits no shape, records are bad (and `skip` is off; all of them are in
+                the message), or none is left.
         """
         tally = _Tally()
         for path in paths:
             self._read(path, tally)
+        if not self.skip:
+            tally.bad.stop(REMEDY)
         if not tally.records:
-            why = [f"{n} {what}" for what, n in tally.left_out.items()] + tally.bad[:1]
-            raise DataError(f"{', '.join(map(str, paths))}: no usable record for {self.role} ({'; '.join(why)})")
+            why = "; ".join([*tally.left_out.lines(), *tally.bad.lines()])
+            raise DataError(f"{', '.join(map(str, paths))}: no usable record for {self.role}: {why}")
         train, validation = self._split(tally.records, paths)
-        return Loaded(tuple(train), tuple(validation), tuple(self._notes(tally, len(train), len(validation))))
+        notes = self._notes(tally, len(train), len(validation))
+        return Loaded(tuple(train), tuple(validation), tuple(notes), frozenset(tally.facts))
 
     def _read(self, path: Path, tally: _Tally) -> None:
-        raws = reading.read(path, self.document_characters)
-        shape = self._shape(raws)
+        raws = reading.read(path, lambda columns: formats.is_record(self.role, columns), self.document_characters)
+        columns = _columns(raws)
+        shape = self._shape(raws, columns)
         before = len(tally.records)
         for raw in raws:
             try:
-                self._take(shape.read(Fields(raw)), tally)
+                self._take(raw, shape, tally)
             except BadRecordError as error:
-                if not self.skip:
-                    raise
-                tally.bad.append(str(error))
-        unused = [c for c in _columns(raws) if c not in (*shape.columns, *shape.optional, formats.SYSTEM)]
-        left = f" (columns not used: {', '.join(unused)})" if unused else ""
-        tally.taken.append(f"{len(tally.records) - before} from {path} as {shape}{left}")
+                tally.bad.add(error.where, error.what, error.kind)
+        tally.taken.append(f"{len(tally.records) - before} from {path} as {shape}{self._remarks(raws, columns, shape)}")
+        tally.facts.update(set(self.facts) & set(columns))
 
-    def _shape(self, raws: Sequence[Raw]) -> Shape:
+    def _shape(self, raws: Sequence[Raw], columns: Sequence[str]) -> Shape:
         if self.shape is not None:
             return formats.named(self.role, self.shape)
-        columns = _columns(raws)
         broken = next((raw for raw in raws if raw.problem), None)
         if not columns and broken:
-            raise bad_record(broken.where, broken.problem)
+            raise BadRecordError(broken.where, broken.problem)
         return formats.detect(self.role, columns, raws[0].where)
 
-    def _take(self, records: Sequence[Record], tally: _Tally) -> None:
-        for record in records:
+    def _remarks(self, raws: Sequence[Raw], columns: Sequence[str], shape: Shape) -> str:
+        """How the file was read, and what of it was not, in brackets."""
+        used = formats.used_columns(self.role, shape, columns) | set(self.facts)
+        unused = [c for c in columns if c not in used]
+        said = list(dict.fromkeys(raw.note for raw in raws if raw.note))
+        said += [f"columns not used: {', '.join(unused)}"] if unused else []
+        return f" ({'; '.join(said)})" if said else ""
+
+    def _take(self, raw: Raw, shape: Shape, tally: _Tally) -> None:
+        fields = Fields(raw, tally.remarks)
+        found = shape.read(fields)
+        facts = () if self.role == "corpus" else fields.facts(self.facts)
+        if not found:
+            tally.left_out.add(raw.where, "no answer is learnt from (weight 0, or train false)")
+        for record in found:
             fitted = formats.in_role(self.role, record)
             why = "answer called bad" if fitted is None else formats.teaches_nothing(fitted)
             if fitted is not None and not why:
-                tally.records.append(fitted)
+                tally.records.append(formats.with_facts(fitted, facts))
             else:
-                tally.left_out[why] += 1
-                tally.first_left_out.setdefault(why, record.source)
+                tally.left_out.add(record.source, why)
 
     def _split(self, records: list[Record], paths: Sequence[Path]) -> tuple[list[Record], list[Record]]:
         """Train and validation. Where the hashes leave one of them empty, the record nearest to it is moved over."""
-        keys = [_key(r) for r in records]
-        place = {key: _uniform(key, self.split_seed) for key in keys}
         if self.validation_fraction == 0:
             return records, []
+        keys = [split_key(r) for r in records]
+        place = {key: _uniform(key, self.split_seed) for key in keys}
         if len(place) < 2:
-            raise DataError(
-                f"{', '.join(map(str, paths))}: only one {'document' if self.role == 'corpus' else 'prompt'} for "
-                f"{self.role}, so that none can be held out; add some, "
-                f"{'lower data.document_characters, ' if self.role == 'corpus' else ''}"
-                f"or set data.validation_fraction=0"
-            )
+            raise DataError(f"{', '.join(map(str, paths))}: {self._only_one(len(records))}")
         ranked = sorted(place, key=lambda key: place[key])
         held = {key for key in ranked if place[key] < self.validation_fraction} or {ranked[0]}
         held -= {ranked[-1]}
         train = [r for r, key in zip(records, keys, strict=True) if key not in held]
         return train, [r for r, key in zip(records, keys, strict=True) if key in held]
 
+    def _only_one(self, count: int) -> str:
+        if self.role == "corpus":
+            how = "add some, lower data.document_characters, or set data.validation_fraction=0"
+            return f"only one document for corpus, so that none can be held out; {how}"
+        same = f" in {count} records (system messages and later turns do not tell prompts apart)" if count > 1 else ""
+        return (
+            f"only one prompt for {self.role}{same}, so that none can be held out; add some, or set "
+            f"data.validation_fraction=0"
+        )
+
     def _notes(self, tally: _Tally, train: int, validation: int) -> list[str]:
         what = "documents" if self.role == "corpus" else "records"
         notes = [f"{self.role}: {train} {what} to train on and {validation} held out: {'; '.join(tally.taken)}"]
-        for why, count in tally.left_out.items():
-            notes.append(f"{self.role}: {count} left out, {why} (first: {tally.first_left_out[why]})")
+        if carried := sorted(tally.facts):
+            notes[0] += f"; carried with the prompts: {', '.join(carried)}"
+        for problem in tally.left_out.kinds.values():
+            notes.append(f"{self.role}: {problem.count} left out, {problem.what} (first: {problem.where})")
+        for problem in tally.remarks.kinds.values():
+            notes.append(f"{self.role}: {problem.what}: {problem.count} times (first: {problem.where})")
         if tally.bad:
-            notes.append(f"{self.role}: {len(tally.bad)} bad records skipped; the first: {tally.bad[0]}")
+            notes.append(f"{self.role}: {len(tally.bad)} bad records skipped: {'; '.join(tally.bad.lines())}")
         return notes
+
+
+def split_key(record: Record) -> str:
+    """Key that decides a record's part: that of a document's text, or of the prompt that is answered."""
+    return text_key(record.text) if isinstance(record, Document) else prompt_key(record.prompt)
 
 
 def _columns(raws: Sequence[Raw]) -> list[str]:
     """The columns that hold anything, in the order in which they are met."""
-    return list(dict.fromkeys(str(k) for raw in raws for k, v in raw.fields.items() if v is not None))
-
-
-def _key(record: Record) -> str:
-    """What the split goes by: a document's text, or the opening of the conversation that is answered."""
-    return record.text if isinstance(record, Document) else opening(record.prompt)
+    return list(dict.fromkeys(str(k) for raw in raws for k, v in raw.fields.items() if v is not None and v == v))
 
 
 def _uniform(key: str, seed: int) -> float:

@@ -1,24 +1,35 @@
-"""Files: an experiment's records out of somebody's own files.
+"""Files: an experiment's records out of a user's own files.
 
 Nothing is read when a `Files` is made, except that each file must be there; a role is read when a stage first asks
-for it, and kept. Which split a record belongs to follows from a hash of its prompt (or text) alone: adding rows moves
-no other row, and one prompt never stands in both splits, nor in the training instructions and the held-out preferences.
+for it, and kept. The split that a record belongs to follows from a hash of its prompt (or text) alone
+(`conversations.prompt_key`): adding rows moves no other row, and one prompt is never in both splits, nor in the
+training instructions and the held-out preferences. (Where so few records are there that the hash leaves one part empty,
+one prompt is moved over; `check` refuses it where that puts it into both parts.)
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
 from alignlab.artifact import digest_of_file
-from alignlab.data.files import formats, reading
+from alignlab.data.files import formats, opening
 from alignlab.data.files.formats import Role
 from alignlab.data.files.loading import Loaded, Loader
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Need, Records, Split, each_once
 from alignlab.errors import ConfigError, DataError
 
 Named = str | Sequence[str] | None
+ROLES: Mapping[Records, tuple[Role, ...]] = {
+    "documents": ("corpus",),
+    "instructions": ("instructions",),
+    "comparisons": ("preferences",),
+    "labelled": ("labelled",),
+    "prompts": ("instructions", "preferences"),
+}
+"""The roles that give each kind of records: the first that has a file."""
 
 
 class Files(DataSource):
@@ -29,22 +40,26 @@ class Files(DataSource):
         instructions: file or files of answered instructions.
         preferences: file or files of preferred and rejected answers.
         labelled: file or files of answers called good or bad.
-        shape: for each role the name of its shape (`alignlab.data.shapes`); null or absent detects it by the columns.
+        shape: for each role the name of its shape (`alignlab.data.files.formats`); null or absent detects it by the
+            columns.
+        facts: columns that are carried along with each prompt, for rewards and evaluations (`Prompt.fact`): texts,
+            numbers and flags. The `answer` of `question_answer` records is carried in any case.
         validation_fraction: of each role's prompts (texts), held out; in [0, 1).
         split_seed: another seed holds out other records.
-        on_bad_record: "stop" at the first record that cannot be used, or "skip", count and report it.
+        on_bad_record: "stop" where records cannot be used, naming them all, or "skip", count and report them.
         document_characters: plain text is cut at blank lines into documents of about so many characters; 0 makes
             each paragraph a document, null the whole file one.
-        require: roles that must have a file, so that an experiment can miss one before it has trained for an hour.
+
+    A role needs no file as long as no stage reads it (`unset`).
 
     Raises:
-        ConfigError: an argument is out of its range, or no file is named at all.
+        ConfigError: an argument is out of its range.
         DataError: a file is missing or of an unknown extension.
     """
 
-    VERSION: ClassVar[str] = "2"
+    VERSION: ClassVar[str] = "3"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"corpus", "instructions", "preferences", "labelled", "require", "on_bad_record"}
+        {"corpus", "instructions", "preferences", "labelled", "on_bad_record"}
     )
     """Where the files lie does not matter; their contents do, by `content_digest`. Nor does what is done about bad
     records: whatever was made with "stop" met none, and would have been the same with "skip"."""
@@ -56,11 +71,11 @@ class Files(DataSource):
         preferences: Named = None,
         labelled: Named = None,
         shape: Mapping[str, str | None] | None = None,
+        facts: Sequence[str] = (),
         validation_fraction: float = 0.1,
         split_seed: int = 0,
         on_bad_record: Literal["stop", "skip"] = "stop",
         document_characters: int | None = 2000,
-        require: Sequence[str] = (),
     ) -> None:
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"data.validation_fraction must be in [0, 1), got {validation_fraction}; 0.1 is usual")
@@ -76,33 +91,33 @@ class Files(DataSource):
         }
         self.files = {role: _paths(names) for role, names in named.items()}
         self.shape = _checked_shapes(shape or {})
+        self.facts = tuple(dict.fromkeys([facts] if isinstance(facts, str) else facts))
         self.validation_fraction = validation_fraction
         self.split_seed = split_seed
         self.on_bad_record = on_bad_record
         self.document_characters = document_characters
-        self.require = tuple(_checked_role("require", role) for role in require)
         self._loaded: dict[Role, Loaded[Any]] = {}
         self._digests: dict[Path, str] = {}
         self._check_files()
 
     def _check_files(self) -> None:
-        if not any(self.files.values()) and not self.require:
-            raise ConfigError("no file is named; set data.corpus, data.instructions or data.preferences to a file")
-        if missing := [f"data.{role}=FILE" for role in self.require if not self.files[role]]:
-            raise ConfigError(f"files are missing; give {' '.join(missing)}")
         for role, paths in self.files.items():
             for path in paths:
-                kind = reading.suffix(path)
-                reading.check_exists(path)
-                if kind in reading.TEXT and role != "corpus":
+                kind = opening.suffix(path)
+                opening.check_exists(path)
+                if kind in opening.TEXT and role != "corpus":
                     raise DataError(
                         f"data.{role}: {path} is plain text, which only data.corpus takes; {role} are records, as "
-                        f"{', '.join(k for k in reading.KNOWN if k not in reading.TEXT)}"
+                        f"{', '.join(k for k in opening.KNOWN if k not in opening.TEXT)}"
                     )
 
     def has(self, role: Role) -> bool:
         """Whether a file is named for this role."""
         return bool(self.files[role])
+
+    def lacks(self, records: Records) -> bool:
+        """Whether no file is named that gives these records."""
+        return not any(self.has(role) for role in ROLES[records])
 
     def documents(self, split: Split) -> Sequence[Document]:
         """The corpus."""
@@ -124,7 +139,7 @@ class Files(DataSource):
         """Those of the instructions, each once; of the preferences where no instructions are named."""
         if self.has("instructions") or not self.has("preferences"):
             return super().prompts(split)
-        return list(dict.fromkeys(c.prompt for c in self.comparisons(split)))
+        return each_once(c.prompt for c in self.comparisons(split))
 
     def content_digest(self) -> str:
         """SHA-256 over the contents of all files, by role and in order; where they lie does not matter."""
@@ -134,12 +149,46 @@ class Files(DataSource):
                 if path not in self._digests:
                     self._digests[path] = digest_of_file(path)
                 # The suffix decides how the content is read.
-                total.update(f"{role}\0{reading.suffix(path)}\0{self._digests[path]}\n".encode())
+                total.update(f"{role}\0{opening.suffix(path)}\0{self._digests[path]}\n".encode())
         return total.hexdigest()
 
     def notes(self) -> Sequence[str]:
-        """What was taken for what, and how much of it, for each role read so far."""
+        """Shape and number of the records of each role read so far, and what was left out."""
         return [note for loaded in self._loaded.values() for note in loaded.notes]
+
+    # ---- before anything runs ----------------------------------------------------------------------------------------
+    def unset(self, need: Need) -> str:
+        """A file that is not named, or a validation part that there cannot be."""
+        if self.lacks(need.records):
+            return " or ".join(f"data.{role}=FILE" for role in ROLES[need.records])
+        if need.held_out and self.validation_fraction == 0:
+            return "data.validation_fraction above 0 (0.05 to 0.2 is usual)"
+        return ""
+
+    def check(self, needs: Sequence[Need]) -> list[str]:
+        """Bad records, empty parts, prompts in two parts, and facts that no file has."""
+        found = super().check(needs)
+        if not found:
+            roles = {next(r for r in ROLES[n.records] if self.has(r)) for n in needs} - {"corpus"}
+            found = [*self._in_two_parts(sorted(roles)), *self._without_facts(sorted(roles))]
+        return found
+
+    def _in_two_parts(self, roles: Sequence[Role]) -> list[str]:
+        problems = []
+        for learnt, held in itertools.permutations(roles, 2):
+            train, validation = self._loaded[learnt].keys("train"), self._loaded[held].keys("validation")
+            if both := [key for key in validation if key in train]:
+                problems.append(
+                    f"{len(both)} prompts are in the training {learnt} and the held-out {held} (first: "
+                    f"{train[both[0]]} and {validation[both[0]]}), as one of the two has too few prompts to hold out "
+                    f"the same ones; add records, or set another data.validation_fraction or data.split_seed"
+                )
+        return problems
+
+    def _without_facts(self, roles: Sequence[Role]) -> list[str]:
+        known = {name for role in roles for name in self._loaded[role].facts}
+        missing = [name for name in self.facts if name not in known] if roles else []
+        return [f"data.facts names {', '.join(missing)}, which no file of {', '.join(roles)} has"] if missing else []
 
     def _of(self, role: Role, split: Split) -> Sequence[Any]:
         if role not in self._loaded:
@@ -150,13 +199,14 @@ class Files(DataSource):
                 self.split_seed,
                 self.on_bad_record == "skip",
                 self.document_characters,
+                self.facts,
             )
             self._loaded[role] = loader.load(self.files[role])
             self._check_unchanged(self.files[role])
         return self._loaded[role].train if split == "train" else self._loaded[role].validation
 
     def _check_unchanged(self, paths: Sequence[Path]) -> None:
-        """A file is read long after its digest went into a fingerprint; in between somebody may have written to it."""
+        """A file is read long after its digest went into a fingerprint; in between it may have been written to."""
         for path in paths:
             if path in self._digests and digest_of_file(path) != self._digests[path]:
                 raise DataError(f"{path} has changed since this run began; start it again, once the file is finished")

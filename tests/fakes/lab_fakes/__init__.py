@@ -128,6 +128,9 @@ class Trouble(Stage):
         if self.how == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
+        if self.how == "slow":
+            (context.work / "began").touch()
+            time.sleep(60)
         return {"ok": 1.0}
 
 

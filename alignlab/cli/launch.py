@@ -1,0 +1,224 @@
+"""Run experiments and sweeps through Hydra: the command without a verb."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hydra._internal.utils import get_args_parser
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict, read_write
+
+from alignlab.cli.completion import handled
+from alignlab.cli.job import JobFailed, Task, has_metric
+from alignlab.cli.sweep import Sweep
+from alignlab.config import options
+from alignlab.config.compose import Session, session
+from alignlab.config.experiment import KEYS
+from alignlab.config.overrides import parse
+from alignlab.config.recorded import recorded_root
+from alignlab.config.replaced import Tree
+from alignlab.errors import ConfigError
+from alignlab.pipeline.reserve import reserve
+
+BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+"""Hydra's own sweeper: all its jobs are known before the first one starts."""
+OPTIMIZERS: Final = (
+    "hydra_plugins.hydra_optuna_sweeper",
+    "hydra_plugins.hydra_ax_sweeper",
+    "hydra_plugins.hydra_nevergrad",
+)
+"""Packages of sweepers that choose values by the results of earlier jobs."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run what the arguments ask for; the exit code."""
+    config, arguments = recorded_config(arguments)
+    asked = _parsed(arguments)
+    folders = config_folders(asked.config_dir)
+    if asked.shell_completion and handled(asked.overrides):
+        return 0
+    with recorded_root(config, asked.overrides) as root, session(asked.overrides, folders, root) as hydra:
+        if _is_to_show(asked):
+            return _show(asked, hydra)
+        overrides = [p.input_line for p in parse(asked.overrides)]
+        return _sweep(hydra, overrides) if asked.multirun else _run(hydra, overrides)
+
+
+def config_folders(config_dir: str | None) -> list[Path]:
+    """The folders that `--config-dir` adds: none or one."""
+    return [Path(config_dir).absolute()] if config_dir else []
+
+
+def recorded_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file given by `--config FILE`, and all other arguments."""
+    rest, files, words = [], list[str](), iter(arguments)
+    for word in words:
+        if word == "--config":
+            files.append(next(words, ""))
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if len(files) > 1 or files == [""]:
+        raise ConfigError("--config takes one file: alignlab --config RUN/config.yaml [KEY=VALUE ...]")
+    return (Path(files[0]) if files else None), rest
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+def _parsed(arguments: Sequence[str]) -> Any:
+    """Hydra's reading of the arguments.
+
+    Raises:
+        ConfigError: a flag is unknown or not taken; the message says how to write it.
+    """
+    _check_flags(arguments)
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign, assignment]
+    asked = parser.parse_intermixed_args(list(arguments))
+    if asked.config_path or asked.config_name:
+        raise ConfigError(
+            "alignlab composes from its own root and takes neither --config-path nor --config-name; put your options "
+            "into a folder and add that with --config-dir FOLDER"
+        )
+    return asked
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse an override that is written like a flag: `--experiment smoke`."""
+    known = {*KEYS, *options.catalog(options.options())}
+    for number, word in enumerate(arguments):
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and (key in known or "." in key):
+            following = arguments[number + 1] if number + 1 < len(arguments) and not equals else value or "VALUE"
+            raise ConfigError(f"{word}: overrides are written without dashes: {key}={following}")
+
+
+def _refuse(message: str) -> None:
+    raise ConfigError(f"{message}; `alignlab --help` lists the flags")
+
+
+def _is_to_show(asked: Any) -> bool:
+    """Whether something is to be shown, and nothing run."""
+    wanted = [bool(getattr(asked, name)) for name in ("cfg", "info", "shell_completion", "hydra_help")]
+    if sum(wanted) + bool(asked.multirun) > 1:
+        raise ConfigError("only one of --multirun, --cfg, --info, --shell-completion and --hydra-help can be given")
+    return any(wanted)
+
+
+def _show(asked: Any, hydra: Session) -> int:
+    if asked.cfg == "job":
+        return print_config(hydra, asked.overrides, bool(asked.resolve), asked.package)
+    if asked.cfg:
+        hydra.show_cfg(hydra.root, asked.overrides, asked.cfg, asked.package, asked.resolve)
+    elif asked.info:
+        hydra.show_info(asked.info, hydra.root, asked.overrides)
+    elif asked.shell_completion:
+        hydra.shell_completion(hydra.root, asked.overrides)
+    else:
+        hydra.hydra_help(hydra.root, get_args_parser(), asked)
+    return 0
+
+
+def print_config(hydra: Session, overrides: Sequence[str], resolve: bool, package: str | None) -> int:
+    """Print the configuration, or a part of it, as a run would take it (`--cfg job`)."""
+    cfg = hydra.compose(overrides)
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    node = OmegaConf.select(cfg, package) if package else cfg
+    print(OmegaConf.to_yaml(node, resolve=resolve) if OmegaConf.is_config(node) else node, end="")
+    return 0
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+def _run(hydra: Session, overrides: list[str]) -> int:
+    """Run one experiment: everything is checked before its folder is made."""
+    cfg = hydra.compose(overrides, is_checked=False)
+    if cfg.hydra.mode == RunMode.MULTIRUN:
+        return _sweep(hydra, overrides)
+    hydra.config_loader.validate_sweep_overrides_legal(parse(overrides), RunMode.RUN, from_shell=True)
+    task = Task()
+    task.remember(cfg, overrides)
+    with reserve(Path(cfg.hydra.run.dir).absolute(), _is_fixed(cfg.hydra.run)) as folder:
+        with read_write(cfg.hydra):
+            cfg.hydra.run.dir = str(folder)
+        hydra.config_loader.keep(cfg, RunMode.RUN, overrides)
+        return _code(lambda: hydra.run(hydra.root, task, overrides))
+
+
+def _is_fixed(node: Tree) -> bool:
+    """Whether a folder (`hydra.run`, `hydra.sweep`) is named by the user, and not after the time."""
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" not in str(raw["dir"])
+
+
+def _code(action: Callable[[], object]) -> int:
+    """The exit code of an action that may fail in a way that is printed already."""
+    try:
+        action()
+    except JobFailed as error:
+        return error.code
+    return 0
+
+
+def _sweep(hydra: Session, overrides: list[str]) -> int:
+    """Run a sweep; every job is checked before the first one starts, as far as its values are known by then."""
+    if not any(o.startswith("hydra.mode=") for o in overrides):
+        overrides = [*overrides, "hydra.mode=MULTIRUN"]
+    cfg = hydra.compose(overrides, RunMode.MULTIRUN)
+    _check_sweeper(cfg)
+    task = Task()
+    hydra.config_loader.on_job = task.remember
+    if str(cfg.hydra.sweeper.get("_target_")) == BASIC:
+        _check_jobs(hydra, overrides, cfg)
+    with reserve(Path(cfg.hydra.sweep.dir).absolute(), _is_fixed(cfg.hydra.sweep)) as folder:
+        pass  # several sweeps may share a folder that the user named; their jobs have folders of their own
+    task.sweep = Sweep(folder)
+    hydra.config_loader.sweep_dir = str(folder)
+    hydra.config_loader.keep(cfg, RunMode.MULTIRUN, overrides)
+    code = 1
+    try:
+        with task.sweep.stoppable():
+            code = _code(lambda: hydra.multirun(hydra.root, task, overrides))
+    finally:
+        code = max(code, _summary(task.sweep))
+    return code
+
+
+def _check_jobs(hydra: Session, overrides: Sequence[str], master: Tree) -> None:
+    """Check every job of Hydra's basic sweeper, before anything is written.
+
+    Raises:
+        ConfigError: a job's configuration is wrong, or two jobs have the same folder.
+    """
+    taken: dict[str, int] = {}
+    for number, job in enumerate(hydra.expanded(overrides)):
+        cfg = hydra.config_loader.load_sweep_config(master, job)
+        hydra.config_loader.keep(cfg, RunMode.RUN, job, uses=2)  # for the sweeper's check, and for the launcher
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+        folder = str(cfg.hydra.sweep.subdir)
+        if folder in taken:
+            raise ConfigError(
+                f"hydra.sweep.subdir: jobs {taken[folder]} and {number} would have the same folder, {folder}; let it "
+                f"hold what the jobs differ in, such as ${{hydra.job.num}}"
+            )
+        taken[folder] = number
+
+
+def _check_sweeper(cfg: Tree) -> None:
+    """Refuse a sweeper that needs results where none is named: it would find out after all jobs have trained."""
+    target = str(cfg.hydra.sweeper.get("_target_", ""))
+    if target.startswith(OPTIMIZERS) and not has_metric(cfg):
+        raise ConfigError(
+            f"hydra/sweeper={cfg.hydra.runtime.choices.get('hydra/sweeper')} chooses values by a metric; set "
+            f"sweep.metric=STAGE/METRIC, such as sweep.metric=dpo/validation_loss"
+        )
+
+
+def _summary(sweep: Sweep) -> int:
+    """Print how each job ended; 1 if one is not complete."""
+    jobs = sweep.jobs()
+    for job in jobs:
+        print(f"{job['status']:>10}  {job['folder']}", file=sys.stderr)
+    return int(any(job["status"] != "completed" for job in jobs))
