@@ -1,6 +1,7 @@
 """docs/batches-and-statistics.md: its block runs, and the drawing shows that very batch."""
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -89,3 +90,11 @@ def test_each_micro_batch_contributes_what_the_page_says(shown: dict[str, Any]) 
     loss, _ = backward(objective, whole, stats, differentiate)
     expected = [math.log1p(math.exp(-beta * margin)) / 2 for margin in (2.6, 2.0)]
     assert scalars == pytest.approx(expected) and float(loss.value()) == pytest.approx(sum(expected))
+
+
+def test_every_statistic_stands_in_the_table() -> None:
+    section = docs_pages.text(PAGE).partition("## Statistics")[2].partition("\n## ")[0]
+    named = {
+        name for cell in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"\w+", cell)
+    }
+    assert named == {name for name, value in vars(TokenStats).items() if isinstance(value, property)}

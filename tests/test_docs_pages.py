@@ -1,6 +1,7 @@
 """The pages that write a plugin each: their packages are written out, tested, planned, and trained with."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import docs_pages
 import pytest
+import yaml
 from fake_plugins import declare, python_path
 
+from alignlab import training
 from alignlab.cli import main
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 
@@ -154,3 +157,16 @@ def test_a_stage_of_the_page_trains(words: list[str], here: Path, capsys: pytest
     stage = words[1].partition("=")[2]
     assert found[f"{stage}/steps"] == 2
     assert (f"{stage}/validation_reward" if online else f"{stage}/validation_loss") in found
+
+
+def test_the_table_of_regimes_is_right() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", docs_pages.text("write-a-stage.md"), re.MULTILINE)
+    assert {name for name, _ in rows} == {n for n in training.__all__ if n.endswith("Stage")} - {"TrainingStage"}
+    for name, row in rows:
+        regime = getattr(training, name)
+        *_, reads, options = row.split("|")
+        assert set(re.findall(r"`(\w+)`", reads)) == regime.PROVIDES, name
+        for option in re.findall(r"`(\w+)`", options):
+            (file,) = docs_pages.DOCS.parent.glob(f"plugins/*/conf/stage/{option}.yaml")
+            package, _, cls = yaml.safe_load(file.read_text(encoding="utf-8"))["_target_"].rpartition(".")
+            assert issubclass(getattr(importlib.import_module(package), cls), regime), option
