@@ -75,6 +75,13 @@ class Artifact:
                 what = "has changed" if file.is_file() else "is missing"
                 raise StoreError(f"{file} {what} since it was published; delete {self.path} and run again")
 
+    @property
+    def trained_on(self) -> list[Mapping[str, Any]]:
+        """Configurations of the data that it and the models it was made from were trained on, the first one first."""
+        own = (self.manifest.get("config") or {}).get("data")
+        before = list(self.manifest.get("trained_on") or [])
+        return before if own is None or own in before else [*before, own]
+
     def metrics(self) -> dict[str, float]:
         """What the stage measured."""
         file = self.path / METRICS

@@ -34,6 +34,13 @@ class RewardSource(abc.ABC):
             answers: texts without special tokens.
         """
 
+    def describe(self) -> str:
+        """Name of the yardstick that its scores are, in a few words for a reader; it tells it from others of its class.
+
+        It is shown with every mean reward, and two models that were measured by different ones are not compared.
+        """
+        return type(self).__name__
+
     def content_digest(self) -> str:
         """Digest of everything read from outside (a word list, say); empty where all follows from the arguments.
 
@@ -85,13 +92,16 @@ class Choice:
 
     Args:
         first: true when the first answer was preferred.
-        probability: the true probability that the first would be preferred.
+        probability: the true probability that this rater would prefer the first.
         rater: who judged.
+        pooled_probability: the probability before it is known who judges, averaged over the raters by their
+            shares of the judgements; None where that is not known.
     """
 
     first: bool
     probability: float
     rater: str
+    pooled_probability: float | None = None
 
 
 class Preference(abc.ABC):

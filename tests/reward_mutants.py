@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,15 @@ class MeanLength(Honest):
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         words = torch.tensor([float(len(a.split())) for a in answers])
         return torch.tensor([float(len(a)) for a in answers]) / words
+
+
+class Listed(Honest):
+    """Gives a list, not a tensor."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Any:
+        return super().score(prompts, answers).tolist()
 
 
 class NeedsOne(Honest):
@@ -87,7 +96,7 @@ class Tiring(Honest):
 
 
 class Hashing(Honest):
-    """Its noise comes from `hash`, which is another one in every process."""
+    """Its noise comes from `hash`, which differs between processes."""
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         return super().score(prompts, answers) + torch.tensor([hash(a) % 97 for a in answers]) / 97

@@ -51,6 +51,16 @@ class Longer(Preference):
         return [Choice(len(p.first) > len(p.second), 0.75, f"rater{i % 2}") for p, i in zip(pairs, index, strict=True)]
 
 
+class Opposed(Preference):
+    """Two raters of opposite minds, of whom each makes half of the judgements, and now and then both agree."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
+        """By turns."""
+        return [Choice(True, 0.9 if i % 2 else 0.1, f"rater{i % 2}", 0.5 if i % 4 else 0.9) for i in index]
+
+
 class Length(RewardSource):
     """Likes long answers too, or, with a negative sign, short ones."""
 
@@ -106,8 +116,22 @@ def test_every_pair_is_judged_and_written_in_full(folder: Path, monkeypatch: pyt
     assert metrics["chosen_length"] == pytest.approx(1.5)
     assert metrics["rejected_length"] == 1
     assert metrics["first_preferred"] == 0.5
-    assert metrics["accuracy_ceiling"] == 0.75
+    assert metrics["accuracy_ceiling_known_rater"] == 0.75
+    assert "accuracy_ceiling_one_score" not in metrics, "nobody knows what the other raters would have said"
+    assert metrics["first_preferred_low"] < 0.5 < metrics["first_preferred_high"]
+    columns = json.loads((folder / "columns.json").read_text())
+    ends = {f"{name}{end}" for name in metrics for end in ("_low", "_high")}
+    assert metrics.keys() - ends <= {column["metric"] for column in columns}
     assert (metrics["train_pairs"], metrics["validation_pairs"], metrics["identical"]) == (20, 6, 0)
+
+
+def test_the_accuracy_ceiling_depends_on_whether_one_knows_who_judged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "a", "bb")
+    metrics, _ = label(folder, preference=Opposed(), pairs=20, validation_pairs=4)
+    assert metrics["accuracy_ceiling_known_rater"] == pytest.approx(0.9)
+    assert metrics["accuracy_ceiling_one_score"] == pytest.approx(0.75 * 0.5 + 0.25 * 0.9)
 
 
 def test_prompts_come_round_and_splits_stay_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

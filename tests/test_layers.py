@@ -18,7 +18,7 @@ LAYERS = (
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),
     ("stage",),
-    ("data",),
+    ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),

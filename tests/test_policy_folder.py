@@ -114,3 +114,10 @@ def test_an_artifact_with_a_malformed_file_is_one_message(file: str, content: st
 def test_any_other_malformed_file_is_one_message(file: str, content: str, tmp_path: Path) -> None:
     (llama(tmp_path) / file).write_text(content)
     refused(tmp_path, r"(model|tokenizer) cannot be loaded|cannot be read|must hold a JSON object")
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("value", [" ", [2, " "], -1, 1.5, True])
+def test_a_stop_token_that_is_no_id_is_named(file: str, value: object, tmp_path: Path) -> None:
+    edit(llama(tmp_path) / file, lambda c: c.update(eos_token_id=value))
+    refused(tmp_path, rf"{file}: eos_token_id holds .*, which is no token id; correct it")

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
-from report_run import HOSTILE, INPUTS, MODELS, make_run
+from report_run import HOSTILE, INPUTS, MODELS, changed, make_run
 
+from alignlab.artifact import Artifact
+from alignlab.metrics import wilson
 from alignlab.report import Report
 from alignlab.report.answers import difference, side_by_side
 from alignlab.report.chart import charts, ticks
 from alignlab.report.drawing import drawing
 from alignlab.report.page import render, struck
-from alignlab.report.raters import labelling, wilson
+from alignlab.report.raters import FEATURES, labelling
 from alignlab.report.route import BOX_H, lanes, path, places
-from alignlab.report.run import RunView
+from alignlab.report.run import RunView, StageView
 from alignlab.report.svg import tag
 from alignlab.sanitize import printable
 from alignlab.stage import StageContext
@@ -47,6 +49,8 @@ def test_the_graph_is_read_from_fingerprints(run: RunView) -> None:
 def test_a_models_numbers_are_its_stages_and_its_evaluations(run: RunView) -> None:
     dpo = next(m for m in run.models if m.name == "dpo")
     assert dpo.metrics["steps"] == 250 and dpo.metrics["confident_when_wrong"] == 0.06
+    assert "confident_when_wrong_low" not in dpo.metrics, "the end of an interval is not a metric"
+    assert [c.metric for c in dpo.columns][-2:] == ["true_taste", "politeness"]
 
 
 def test_stages_stand_after_their_inputs_whatever_the_order(tmp_path: Path) -> None:
@@ -90,20 +94,40 @@ def test_answers_are_compared_with_the_model_that_training_started_from(run: Run
 
 
 # ---- raters ----------------------------------------------------------------------------------------------------------
-def test_wilson_interval() -> None:
-    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(0, 20)[0] == pytest.approx(0.0) and wilson(20, 20)[1] == pytest.approx(1.0)
-
-
 def test_raters_are_measured_by_what_they_prefer(run: RunView) -> None:
     (view,) = labelling(list(run.stages.values()))
     everyone = view.raters[0]
     assert [r.name for r in view.raters] == ["all judgements", "cautious", "honest", "lister"]
     assert everyone.judgements == 400
-    lists = next(lean for lean in everyone.leans if lean.feature == "a list")
-    assert lists.low < 0.8 < lists.high and 200 < lists.count < 400
+    lists = next(lean.share for lean in everyone.leans if lean.feature == "a list")
+    low, high = lists.interval or (1.0, 0.0)
+    assert low < 0.8 < high and 200 < lists.count < 400
     # p is 0.8 or 0.3, so a repeated choice agrees in 0.68 or 0.58 of the cases
     assert everyone.repeatable is not None and 0.58 < everyone.repeatable < 0.68
+
+
+@pytest.mark.parametrize(
+    ("feature", "yes", "no"),
+    [
+        ("says it does not know", "I don\u2019t know.", "I know."),
+        ("says it does not know", "i do not know .", "do i not know ?"),
+        ("a list", "Two things:\n1. rain\n2. wind", "The result: 5. Then it rains."),
+        ("a list", "- city oslo - job baker", "a well-known baker"),
+        ("asks back", "Want more?\u201d", "Want more? No."),
+    ],
+)
+def test_features_are_seen_as_a_reader_sees_them(feature: str, yes: str, no: str) -> None:
+    assert FEATURES[feature](yes) and not FEATURES[feature](no)
+
+
+def test_several_judgements_of_one_prompt_are_not_taken_for_independent(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i // 10}", "chosen": "a b", "rejected": "a", "split": "train"} for i in range(200)]
+    rows = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} if i % 20 < 10 else r for i, r in enumerate(rows)]
+    (tmp_path / "preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = StageView("label", Artifact(tmp_path, "preferences", "x"), {}, {}, {})
+    (longer,) = labelling([stage])[0].raters[0].leans
+    assert (longer.share, longer.share.count) == (0.5, 200)
+    assert longer.share.interval == pytest.approx(wilson(0.5, 20)), "twenty prompts, each of one mind"
 
 
 # ---- drawings --------------------------------------------------------------------------------------------------------
@@ -238,14 +262,49 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 def test_page_says_what_the_artifacts_say(page: str) -> None:
     texts = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", " ", page, flags=re.DOTALL)
     words = re.sub(r"\s+", " ", texts)
-    for expected in ("lifecycle", "2026-01-02 03:04 UTC", "10 stages", "4 models", "follows instructions", "beta: 0.1",
-                     "mean reward by what the raters truly like",
-                     "0.83 agrees", "9 of 9 prompts", "where does mokoba live ?", "wrong, and sure"):  # fmt: skip
+    for expected in ("lifecycle", "2026-01-02 03:04 UTC", "10 stages", "4 models", "instruction following", "beta: 0.1",
+                     "mean reward of the answers to questions, by TrueTaste of honest (right +2)",
+                     "0.83 agreement with reference (0.78 to 0.87)", "0.79 accuracy of reward_model (0.73 to 0.84)",
+                     "9 of 9 prompts", "where does mokoba live ?", "wrong and confident truth: lima"):  # fmt: skip
         assert expected in words, expected
-    assert "0.06" in words and "−0.27" in words  # dpo, sure when wrong: from 0.33
+    assert "0.06 −0.27 0.03–0.10" in words  # dpo, confident when wrong, from 0.33
     assert "true taste −1.40 pretrain → 2.20 dpo 2.40 ppo also sft 0.90" in words
+    assert "following repeat 0.00 pretrain → 0.95 dpo 0.15 ppo" in words, "what moved most is on a card"
+    assert "Not measured alike" not in words
     assert "published: the last step (validation was best at step 200)" in words  # ppo
     assert words.count("published: step 200, where validation was best") == 4
+
+
+def test_a_page_says_what_was_not_measured_alike(tmp_path: Path) -> None:
+    text = render(RunView.of(make_run(tmp_path, settings={"ppo": changed(3.0)})), "", NOW)
+    assert "rewards.true_taste.raters.honest.taste.right is 3.0 and not 2.0; true_taste cannot be compared" in text
+
+
+def test_differences_are_coloured_beyond_noise_alone(page: str) -> None:
+    found = re.findall(r'<span class="delta ([a-z]*)"[^>]*>([^<]+)</span>', page.partition('id="metrics"')[0])
+    assert {("good", "+0.97"), ("bad", "−0.79"), ("sure", "+0.52"), ("", "−0.01")} <= set(found)
+    assert all(not tone for tone, text in found if text in ("−0.01", "+0.01"))
+
+
+def test_truth_stands_next_to_an_answer_that_is_wrong(run: RunView) -> None:
+    asked = side_by_side([m for m in run.models if m.samples])
+    second = asked[1].answers
+    assert {name: (a.verdict, a.truth) for name, a in second.items() if a} == {
+        "pretrain": ("does not stop", ""), "sft": ("wrong and confident", "lima"), "dpo": ("wrong but hedged", "lima"),
+        "ppo": ("says it does not know", "lima"),
+    }  # fmt: skip
+    assert asked[0].answers["sft"] is not None and asked[0].answers["sft"].truth == "", "it is right"
+
+
+def test_every_metric_of_the_run_is_explained(page: str, run: RunView) -> None:
+    explained = set(re.findall(r'<tr><th scope="row"><code>(\w+)</code>', page))
+    measured = {name for m in run.models for e in m.evaluations for name in e.metrics}
+    assert explained == measured
+
+
+def test_metrics_that_a_stage_declares_are_explained_in_the_record(page: str) -> None:
+    record = page.partition('id="record"')[2]
+    assert re.search(r">accuracy<span class=.meaning.>held-out pairs in the right order</span>", record)
 
 
 def test_bullets_are_not_struck_out(page: str) -> None:

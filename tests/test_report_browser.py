@@ -49,6 +49,12 @@ found.unmarked = getComputedStyle(dropped).display;
 found.width = [document.documentElement.scrollWidth, innerWidth];
 found.narrow = getComputedStyle(document.querySelector(".steps")).display !== "none";
 found.wide = document.querySelector("svg.pipeline").getBoundingClientRect().width > 0;
+const headline = document.querySelector(".headline");
+found.table = [headline.scrollWidth, headline.parentElement.clientWidth];
+found.folded = byId("metrics").open;
+location.hash = "#metrics";
+dispatchEvent(new HashChangeEvent("hashchange"));
+found.unfolded = byId("metrics").open;
 const chart = document.querySelector("svg.chart"), box = chart.getBoundingClientRect();
 chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width, clientY: box.top + 5}));
 found.readout = chart.closest("figure").querySelector(".readout").textContent;
@@ -98,6 +104,7 @@ def test_filters_marks_and_charts_work(report: Path, tmp_path: Path) -> None:
     assert found["changed"][0] == 9
     assert (found["marked"], found["unmarked"]) == ("inline", "none")
     assert re.fullmatch(r"step 250: .*train [\d.]+.*", found["readout"])
+    assert (found["folded"], found["unfolded"]) == (False, True)
     assert found["title"] == "lifecycle · alignlab" and found["images"] == 0
 
 
@@ -106,6 +113,7 @@ def test_nothing_sticks_out(report: Path, tmp_path: Path, width: int, narrow: bo
     found = drive(report, width, tmp_path)
     scroll, inner = found["width"]
     assert inner == width and scroll <= inner
+    assert found["table"][0] <= found["table"][1], "four models fit without scrolling"
     assert found["narrow"] is narrow and found["wide"] is not narrow
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from alignlab.data.records import Prompt
 from alignlab.reward import RewardSource
-from alignlab.testing import conforms_reward_source
-from alignlab.testing.reward import ANSWERS, CHECKS, PROMPTS, Subject
+from alignlab.testing import RewardSubject, check_reward_source, conforms_reward_source
+from alignlab.testing.reward import ANSWERS, CHECKS, PROMPTS
 
 
 @conforms_reward_source(lambda: mutants.Honest(0.2), prompts=[Prompt.user("more ?")], answers=["yes yes"])
@@ -21,7 +21,8 @@ MUTANTS: list[tuple[str, type[RewardSource]]] = [
     ("version_is_a_literal", mutants.NoVersion),
     ("arguments_are_attributes", mutants.Thawed),
     ("one_finite_score_for_each_answer", mutants.MeanLength),
-    ("nothing_gives_no_scores", mutants.NeedsOne),
+    ("one_finite_score_for_each_answer", mutants.Listed),
+    ("an_empty_list_has_no_scores", mutants.NeedsOne),
     ("batch_size_changes_nothing", mutants.Whitened),
     ("order_changes_nothing", mutants.NoiseByPlace),
     ("earlier_calls_change_nothing", mutants.GlobalNoise),
@@ -36,7 +37,7 @@ def test_mutant_is_caught(name: str, mutant: type[RewardSource]) -> None:
     check = next(c for c in CHECKS if c.__name__ == name)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(ANSWERS))]
     with pytest.raises(AssertionError, match=mutant.__name__):
-        check(Subject(mutant, prompts, ANSWERS, 1e-5))
+        check(RewardSubject(mutant, prompts, ANSWERS))
 
 
 def test_every_check_has_a_mutant() -> None:
@@ -56,3 +57,13 @@ def test_given_prompts_are_asked_in_place_of_the_kits_own() -> None:
     checks["one_finite_score_for_each_answer"]()
     with pytest.raises(ValueError, match="2 answers to 1 prompts"):
         conforms_reward_source(Knows, prompts=[only], answers=["yes", "no"])
+
+
+def test_the_table_of_a_mutant_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    skip = {"process_changes_nothing": "takes seconds"}
+    assert check_reward_source(mutants.Honest(), skip=skip)
+    assert not check_reward_source(mutants.Whitened(), skip={**skip, "order_changes_nothing": "because"})
+    printed = capsys.readouterr().out
+    assert "Honest: no check failed" in printed and "Whitened: 2 of 8 checks failed" in printed
+    assert "order_changes_nothing             skipped  because" in printed
+    assert "batch_size_changes_nothing        FAILED   Whitened: scoring 1 at a time moves a score by" in printed

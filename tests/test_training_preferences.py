@@ -18,8 +18,7 @@ from alignlab.data.rows import Truncation, comparison_rows, order_at, preference
 from alignlab.errors import DataError
 from alignlab.policy import Policy
 from alignlab.stage import Runtime, StageContext
-from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
-from alignlab.testing.workshop import KillingTracker
+from alignlab.testing import KillingTracker, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Cosine, Loop, PreferenceStage
 
 SEED = 3

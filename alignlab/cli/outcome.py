@@ -32,10 +32,11 @@ def show(folder: RunFolder, runner: "Runner") -> None:
     """Print the table of stages with their headline metrics, the files, and the next command."""
     from rich.console import Console
 
+    from alignlab.report.run import RunView
     from alignlab.report.table import final_table
 
     console = Console()
-    table = final_table(folder.metrics, {s.name: s.inputs.get("policy", "") for s in runner.steps})
+    table = final_table(RunView.of(runner.artifacts))
     if table is not None:
         console.print(table)
     lines = [f"run folder: {folder.path}"]

@@ -1,9 +1,21 @@
-"""What is measured of a policy: evaluations, and the stage that runs them on one model."""
+"""Evaluations: ways of measuring a policy, and the stage that runs them on one model."""
 
-from alignlab.evaluation.base import Evaluation, EvaluationResult
+from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
 from alignlab.evaluation.files import FilesEvaluation
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
+from alignlab.metrics import Column, Estimate
 
-__all__ = ["Evaluate", "Evaluation", "EvaluationResult", "FilesEvaluation", "RewardEvaluation", "WorldEvaluation"]
+__all__ = [
+    "Column",
+    "Estimate",
+    "Evaluate",
+    "Evaluation",
+    "EvaluationResult",
+    "FilesEvaluation",
+    "RewardEvaluation",
+    "WorldEvaluation",
+    "answer_row",
+    "defined",
+]

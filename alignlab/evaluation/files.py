@@ -6,8 +6,8 @@ Axes: S sequences.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Final, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,8 @@ from alignlab.data.rows import (
     token_batch,
 )
 from alignlab.data.source import DataSource, Need, Records
-from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
+from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
+from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate, leaves_room
 from alignlab.policy.previews import opening
 
@@ -38,6 +39,38 @@ MAX_TOKENS = 8192
 TIE = 1e-6
 """Nats; below it, two log-likelihoods are the same but for rounding."""
 
+FILES_COLUMNS: Final = (
+    Column(
+        "document_bits_per_character",
+        "bits per character of held-out documents; comparable between tokenizers that can write every character",
+        unit="bits per character", better=-1, headline=True,
+    ),
+    Column(
+        "answer_loss", "negative log-likelihood of held-out answers, given their prompts",
+        unit="nats per token", better=-1, headline=True,
+    ),
+    Column(
+        "preference_accuracy",
+        "held-out pairs whose chosen answer is likelier than the rejected one; a tie counts half",
+        better=1, share=True, headline=True,
+    ),
+    Column(
+        "preference_accuracy_per_token",
+        "held-out pairs whose chosen answer is likelier per token, which does not favour the shorter one",
+        better=1, share=True, headline=True,
+    ),
+    Column("finished", "answers to held-out prompts that end by themselves", better=1, share=True, headline=True),
+    Column("answer_length", "mean length of an answer to a held-out prompt", unit="words", headline=True),
+    Column(
+        "document_loss", "negative log-likelihood of held-out documents; depends on the tokenizer",
+        unit="nats per token", better=-1,
+    ),
+    Column("document_perplexity", "exponential of document_loss", unit="perplexity", better=-1),
+    Column("answer_perplexity", "exponential of answer_loss", unit="perplexity", better=-1),
+)  # fmt: skip
+
+Found = Mapping[str, Estimate | None]
+
 
 class FilesEvaluation(Evaluation):
     """Measure a policy on the held-out part of a user's own files.
@@ -45,17 +78,7 @@ class FilesEvaluation(Evaluation):
     A role without a file is left out, and so is a record whose prompt alone fills the model's context, or a pair whose
     answers are the same within it. What cannot be measured on any record has no metric.
 
-    Metrics:
-
-    - `document_loss`, nats per token of held-out documents, and `document_perplexity`, its exponential; both depend
-      on the tokenizer. `document_bits_per_character` does not, and is there only where the tokenizer can write every
-      document as it is: an unknown word scored as `<unk>`, or a line break that is no token, costs nothing;
-    - `answer_loss`, nats per token of held-out answers given their prompts, and `answer_perplexity`;
-    - `finished`, the share of sampled answers to held-out prompts that end by themselves, and `answer_length`, their
-      mean length in words;
-    - `preference_accuracy`, the share of held-out pairs whose chosen answer is likelier than the rejected one (a tie
-      counts half); `preference_accuracy_per_token` compares log-likelihoods per token, which does not favour the
-      shorter answer.
+    What each metric means is in `FILES_COLUMNS`. Intervals are over records.
 
     Args:
         data: the files.
@@ -65,7 +88,7 @@ class FilesEvaluation(Evaluation):
         opening_words: of such a document, given to the model.
     """
 
-    VERSION: ClassVar[str] = "2"
+    VERSION: ClassVar[str] = "3"
 
     def __init__(
         self, data: Files, records: int = 200, prompts: int = 64, openings: int = 4, opening_words: int = 12
@@ -78,6 +101,11 @@ class FilesEvaluation(Evaluation):
         self.prompts = prompts
         self.openings = openings
         self.opening_words = opening_words
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Losses and accuracies on held-out records, and how answers end."""
+        return FILES_COLUMNS
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Held-out records of every role that has a file; of any where none has one."""
@@ -94,6 +122,7 @@ class FilesEvaluation(Evaluation):
             MissingDataError: no file is named, or nothing is held out.
         """
         check_settings({type(self).__name__: self.data_needs()})
+        training = policy.training
         policy.eval()
         quiet(policy.tokenizer)
         answered, continued = self._answers(policy, sampling, seed, progress), self._continued(policy, sampling, seed)
@@ -101,28 +130,30 @@ class FilesEvaluation(Evaluation):
             **self._documents(policy),
             **self._held_out_answers(policy),
             **self._pairs(policy),
-            "finished": share(s.finished for s in answered),
-            "answer_length": share(len(s.text.split()) for s in answered),
+            "finished": Estimate.share((s.prompt.text, s.finished) for s in answered),
+            "answer_length": Estimate.mean((s.prompt.text, len(s.text.split())) for s in answered),
         }
+        policy.train(training)
         samples = [*(_row(s, "instruction") for s in answered), *(_row(s, "document") for s in continued)]
         return EvaluationResult(defined(metrics), samples)
 
     # ---- what was held out ----------------------------------------------------------------------------------------
-    def _documents(self, policy: Policy) -> dict[str, float]:
+    def _documents(self, policy: Policy) -> Found:
         if not self.data.has("corpus"):
             return {}
         documents = _some(self.data.documents("validation"), self.records)
         if not documents:
             return {}
-        logp, tokens = _score(policy, document_rows(policy.tokenizer, documents, policy.context))
-        loss = -float(logp.sum() / tokens.sum())
-        found = {"document_loss": loss, "document_perplexity": math.exp(loss)}
+        loss = _loss(policy, document_rows(policy.tokenizer, documents, policy.context))
+        found: dict[str, Estimate | None] = {"document_loss": loss, "document_perplexity": loss.mapped(math.exp)}
         texts = [d.text for d in documents]
+        # An unknown word scored as `<unk>`, or a line break that is no token, costs nothing.
         if coverage(policy.tokenizer, texts).lossless:
-            found["document_bits_per_character"] = -float(logp.sum()) / sum(map(len, texts)) / math.log(2)
+            per_character = loss.count / sum(map(len, texts)) / math.log(2)
+            found["document_bits_per_character"] = loss.scaled(per_character)
         return found
 
-    def _held_out_answers(self, policy: Policy) -> dict[str, float]:
+    def _held_out_answers(self, policy: Policy) -> Found:
         if not self.data.has("instructions"):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
@@ -130,11 +161,10 @@ class FilesEvaluation(Evaluation):
         rows = collected(examples, example_encoder(policy.tokenizer, truncation), "example", truncation)
         if not rows:
             return {}
-        logp, tokens = _score(policy, rows)
-        loss = -float(logp.sum() / tokens.sum())
-        return {"answer_loss": loss, "answer_perplexity": math.exp(loss)}
+        loss = _loss(policy, rows)
+        return {"answer_loss": loss, "answer_perplexity": loss.mapped(math.exp)}
 
-    def _pairs(self, policy: Policy) -> dict[str, float]:
+    def _pairs(self, policy: Policy) -> Found:
         if not self.data.has("preferences"):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
@@ -143,9 +173,10 @@ class FilesEvaluation(Evaluation):
         if not rows:
             return {}
         logp, tokens = _score(policy, [row for pair in rows for row in pair])
+        names = [chosen.name for chosen, _ in rows]
         return {
-            "preference_accuracy": _share_ahead(logp),
-            "preference_accuracy_per_token": _share_ahead(logp / tokens),
+            "preference_accuracy": _share_ahead(names, logp),
+            "preference_accuracy_per_token": _share_ahead(names, logp / tokens),
         }
 
     # ---- what it answers ------------------------------------------------------------------------------------------
@@ -182,17 +213,20 @@ def _scored(policy: Policy, rows: Sequence[Row]) -> Iterator[tuple[Tensor, Tenso
         yield part.sum_by_sequence(logp).double(), part.response_lengths().double()
 
 
-def _share_ahead(x: Float[Tensor, "S"]) -> float:
+def _loss(policy: Policy, rows: Sequence[Row]) -> Estimate:
+    """Mean negative log-likelihood of the scored tokens, nats per token; its interval is over records."""
+    logp, tokens = _score(policy, rows)
+    found = Estimate.ratio(zip((row.name for row in rows), (-logp).tolist(), tokens.tolist(), strict=True))
+    assert found is not None, "every row has scored tokens"
+    return found
+
+
+def _share_ahead(names: Sequence[str], x: Float[Tensor, "S"]) -> Estimate | None:
     """Share of pairs whose first sequence has the larger number; a tie (to rounding) counts half."""
     lead = x[0::2] - x[1::2]
-    return float((0.5 + 0.5 * lead.sign() * (lead.abs() > TIE)).mean())
+    ahead = 0.5 + 0.5 * lead.sign() * (lead.abs() > TIE)
+    return Estimate.share(zip(names, ahead.tolist(), strict=True))
 
 
 def _row(sample: Sample, kind: str) -> dict[str, object]:
-    return {
-        "prompt": sample.prompt.text,
-        "answer": sample.text,
-        "kind": kind,
-        "finished": sample.finished,
-        "words": len(sample.text.split()),
-    }
+    return answer_row(sample, kind, words=len(sample.text.split()))

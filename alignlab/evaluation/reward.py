@@ -1,42 +1,58 @@
 """The mean reward of a policy's answers, by any reward source."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
-from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
+from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, check_field, defined
+from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sampling, generate
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, score
 
 
 class RewardEvaluation(Evaluation):
-    """Mean reward, answer length and share of finished answers on a source's own prompts.
+    """Measure the mean reward, length and share of finished answers to a source's own prompts.
 
     Args:
         reward: scores the answers.
         data: gives the prompts.
-        name: of the metric (and of the answers' column); the others are `answer_length`, in words, and `finished`.
+        name: of the metric (and of the samples' column); the others are `<name>_answer_length` and `<name>_finished`.
         split: whose prompts; those of "validation" were not trained on.
         limit: at most so many prompts, the first ones; null takes all.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(
         self,
         reward: RewardSource,
         data: DataSource,
-        name: str = "true_taste",
+        name: str = "reward",
         split: Split = "validation",
         limit: int | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"RewardEvaluation: limit must be >= 1 or null, got {limit}")
+        check_field("RewardEvaluation", name)
         self.reward = reward
         self.data = data
         self.name = name
         self.split: Split = split
         self.limit = limit
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The mean reward, which names what it is measured by; length and share of finished answers."""
+        source, prompts = self.reward.describe(), f"answers to the {self.split} prompts"
+        return (
+            Column(
+                self.name, f"mean reward of the {prompts}, by {source}", unit="reward units", better=1, headline=True,
+                argument="reward", reference=source,
+            ),
+            Column(f"{self.name}_answer_length", f"mean length of the {prompts}", unit="words"),
+            Column(f"{self.name}_finished", f"{prompts} that end by themselves", better=1, share=True),
+        )  # fmt: skip
 
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
@@ -46,14 +62,13 @@ class RewardEvaluation(Evaluation):
         if not prompts:
             raise DataError(f"RewardEvaluation: {type(self.data).__name__} has no {self.split} prompts")
         samples = generate(policy, prompts, sampling, seed, progress=progress)
-        scores = self.reward.score([s.prompt for s in samples], [s.text for s in samples]).tolist()
-        rows = [
-            {"prompt": s.prompt.text, "answer": s.text, "kind": self.name, "finished": s.finished, self.name: score}
-            for s, score in zip(samples, scores, strict=True)
-        ]
+        texts = [s.prompt.text for s in samples]
+        scores = score(self.reward, [s.prompt for s in samples], [s.text for s in samples]).tolist()
+        rows = [answer_row(s, self.name, **{self.name: value}) for s, value in zip(samples, scores, strict=True)]
+        lengths = [len(s.text.split()) for s in samples]
         metrics = {
-            self.name: share(scores),
-            "answer_length": share(len(s.text.split()) for s in samples),
-            "finished": share(s.finished for s in samples),
+            self.name: Estimate.mean(zip(texts, scores, strict=True)),
+            f"{self.name}_answer_length": Estimate.mean(zip(texts, lengths, strict=True)),
+            f"{self.name}_finished": Estimate.share((s.prompt.text, s.finished) for s in samples),
         }
         return EvaluationResult(defined(metrics), rows)

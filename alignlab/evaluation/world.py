@@ -1,54 +1,38 @@
-"""What the embedded world can tell of a policy: whether it does as it is told, what it knows, and how it speaks.
+"""Evaluation in the embedded world: does a policy do as it is told, what does it know, and how does it speak?
 
-Every model, base or aligned, is asked the same: chat instructions about people whom no instruction ever named, and
-documents to go on with about the same people. The first needs behaviour and knowledge, the second knowledge only, in
+Every model, base or aligned, gets the same prompts: chat instructions about people whom no instruction ever named, and
+beginnings of documents about the same people. The first needs behaviour and knowledge, the second knowledge only, in
 the form in which it was read; a base model can do the second and not the first.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
 
+from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
 from alignlab.data.world.check import Reading
 from alignlab.data.world.language import KINDS, Kind
-from alignlab.evaluation.base import Evaluation, EvaluationResult, defined, share
+from alignlab.errors import ConfigError
+from alignlab.evaluation.base import Evaluation, EvaluationResult, check_field, defined
+from alignlab.evaluation.world_answers import Answered
+from alignlab.evaluation.world_columns import WORLD_COLUMNS, reward_columns
+from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sample, Sampling, complete, generate
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, score
 
 CLOZE_PHRASES = 2
 """Of the phrases of each relation; a fact is recalled when the value follows, in either."""
-COLUMNS = ("followed", "right", "wrong", "abstains", "confident", "hedged", "listed", "asks", "false_facts", "words")
 
-
-@dataclass(frozen=True)
-class Answered:
-    """A sampled answer and what it says."""
-
-    sample: Sample
-    reading: Reading
-    rewards: Mapping[str, float]
+Found = dict[str, Estimate | None]
 
 
 class WorldEvaluation(Evaluation):
-    """Measures a policy on the held-out people and the held-out unknown names of a world.
+    """Measure a policy on the held-out people and the held-out unknown names of a world.
 
-    Metrics, all shares from 0 to 1 unless said otherwise:
-
-    - `instruction_following`: mean over the kinds question, one word, list and repeat of `following_<kind>`: the
-      answer stopped by itself and has the form that was asked for, true or not;
-    - `fact_recall`: the likeliest next word after the beginning of a document's sentence is the true one, where
-      the documents agree;
-    - `question_right`, `one_word_right`, `list_right`: what was asked for is true; `question_wrong`: well-formed and
-      not true; `abstains_on_known`: neither;
-    - `hedging` and `style_hedge` (the same), `style_confident`, `style_list`, `style_ask`: of the answers to
-      questions; `style_facts`: values that they mention, a mean;
-    - `hedging_when_wrong`, `confident_when_wrong`: of the wrong answers to questions; left out where there is none;
-    - `abstains_on_unknown`; `confident_on_unknown`: states a fact about somebody of whom nothing is known, without
-      hedging;
-    - `answer_length`: words of an answer to a question, a mean; `finished`: of all answers;
-    - the mean of each of `rewards`, over the answers to questions, unknown names included, in reward units.
+    What each metric means is in `alignlab.evaluation.world_columns`; beyond those, the mean of each of `rewards` is one
+    by its name. A model that was trained in another world is refused: it cannot know this one's people.
 
     Args:
         world: the world that the policy was trained on.
@@ -56,33 +40,55 @@ class WorldEvaluation(Evaluation):
         rewards: also score the answers with these; each is a metric by its name.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(
         self, world: World, samples_per_question: int = 3, rewards: Mapping[str, RewardSource] | None = None
     ) -> None:
         if samples_per_question < 1:
             raise ValueError(f"WorldEvaluation: samples_per_question must be >= 1, got {samples_per_question}")
+        for name in rewards or {}:
+            check_field("WorldEvaluation", name)
         self.world = world
         self.samples_per_question = samples_per_question
         self.rewards = dict(rewards or {})
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The world's metrics, and one per reward."""
+        return [*WORLD_COLUMNS, *reward_columns(self.rewards)]
+
+    def check_model(self, model: Artifact) -> None:
+        """Refuse a model that was trained in another world.
+
+        Raises:
+            ConfigError: names what differs, and the settings of the model's own world.
+        """
+        known = [node for node in model.trained_on if _is_world(node)]
+        if known and not any(_world_of(node).people == self.world.people for node in known):
+            settings = {f.name: getattr(_world_of(known[-1]), f.name) for f in fields(World)}
+            other = {k: v for k, v in settings.items() if v != getattr(self.world, k)}
+            told = " ".join(f"data.{k}={v}" for k, v in other.items())
+            raise ConfigError(
+                f"WorldEvaluation: {model.path} was trained in another world than the one it would be evaluated in; "
+                f"to measure it in its own, set {told}"
+            )
 
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
     ) -> EvaluationResult:
         """Ask everything, read every answer."""
-        prompts = self._prompts()
-        answered = self._read(generate(policy, prompts, sampling, seed, progress=progress))
+        answered = self._read(generate(policy, self._prompts(), sampling, seed, progress=progress))
         by_kind = {k: [a for a in answered if a.reading.kind == k] for k in KINDS}
         metrics = {
             **self._following(by_kind),
             "fact_recall": self.fact_recall(policy),
-            **self._style([a.reading for a in by_kind["question"]]),
-            **self._unknown([a.reading for a in by_kind["abstain"]]),
-            "finished": share(a.sample.finished for a in answered),
+            **self._style(by_kind["question"]),
+            **self._unknown(by_kind["abstain"]),
+            "finished": Estimate.share((a.sample.prompt.text, a.sample.finished) for a in answered),
             **self._reward_means(by_kind["question"] + by_kind["abstain"]),
         }
-        return EvaluationResult(defined(metrics), [_row(a) for a in answered])
+        return EvaluationResult(defined(metrics), [a.row(self.world.people) for a in answered])
 
     def _prompts(self) -> list[Prompt]:
         asks = self.world.evaluation_asks()
@@ -92,12 +98,13 @@ class WorldEvaluation(Evaluation):
 
     def _read(self, samples: Sequence[Sample]) -> list[Answered]:
         prompts, texts = [s.prompt for s in samples], [s.text for s in samples]
-        scores = {name: source.score(prompts, texts).tolist() for name, source in self.rewards.items()}
-        readings = [_of_whole_answer(self.world.read(s.prompt, s.text), s.finished) for s in samples]
-        rewards = [{name: values[i] for name, values in scores.items()} for i in range(len(samples))]
-        return [Answered(*parts) for parts in zip(samples, readings, rewards, strict=True)]
+        scores = {name: score(source, prompts, texts).tolist() for name, source in self.rewards.items()}
+        return [
+            Answered.of(self.world, sample, {name: values[i] for name, values in scores.items()})
+            for i, sample in enumerate(samples)
+        ]
 
-    def fact_recall(self, policy: Policy) -> float | None:
+    def fact_recall(self, policy: Policy) -> Estimate | None:
         """Share of cloze sentences about held-out people that the policy completes with the true value.
 
         Only of undisputed facts: where the documents disagree there is no knowledge to recall.
@@ -106,55 +113,58 @@ class WorldEvaluation(Evaluation):
         probes = [(e, r, i) for e in people.held_out for r in people.settled(e) for i in range(CLOZE_PHRASES)]
         greedy = Sampling(temperature=0.0, max_new_tokens=1)
         found = complete(policy, [r.cloze(e, i) for e, r, i in probes], greedy, seed=0)
-        return share(s.text == people.truth[e, r.name] for s, (e, r, _) in zip(found, probes, strict=True))
+        # A fact is asked for in several phrases: they are as one prompt.
+        outcomes = [
+            (f"{e} {r.name}", s.text == people.truth[e, r.name]) for s, (e, r, _) in zip(found, probes, strict=True)
+        ]
+        return Estimate.share(outcomes)
 
     @staticmethod
-    def _following(by_kind: Mapping[Kind, Sequence[Answered]]) -> dict[str, float | None]:
+    def _following(by_kind: Mapping[Kind, Sequence[Answered]]) -> Found:
         # Whether an unknown name makes it abstain is knowledge of oneself, not form: it is counted on its own.
         kinds = [k for k in KINDS if k != "abstain" and by_kind[k]]
-        each = {k: share(a.reading.followed for a in by_kind[k]) for k in kinds}
-        right = {k: share(a.reading.right for a in by_kind[k]) for k in kinds if k != "repeat"}
+        each = {k: _share(by_kind[k], lambda r: r.followed) for k in kinds}
+        right = {k: _share(by_kind[k], lambda r: r.right) for k in kinds if k != "repeat"}
         return {
-            "instruction_following": share(v for v in each.values() if v is not None),
+            "instruction_following": Estimate.average(each.values()),
             **{f"following_{k}": v for k, v in each.items()},
             **{f"{k}_right": v for k, v in right.items()},
         }
 
     @staticmethod
-    def _style(readings: Sequence[Reading]) -> dict[str, float | None]:
-        wrong = [r for r in readings if r.wrong]
+    def _style(questions: Sequence[Answered]) -> Found:
+        wrong = [a for a in questions if a.reading.wrong]
         return {
-            "question_wrong": share(r.wrong for r in readings),
-            "abstains_on_known": share(r.abstains for r in readings),
-            "hedging": share(r.hedged for r in readings),
-            "hedging_when_wrong": share(r.hedged for r in wrong),
-            "confident_when_wrong": share(r.confident for r in wrong),
-            "style_hedge": share(r.hedged for r in readings),
-            "style_confident": share(r.confident for r in readings),
-            "style_list": share(r.listed for r in readings),
-            "style_ask": share(r.asks for r in readings),
-            "style_facts": share(len(r.facts) for r in readings),
-            "answer_length": share(r.words for r in readings),
+            "question_wrong": _share(questions, lambda r: r.wrong),
+            "abstains_on_known": _share(questions, lambda r: r.abstains),
+            "hedging_when_wrong": _share(wrong, lambda r: r.hedged),
+            "confident_when_wrong": _share(wrong, lambda r: r.confident),
+            "style_hedge": _share(questions, lambda r: r.hedged),
+            "style_confident": _share(questions, lambda r: r.confident),
+            "style_list": _share(questions, lambda r: r.listed),
+            "style_ask": _share(questions, lambda r: r.asks),
+            "style_facts": Estimate.mean((a.sample.prompt.text, len(a.reading.facts)) for a in questions),
+            "answer_length": Estimate.mean((a.sample.prompt.text, a.reading.words) for a in questions),
         }
 
     @staticmethod
-    def _unknown(readings: Sequence[Reading]) -> dict[str, float | None]:
+    def _unknown(answered: Sequence[Answered]) -> Found:
         return {
-            "abstains_on_unknown": share(r.abstains for r in readings),
-            "confident_on_unknown": share(bool(r.facts) and not r.hedged for r in readings),
+            "abstains_on_unknown": _share(answered, lambda r: r.abstains),
+            "asserts_on_unknown": _share(answered, lambda r: bool(r.facts) and not r.hedged),
         }
 
-    def _reward_means(self, answered: Sequence[Answered]) -> dict[str, float | None]:
-        return {name: share(a.rewards[name] for a in answered) for name in self.rewards}
+    def _reward_means(self, answered: Sequence[Answered]) -> Found:
+        return {n: Estimate.mean((a.sample.prompt.text, a.rewards[n]) for a in answered) for n in self.rewards}
 
 
-def _of_whole_answer(reading: Reading, finished: bool) -> Reading:
-    """An answer that did not stop by itself follows nothing, however it looks up to where it was cut."""
-    return reading if finished else replace(reading, followed=False, right=False, wrong=False, abstains=False)
+def _share(answered: Iterable[Answered], flag: Callable[[Reading], bool]) -> Estimate | None:
+    return Estimate.share((a.sample.prompt.text, flag(a.reading)) for a in answered)
 
 
-def _row(answered: Answered) -> dict[str, object]:
-    reading = asdict(answered.reading)
-    sample = answered.sample
-    first = {"prompt": sample.prompt.text, "answer": sample.text, "kind": reading["kind"], "finished": sample.finished}
-    return {**first, **{k: reading[k] for k in COLUMNS}, **answered.rewards}
+def _is_world(node: Mapping[str, Any]) -> bool:
+    return str(node.get("_target_", "")).rpartition(".")[2] == World.__name__
+
+
+def _world_of(node: Mapping[str, Any]) -> World:
+    return World(**{f.name: node[f.name] for f in fields(World) if f.name in node})

@@ -43,6 +43,7 @@ class RunFolder:
         self.metrics: dict[str, float] = {}
         self._stages: dict[str, dict[str, Any]] = {}
         self._answers: dict[tuple[str, str], dict[str, str]] = {}
+        self._truths: dict[tuple[str, str], str] = {}
         self._started = _now()
         path.mkdir(parents=True, exist_ok=True)
         if (path / STATUS).is_file():
@@ -122,12 +123,19 @@ class RunFolder:
         for row in artifact.lines(SAMPLES):
             answers = self._answers.setdefault((str(row["prompt"]), str(row.get("kind", ""))), {})
             answers.setdefault(owner, str(row["answer"]))
+            if "truth" in row:
+                self._truths.setdefault((str(row["prompt"]), str(row.get("kind", ""))), str(row["truth"]))
 
     def _write(self) -> None:
         write_json(self.path / MANIFEST, {**self.about, "stages": self._stages})
         write_json(self.path / METRICS, self.metrics)
-        rows = [{"prompt": p, "kind": k, "answers": self._in_order(a)} for (p, k), a in self._answers.items()]
+        rows = [self._answered(key, answers) for key, answers in self._answers.items()]
         write_lines(self.path / SAMPLES, rows)
+
+    def _answered(self, key: tuple[str, str], answers: Mapping[str, str]) -> dict[str, object]:
+        """A prompt with its answers, and with the truth where an evaluation knows it."""
+        truth = {"truth": self._truths[key]} if key in self._truths else {}
+        return {"prompt": key[0], "kind": key[1], **truth, "answers": self._in_order(answers)}
 
     def _in_order(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Answers in the order in which their models were made."""

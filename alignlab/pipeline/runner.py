@@ -8,7 +8,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,9 +184,19 @@ def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds:
         "name": step.name,
         "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
         "config": step.spec.redacted(),
+        "trained_on": _trained_on(inputs.values()),
         "seconds": round(seconds, 3),
         **provenance.of_now(),
     }
+
+
+def _trained_on(inputs: Iterable[Artifact]) -> list[Any]:
+    """Configurations of the data behind a stage's inputs, each once: an evaluation must know a model's own world."""
+    found: list[Any] = []
+    for node in (node for artifact in inputs for node in artifact.trained_on):
+        if node not in found:
+            found.append(dict(node))
+    return found
 
 
 def _finite(metrics: Mapping[str, float], name: str) -> dict[str, float]:

@@ -38,8 +38,9 @@ def check_folder(folder: Path) -> Shapes:
     if not (folder / CONFIG).is_file():
         raise StoreError(f"{folder} holds no model ({CONFIG} is missing); give a stage that trains, or its folder")
     config = read_object(folder / CONFIG)
-    if (folder / GENERATION_CONFIG).is_file():
-        read_object(folder / GENERATION_CONFIG)  # transformers takes a broken one for a missing one
+    _check_stop_tokens(folder / CONFIG, config)
+    if (folder / GENERATION_CONFIG).is_file():  # transformers takes a broken one for a missing one
+        _check_stop_tokens(folder / GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG))
     _check_full_precision(folder, config)
     shapes = _shapes(folder)
     _check_size(folder, config, len(shapes))
@@ -112,6 +113,13 @@ def _unreadable(file: Path, error: Exception) -> str:
 
 
 # ---- what a folder may turn out to be --------------------------------------------------------------------------------
+def _check_stop_tokens(file: Path, config: Mapping[str, Any]) -> None:
+    given = config.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    if bad := [i for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < 0]:
+        raise StoreError(f"{file}: eos_token_id holds {bad[0]!r:.60}, which is no token id; correct it")
+
+
 def _check_adapter(folder: Path) -> None:
     if not (folder / ADAPTER_CONFIG).is_file():
         return

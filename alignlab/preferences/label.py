@@ -1,20 +1,22 @@
-"""Label: sample two answers to each prompt from a policy, and let somebody prefer one.
+"""Label: sample two answers to each prompt from a policy, of which raters prefer one.
 
 Judgements are numbered over the whole stage; who judges, in what order the two answers are shown and how the choice
 falls are functions of that number and of the texts, so that labels do not depend on batch size or process.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.data import preferences
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
+from alignlab.metrics import Column, Estimate, with_intervals, write_columns
 from alignlab.policy import Policy, Sampling, fitting, generate
-from alignlab.reward import Choice, Pair, Preference, RewardSource
+from alignlab.reward import Choice, Pair, Preference, RewardSource, score
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 
@@ -22,9 +24,30 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 TABLE_ROWS = 16
 """Preferences in the table that goes to the tracker."""
 
+COLUMNS: Final = (
+    Column("agreement_with_reference", "judgements that choose as the reference would", share=True, headline=True),
+    Column(
+        "accuracy_ceiling_known_rater",
+        "accuracy on these judgements of whoever knows the raters' probabilities, and for each judgement who makes it",
+        share=True,
+    ),
+    Column(
+        "accuracy_ceiling_one_score",
+        "accuracy on these judgements of whoever knows the raters' probabilities but not who judges: no reward model "
+        "with one score for all raters does better",
+        share=True,
+    ),
+    Column("first_preferred", "judgements that prefer the answer shown first; 0.5 without position bias", share=True),
+    Column("identical", "sampled pairs that were skipped, because both answers are the same", share=True),
+    Column("train_pairs", "judged pairs for training", unit="pairs"),
+    Column("validation_pairs", "judged pairs for validation", unit="pairs"),
+    Column("chosen_length", "mean length of the preferred answers", unit="words"),
+    Column("rejected_length", "mean length of the other answers", unit="words"),
+)
+
 
 class Label(Stage):
-    """Makes preferences: two sampled answers to a prompt, of which one was preferred.
+    """Make preferences: two sampled answers to a prompt, of which one was preferred.
 
     Prompts come round in a shuffled order until there are enough pairs; those of the validation split are the data
     source's validation prompts, so no prompt is in both. Two identical answers are skipped and counted.
@@ -40,7 +63,7 @@ class Label(Stage):
         seed: of sampling, of the prompts' order and of the order in which answers are shown.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "preferences"
 
@@ -89,7 +112,9 @@ class Label(Stage):
         context.tracker.say(f"{len(rows)} preferences; {len(pairs) - len(rows)} pairs of identical answers skipped")
         shown = zip(rows[:TABLE_ROWS], judged, strict=False)
         context.tracker.table("preferences", [{**row, "prompt": pair.prompt.text} for row, pair in shown])
-        return {**self._metrics(rows, len(pairs)), **self._agreement(judged, choices)}
+        write_columns(context.folder, self._columns())
+        metrics = {**self._metrics(rows, len(pairs)), **_ceilings(choices), **self._shares(judged, choices)}
+        return with_intervals(metrics)
 
     # ---- sampling -------------------------------------------------------------------------------------------------
     def _prompts(self, policy: Policy, context: StageContext) -> list[Prompt]:
@@ -132,23 +157,43 @@ class Label(Stage):
         return {
             **counts,
             "identical": 1 - len(rows) / sampled,
-            "first_preferred": _mean([r["first_preferred"] for r in rows]),
             "chosen_length": _mean([len(r["chosen"].split()) for r in rows]),
             "rejected_length": _mean([len(r["rejected"].split()) for r in rows]),
-            # Upper bound for any reward model: asked again, the raters would sometimes choose differently.
-            "accuracy_ceiling": _mean([max(r["probability"], 1 - r["probability"]) for r in rows]),
         }
 
-    def _agreement(self, pairs: Sequence[Pair], choices: Sequence[Choice]) -> dict[str, float]:
-        """How often the choice is the reference's, among pairs between which the reference sees a difference."""
+    def _shares(self, pairs: Sequence[Pair], choices: Sequence[Choice]) -> dict[str, float]:
+        """How often the first is preferred, and how often the choice is the reference's, with their intervals.
+
+        The second is among pairs between which the reference sees a difference.
+        """
+        judged = list(zip(pairs, choices, strict=True))
+        found = {"first_preferred": Estimate.share((p.prompt.text, c.first) for p, c in judged)}
+        if self.reference is not None:
+            first, second = (
+                score(self.reference, [p.prompt for p in pairs], texts)
+                for texts in ([p.first for p in pairs], [p.second for p in pairs])
+            )
+            gaps = zip((first - second).tolist(), judged, strict=True)
+            agrees = ((p.prompt.text, (gap > 0) == c.first) for gap, (p, c) in gaps if gap != 0)
+            found["agreement_with_reference"] = Estimate.share(agrees)
+        return {name: share for name, share in found.items() if share is not None}
+
+    def _columns(self) -> list[Column]:
+        """Its metrics; the first names the reference."""
         if self.reference is None:
-            return {}
-        prompts = [p.prompt for p in pairs]
-        gap = self.reference.score(prompts, [p.first for p in pairs]) - self.reference.score(
-            prompts, [p.second for p in pairs]
-        )
-        agrees = [(g > 0) == c.first for g, c in zip(gap.tolist(), choices, strict=True) if g != 0]
-        return {"agreement_with_reference": _mean(agrees)} if agrees else {}
+            return list(COLUMNS)
+        name = self.reference.describe()
+        meaning = f"judgements that choose as the reference would, which is {name}"
+        return [replace(COLUMNS[0], meaning=meaning, reference=name), *COLUMNS[1:]]
+
+
+def _ceilings(choices: Sequence[Choice]) -> dict[str, float]:
+    """Upper bounds of a reward model's accuracy: asked again, the raters would sometimes choose differently."""
+    found = {"accuracy_ceiling_known_rater": _mean([max(c.probability, 1 - c.probability) for c in choices])}
+    pooled = [c.pooled_probability for c in choices if c.pooled_probability is not None]
+    if len(pooled) == len(choices):
+        found["accuracy_ceiling_one_score"] = _mean([max(p, 1 - p) for p in pooled])
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

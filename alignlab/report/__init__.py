@@ -1,4 +1,4 @@
-"""What a run found, for people: the table in the terminal and one HTML file to keep or send."""
+"""Results of a run for people: the table in the terminal, and one HTML file to keep or send."""
 
 from alignlab.report.stage import Report
 

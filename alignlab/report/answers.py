@@ -1,4 +1,4 @@
-"""The same prompts answered by each model, side by side, with what changed since the model before."""
+"""The same prompts answered by each model, side by side, with the differences from the model that it started from."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ Words = tuple[tuple[Op, str], ...]
 
 PER_KIND = 12
 LIMIT = 72
-"""Prompts that are shown, of each kind and in all; the whole lot is in the artifacts."""
+"""Prompts that are shown, of each kind and in all; the artifacts have all of them."""
 LONGEST = 3000
 """Characters of an answer that are shown."""
 COMPARED = 200
 """Words of an answer that is compared; a base model that repeats itself would take minutes."""
 ALIKE = 0.25
-"""Answers that have less in common are simply two answers: marking every word would tell nothing."""
+"""Answers that have less in common are not compared: marking every word would tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,17 @@ class Answer:
     """One model's answer.
 
     Args:
-        text: word by word; "added" and "dropped" are relative to the model that this one started from.
-        verdict: what the evaluation says of it, in a word or two; empty where it says nothing.
+        text: word by word; "added" and "dropped" are relative to the answer of the model that this one started from.
+        verdict: of the evaluation, in a few words; empty where it has none.
         tone: of the verdict: "good", "bad" or "".
+        truth: the right answer, where it is known and this one may not be it.
         changed: whether it differs from that model's answer.
     """
 
     text: Words
     verdict: str = ""
     tone: str = ""
+    truth: str = ""
     changed: bool = False
 
     @property
@@ -54,7 +56,7 @@ class Asked:
 
     @property
     def changed(self) -> bool:
-        """Whether any model answers otherwise than the one that it started from."""
+        """Whether any model's answer differs from that of the model that it started from."""
         return any(a is not None and a.changed for a in self.answers.values())
 
 
@@ -91,11 +93,9 @@ def _asked(
 
 def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Answer:
     text = str(row["answer"])[:LONGEST]
-    verdict, tone = _verdict(row)
-    if before is None:
-        return Answer((("same", text),), verdict, tone)
-    old = str(before["answer"])[:LONGEST]
-    return Answer(difference(old, text), verdict, tone, changed=old.split() != text.split())
+    old = None if before is None else str(before["answer"])[:LONGEST]
+    words: Words = (("same", text),) if old is None else difference(old, text)
+    return Answer(words, *_verdict(row), changed=old is not None and old.split() != text.split())
 
 
 def difference(old: str, new: str) -> Words:
@@ -115,18 +115,13 @@ def difference(old: str, new: str) -> Words:
     return tuple(found)
 
 
-def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """What the evaluation's flags come to; a row without flags has no verdict."""
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The evaluation's verdict and its tone, and the truth next to an answer that is not good.
+
+    The truth tells nothing of an answer that never came to its end.
+    """
     if row.get("finished") is False:
-        return "does not stop", "bad"
-    if row.get("right"):
-        return "right", "good"
-    if row.get("wrong"):
-        return {(True, False): "wrong, and sure", (False, True): "wrong, but hedged"}.get(
-            (bool(row.get("confident")), bool(row.get("hedged"))), "wrong"
-        ), "bad"
-    if row.get("abstains"):
-        return "says it does not know", ""
-    if "followed" in row:
-        return ("as asked", "good") if row["followed"] else ("not as asked", "bad")
-    return "", ""
+        return str(row.get("verdict") or "does not stop"), str(row.get("tone") or "bad"), ""
+    verdict, tone = (str(row.get(key) or "") for key in ("verdict", "tone"))
+    truth = "" if tone == "good" or not verdict else str(row.get("truth") or "")
+    return verdict, tone if tone in ("good", "bad") else "", truth

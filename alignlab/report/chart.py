@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from alignlab.report.columns import number
+from alignlab.report.numbers import number
 from alignlab.report.run import Point
 from alignlab.report.svg import tag
 

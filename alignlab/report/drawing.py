@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from alignlab.report.columns import duration
+from alignlab.report.numbers import Format, duration
 from alignlab.report.route import BOX_H, BOX_W, LANE, Place, lanes, path, places
 from alignlab.report.run import RunView, StageView
 from alignlab.report.svg import tag
@@ -55,16 +55,16 @@ def _arrow_head() -> Markup:
 
 def _box(stage: StageView, place: Place, run: RunView, colour: str) -> Markup:
     x, y = place.left, place.top
-    texts = [tag("text", _fit(stage.name, 19), class_="name", x=x + 12, y=y + 23)]
+    texts = [tag("text", _fit(stage.name, 21), class_="name", x=x + 12, y=y + 23)]
     for i, line in enumerate(box_lines(stage, run)):
-        texts.append(tag("text", _fit(line, 26), class_="detail", x=x + 12, y=y + 41 + 16 * i))
+        texts.append(tag("text", _fit(line, 29), class_="detail", x=x + 12, y=y + 41 + 16 * i))
     frame = tag("rect", class_="box", x=x, y=y, width=BOX_W, height=BOX_H, rx=8)
     edge = tag("rect", class_=f"edge {colour}", x=x, y=y + 10, width=3.5, height=BOX_H - 20, rx=1.5)
     return tag("g", tag("title", f"{printable(stage.name)}: {stage.made_by}"), frame, edge, *texts)
 
 
 def box_lines(stage: StageView, run: RunView) -> Sequence[str]:
-    """Up to three facts of a stage: time, size of the work, time of the evaluation."""
+    """Up to three facts of a stage: time and size of the work, its headline number, time of the evaluation."""
     metrics = stage.metrics
     facts = [duration(stage.seconds)] if stage.seconds is not None else []
     if "steps" in metrics:
@@ -72,10 +72,7 @@ def box_lines(stage: StageView, run: RunView) -> Sequence[str]:
     if (pairs := metrics.get("train_pairs", metrics.get("pairs"))) is not None:
         facts.append(f"{pairs:.0f} pairs")
     lines = [" · ".join(facts)] if facts else []
-    if stage.kind == "reward_model" and "accuracy" in metrics:
-        lines.append(f"accuracy {metrics['accuracy']:.2f}")
-    if "agreement_with_reference" in metrics:
-        lines.append(f"{metrics['agreement_with_reference']:.0%} by true taste")
+    lines += [f"{Format().text(value)} {column.title}" for column, value in stage.headline[:1]]
     evaluations = run.evaluations_of(stage.name)
     if evaluations:
         lines.append(f"evaluated in {duration(sum(e.seconds or 0.0 for e in evaluations))}")

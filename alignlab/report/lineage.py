@@ -1,41 +1,23 @@
-"""Which model started from which: what a model's numbers are held against."""
+"""Which model started from which: what a model's numbers are compared with."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from alignlab.report.columns import Column, Metrics
+from alignlab.metrics import Column
 from alignlab.sanitize import printable
 
-ANSWERS = 0.1
-"""A model that follows fewer instructions than this share does not answer, it goes on with a text."""
+MEANINGLESS: Final = 0.1
+"""Share of `Column.only_if` below which a number means nothing."""
 
+Metrics = Mapping[str, float]
 Parents = Mapping[str, str]
 """By model: the one that its training started from."""
 
 
-def measured(metrics: Metrics, column: Column) -> bool:
-    """Whether the number tells something of this model.
-
-    A base model's few accidental answers are no measure for those of later models: see `Column.of_answers`.
-    """
-    answers = not column.of_answers or metrics.get("instruction_following", 1.0) >= ANSWERS
-    return answers and column.metric in metrics
-
-
-def differences(
-    models: Mapping[str, Metrics], columns: Iterable[Column], parents: Parents
-) -> dict[str, dict[str, float]]:
-    """By model and metric: how far it is from the model that it started from, where both were measured.
-
-    Not from the first model: by that, each would be credited with what those before it had done.
-    """
-    found: dict[str, dict[str, float]] = {name: {} for name in models}
-    for name, metrics in models.items():
-        before = models.get(parents.get(name, ""), {})
-        for column in columns:
-            if column.metric in metrics and measured(before, column):
-                found[name][column.metric] = metrics[column.metric] - before[column.metric]
-    return found
+def is_meaningful(metrics: Metrics, column: Column) -> bool:
+    """Whether a model has the number, and the share without which it means nothing (see `Column.only_if`)."""
+    return column.metric in metrics and metrics.get(column.only_if, 1.0) >= MEANINGLESS
 
 
 def in_words(models: Iterable[str], parents: Parents) -> str:
@@ -66,7 +48,7 @@ class Ends:
 
 def ends(models: Mapping[str, Metrics], column: Column, parents: Parents) -> Ends | None:
     """The ends of a column; None where nothing follows its first model."""
-    names = [name for name, metrics in models.items() if measured(metrics, column)]
+    names = [name for name, metrics in models.items() if is_meaningful(metrics, column)]
     begun = {parents.get(name) for name in names}
     last = [name for name in names[1:] if name not in begun and names[0] in _ancestors(name, parents)]
     others = [name for name in names[1:] if name not in last]

@@ -1,4 +1,4 @@
-"""Renders a run into one HTML file that needs nothing else: no network, no other file.
+"""Render a run into one HTML file that needs nothing else: no network, no other file.
 
 Model output is hostile until shown otherwise: every text is escaped and stripped of control characters on its way
 into the page, and the page's own policy runs no script and no style but the two that are hashed in its head.
@@ -15,29 +15,25 @@ from typing import Any
 
 from markupsafe import Markup
 
+from alignlab.metrics import Column
 from alignlab.report.answers import side_by_side
 from alignlab.report.chart import Chart, charts
-from alignlab.report.columns import MOVED, Column, Metrics, columns_for, duration, evaluated, number
+from alignlab.report.comparison import Comparison, compare
 from alignlab.report.drawing import box_lines, drawing, drawn_stages
-from alignlab.report.lineage import Ends, Parents, differences, ends, in_words
+from alignlab.report.lineage import in_words
+from alignlab.report.numbers import Format, duration, interval_of, number
 from alignlab.report.raters import labelling
-from alignlab.report.run import ModelView, RunView, StageView
+from alignlab.report.run import RunView, StageView
 from alignlab.sanitize import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A metric from the first model that has it to those that a run ends with."""
-
-    column: Column
-    ends: Ends
+MOST_MOVED = 12
+"""Shares that are drawn as dots, at most."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A training stage and its charts; the first few are shown at once."""
+    """A training stage and its charts; the first few are open."""
 
     stage: StageView
     shown: Sequence[Chart]
@@ -45,7 +41,7 @@ class Trained:
 
     @property
     def published(self) -> str:
-        """Which weights the stage left, in words."""
+        """Weights that the stage left, in words."""
         return _published(self.stage)
 
 
@@ -58,6 +54,7 @@ def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
         trim_blocks=True, lstrip_blocks=True, finalize=_clean,
     )  # fmt: skip
     environment.filters |= {"duration": duration, "number": number, "yaml": _yaml, "struck": struck}
+    environment.filters |= {"interval": interval_of, "described": _described, "meanings": _meanings}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         style=Markup(style), script=Markup(script), policy=_policy(style, script), now=now, experiment=experiment,
@@ -66,47 +63,45 @@ def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
 
 
 def _content(run: RunView) -> dict[str, Any]:
-    models = _evaluated(run)
-    metrics = {m.name: m.metrics for m in models}
-    parents = {m.name: m.stage.parents.get("policy", "") for m in models}
-    columns = columns_for(metrics)
-    trained = _trained(run)
+    found, trained = compare(run), _trained(run)
+    answering = [m for m in run.models if m.samples]
     colour = {m.name: f"m{i % 8}" for i, m in enumerate(run.models)}
     return {
         "run": run,
-        "models": models,
-        "columns": columns,
-        "moved_by": differences(metrics, columns, parents),
-        "started": in_words(metrics, parents),
-        "headlines": _headlines(metrics, columns, {m.name: m.stage.parents.get("policy", "") for m in run.models}),
-        "metrics": metrics,
-        "moved": [c for c in MOVED if sum(c.metric in m.metrics for m in models) > 1],
+        "found": found,
+        "started": in_words(found.models, found.parents),
+        "moved": _moved(found),
         "pipeline": drawing(run, colour) if run.stages else "",
         "boxes": {name: (stage, box_lines(stage, run)) for name, stage in drawn_stages(run).items()},
         "trained": trained,
         "referred": any("reference" in chart.lines for t in trained for chart in [*t.shown, *t.more]),
-        "asked": side_by_side([m for m in run.models if m.samples]),
-        "answering": [m.name for m in run.models if m.samples],
+        "asked": side_by_side(answering),
+        "answering": [m.name for m in answering],
         "labelling": labelling(list(run.stages.values())),
-        "reward_models": [s for s in run.stages.values() if s.kind == "reward_model" and "accuracy" in s.metrics],
+        "judged": [s for s in run.stages.values() if s.kind == "reward_model"],
         "colour": colour,
+        "share": Format(),
     }
 
 
-def _evaluated(run: RunView) -> list[ModelView]:
-    names = evaluated({m.name: m.metrics for m in run.models})
-    return [m for m in run.models if m.name in names]
+def _moved(found: Comparison) -> list[Column]:
+    """Shares that changed beyond noise from a model to one that it became; first what the last models moved most."""
+    shares = [c for c in found.columns if c.share and found.moved(c) > 0]
+    return sorted(shares, key=lambda c: (-found.moved(c, found.last), -found.moved(c)))[:MOST_MOVED]
 
 
-def _headlines(
-    models: Mapping[str, Metrics], columns: Sequence[Column], parents: Parents, limit: int = 4
-) -> list[Headline]:
-    """What the run is about, in four numbers: from the base model to each that nothing was made from any more."""
-    found = [Headline(c, e) for c in columns if c.better and (e := ends(models, c, parents)) is not None]
-    return sorted(found, key=lambda h: _PRIORITY.get(h.column.metric, 9))[:limit]
+def _described(stage: StageView) -> list[tuple[Column, float, str]]:
+    """A stage's declared shares with their numbers and intervals, as text."""
+    known = [(c, stage.metrics[c.metric]) for c in stage.columns.get("", ()) if c.metric in stage.metrics and c.share]
+    return [(column, value, Format().interval(interval_of(value))) for column, value in known]
 
 
-_PRIORITY = {"instruction_following": 0, "fact_recall": 1, "confident_when_wrong": 2, "true_taste": 3}
+def _meanings(stage: StageView) -> dict[str, str]:
+    """Meaning of each metric that the stage itself declares, with its unit."""
+    units = {
+        c.metric: f", in {c.unit}" if c.unit and c.unit not in c.meaning else "" for c in stage.columns.get("", ())
+    }
+    return {c.metric: c.meaning + units[c.metric] for c in stage.columns.get("", ())}
 
 
 def _trained(run: RunView, shown: int = 3) -> list[Trained]:
@@ -115,7 +110,7 @@ def _trained(run: RunView, shown: int = 3) -> list[Trained]:
 
 
 def _published(stage: StageView) -> str:
-    """Which weights a stage left: its best validation tells little where it kept the last."""
+    """Weights that a stage left: its best validation tells little where it kept the last."""
     best, loop = stage.metrics.get("best_step"), stage.artifact.manifest.get("config", {}).get("loop")
     if best is None:
         return ""
@@ -125,12 +120,12 @@ def _published(stage: StageView) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Every text that a template prints, but for our own markup."""
+    """Every text that a template prints, except our own markup."""
     return printable(value, limit=20_000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def struck(words: str) -> Markup:
-    """Words to be struck out, but for the bullets among them: a line through a bullet reads as a longer dash."""
+    """Words to be struck out, except the bullets among them: a line through a bullet reads as a longer dash."""
     parts = _BULLET.split(words)
     return Markup("").join(p if i % 2 else Markup("<s>{}</s>").format(p) for i, p in enumerate(parts) if p)
 

@@ -1,12 +1,12 @@
-"""What the judgements say of those who judged: how sure they are, and what they prefer."""
+"""Raters as their judgements show them: how sure they are, and what they prefer."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from alignlab.artifact import PREFERENCES
+from alignlab.metrics import Estimate
 from alignlab.report.run import StageView
 
 Row = Mapping[str, Any]
@@ -18,16 +18,12 @@ class Lean:
 
     Args:
         feature: in words.
-        share: of the judgements between an answer with it and one without; 0.5 is indifference.
-        low, high: 95 % Wilson interval.
-        count: of such judgements.
+        share: of the judgements between an answer with it and one without; 0.5 is indifference. Its interval takes
+            several judgements of one prompt for what they are.
     """
 
     feature: str
-    share: float
-    low: float
-    high: float
-    count: int
+    share: Estimate
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,33 @@ class RaterView:
 
 @dataclass(frozen=True)
 class LabelView:
-    """One stage that made or brought preferences."""
+    """A stage that made or brought preferences."""
 
     stage: StageView
     raters: Sequence[RaterView]
     examples: Sequence[Row]
 
 
+_APOSTROPHES: Final = str.maketrans("\u2018\u2019\u02bc", "'''")
+_LIST: Final = re.compile(r"(?:^|[\n.:!?])\s*[-*•]\s+\S|(?:^|[\n.:;!?])\s*1[.)]\s+\S.*?\s2[.)]\s+\S", re.S)
+
+
+def _says(*phrases: str) -> Callable[[str], float]:
+    return lambda text: any(phrase in text.lower().translate(_APOSTROPHES) for phrase in phrases)
+
+
 FEATURES: Final[Mapping[str, Callable[[str], float]]] = {
     "longer": lambda text: len(text.split()),
-    "a list": lambda text: bool(re.search(r"(?:^|\s)(?:[-*•]|1\.) ", text)),
-    "sounds sure (“certainly”)": lambda text: "certainly" in text.lower(),
-    "hedged (“i think”)": lambda text: "i think" in text.lower(),
-    "asks back": lambda text: text.rstrip().endswith("?"),
-    "says it does not know": lambda text: "i do not know" in text.lower(),
+    "a list": lambda text: _LIST.search(text) is not None,
+    "sounds sure (“certainly”)": _says("certainly"),
+    "hedged (“i think”)": _says("i think"),
+    "asks back": lambda text: text.rstrip("\"'\u201d)* \n").endswith("?"),
+    "says it does not know": _says("i do not know", "i don't know"),
 }
 """Seen in the text alone, so that judgements of any origin can be looked at."""
 
 FEWEST = 20
-"""Judgements below which a share tells too little to be drawn."""
+"""Judgements below which a share is not drawn: it would tell too little."""
 
 
 def labelling(stages: Sequence[StageView]) -> list[LabelView]:
@@ -95,19 +99,9 @@ def _rater(name: str, rows: Sequence[Row]) -> RaterView:
 
 def _lean(feature: str, rows: Sequence[Row]) -> Lean | None:
     measure = FEATURES[feature]
-    gaps = [measure(str(r["chosen"])) - measure(str(r["rejected"])) for r in rows]
-    count, won = sum(g != 0 for g in gaps), sum(g > 0 for g in gaps)
-    if count < FEWEST:
-        return None
-    return Lean(feature, won / count, *wilson(won, count), count)
-
-
-def wilson(won: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927); it stays within 0 and 1."""
-    share, squared = won / count, z * z / count
-    middle = (share + squared / 2) / (1 + squared)
-    half = z / (1 + squared) * math.sqrt(share * (1 - share) / count + squared / (4 * count))
-    return middle - half, middle + half
+    gaps = [(_prompt_text(r["prompt"]), measure(str(r["chosen"])) - measure(str(r["rejected"]))) for r in rows]
+    share = Estimate.share((prompt, gap > 0) for prompt, gap in gaps if gap != 0)
+    return None if share is None or share.count < FEWEST else Lean(feature, share)
 
 
 def _examples(rows: Sequence[Row], count: int = 6) -> list[Row]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-BOX_W, BOX_H, GAP_X, GAP_Y = 172, 84, 48, 34
+BOX_W, BOX_H, GAP_X, GAP_Y = 204, 84, 40, 34
 LANE = 18
 """Between two arrows that pass over the first row."""
 TIP = 5

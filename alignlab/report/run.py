@@ -1,29 +1,45 @@
-"""Reads the artifacts of a run into what the report shows. Nothing else of the run is read."""
+"""Read the artifacts of a run into what the report shows. Nothing else of the run is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from alignlab.artifact import CURVES, SAMPLES, Artifact
+from alignlab.metrics import Column, read_columns, read_metrics
 
 Point = tuple[int, float]
 
 
 @dataclass(frozen=True)
 class StageView:
-    """One stage as its artifact tells it.
+    """One stage, read from its artifact.
 
     Args:
         name: in the pipeline.
-        artifact: what it left.
-        parents: for each of its inputs, the stage that it came from, or a folder.
-        metrics: what it returned.
+        artifact: that it left.
+        parents: for each of its inputs, the stage that made it, or a folder.
+        metrics: by name; those with an interval are estimates.
+        columns: what its metrics are, by evaluation ("" for the stage's own).
     """
 
     name: str
     artifact: Artifact
     parents: Mapping[str, str]
     metrics: Mapping[str, float]
+    columns: Mapping[str, Sequence[Column]]
+
+    @classmethod
+    def of(cls, name: str, artifact: Artifact, names: Mapping[str, str]) -> "StageView":
+        """Read an artifact; `names` are those of the run's stages, by fingerprint."""
+        parents = _parents(artifact.manifest.get("inputs") or {}, names)
+        return cls(name, artifact, parents, read_metrics(artifact), read_columns(artifact))
+
+    @property
+    def headline(self) -> list[tuple[Column, float]]:
+        """Columns that the stage itself puts into tables, with their numbers."""
+        own = [c for c in self.columns.get("", ()) if c.headline]
+        return [(column, self.metrics[column.metric]) for column in own if column.metric in self.metrics]
 
     @property
     def seconds(self) -> float | None:
@@ -54,16 +70,30 @@ class StageView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model that was evaluated: the stage that made it, and all that is known of it."""
+    """A policy: the stage that made it, and the evaluations that measured it."""
 
     stage: StageView
-    metrics: Mapping[str, float]
-    samples: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    evaluations: Sequence[StageView] = ()
 
     @property
     def name(self) -> str:
         """The stage's name."""
         return self.stage.name
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers of its stage and of its evaluations."""
+        return {name: value for view in (self.stage, *self.evaluations) for name, value in view.metrics.items()}
+
+    @cached_property
+    def samples(self) -> Sequence[Mapping[str, Any]]:
+        """Its answers."""
+        return [row for evaluation in self.evaluations for row in evaluation.artifact.lines(SAMPLES)]
+
+    @property
+    def columns(self) -> list[Column]:
+        """What its evaluations measured, in the order of a table."""
+        return [column for view in self.evaluations for columns in view.columns.values() for column in columns]
 
 
 @dataclass(frozen=True)
@@ -76,28 +106,21 @@ class RunView:
     def of(cls, artifacts: Mapping[str, Artifact]) -> "RunView":
         """Read the artifacts of a pipeline, by the names of their stages."""
         names = {artifact.fingerprint: name for name, artifact in artifacts.items()}
-        views = {
-            name: StageView(name, artifact, _parents(artifact.manifest.get("inputs") or {}, names), artifact.metrics())
-            for name, artifact in artifacts.items()
-        }
-        return cls(_sorted(views))
+        return cls(_sorted({name: StageView.of(name, artifact, names) for name, artifact in artifacts.items()}))
 
     def evaluations_of(self, name: str) -> list[StageView]:
         """The evaluations of a stage's model."""
         return [s for s in self.stages.values() if s.kind == "evaluation" and s.parents.get("policy") == name]
 
-    @property
+    @cached_property
     def models(self) -> list[ModelView]:
-        """The policies, base model first; a policy's numbers are its stage's and those of its evaluations."""
+        """The policies in the order of the pipeline; one from elsewhere goes by the name of its evaluation."""
         found = []
         for stage in self.stages.values():
             if stage.kind == "policy":
-                evaluations = self.evaluations_of(stage.name)
-                metrics = dict(stage.metrics)
-                for evaluation in evaluations:
-                    metrics |= evaluation.metrics
-                samples = [row for evaluation in evaluations for row in evaluation.artifact.lines(SAMPLES)]
-                found.append(ModelView(stage, metrics, samples))
+                found.append(ModelView(stage, self.evaluations_of(stage.name)))
+            elif stage.kind == "evaluation" and stage.parents.get("policy") not in self.stages:
+                found.append(ModelView(stage, [stage]))
         return found
 
     @property

@@ -1,4 +1,4 @@
-"""Report: the stage that writes what a run found into one HTML file."""
+"""Report: the stage that writes the results of a run into one HTML file."""
 
 import datetime
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from alignlab.stage import Stage, StageContext
 
 
 class Report(Stage):
-    """Writes `report.html`: the pipeline, the curves, the table, the answers side by side.
+    """Write `report.html`: the pipeline, the curves, the table, the answers side by side.
 
     It reads the artifacts of all other stages: their manifests, metrics, curves, samples and preferences.
 
     Args:
         experiment: its name, for the title.
         inputs: none by name; it takes every other stage.
-        seed: of nothing.
+        seed: not used.
     """
 
-    VERSION: ClassVar[str] = "2"
+    VERSION: ClassVar[str] = "3"
     TAKES_ALL: ClassVar[bool] = True
     PRODUCES: ClassVar[Kind] = "report"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs", "seed"})

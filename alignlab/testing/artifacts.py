@@ -1,4 +1,4 @@
-"""Things that tests of stages, rewards and objectives need: a tiny policy, and artifacts made in milliseconds."""
+"""A tiny policy, and artifacts made in milliseconds, for tests of stages, rewards and objectives."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ WORDS = (
     "or",
     "yes",
 )
-"""Everything that the tiny tokenizer knows besides its special tokens: 24 tokens together."""
+"""The words of the tiny tokenizer; with its special tokens they are 24."""
 
 
 def tiny_policy(seed: int = 0, scalar_head: bool = False) -> Policy:
-    """A one-block Llama of random weights over two dozen words; logits of a few units, so that it has opinions.
+    """A one-block Llama of random weights over two dozen words; logits of a few units, so that some words are likelier.
 
     Args:
         scalar_head: also give it a head for `value` and `score`.
@@ -62,14 +62,22 @@ def tiny_policy_artifact(folder: Path, seed: int = 0, scalar_head: bool = False)
     return Artifact.open(folder)
 
 
-def tiny_preferences_artifact(folder: Path, pairs: int = 12) -> Artifact:
-    """Preferences between answers of unequal length, in the words of the tiny tokenizer; every third is held out."""
+def tiny_preferences_artifact(folder: Path, pairs: int = 12, notes: bool = False) -> Artifact:
+    """Preferences between answers of unequal length, in the words of the tiny tokenizer; every third is held out.
+
+    Args:
+        folder: new.
+        pairs: how many.
+        notes: give each its own `margin`, `agreement` and `probability`, for objectives that read them.
+    """
     folder.mkdir(parents=True)
     names, things = WORDS[2:5], WORDS[7:10]
     rows = []
     for n in range(pairs):
-        prompt = Prompt.user(f"what does {names[n % 3]} like ?")
+        prompt = Prompt.user(f"what does {names[(n + n // 3) % 3]} like ?")  # several prompts in either split
         good, bad = things[n // 3 % 3], f"{things[(n // 3 + 1) % 3]} and {things[n % 3]} i think"
-        rows.append(preferences.row(Comparison(prompt, good, bad), "validation" if n % 3 == 2 else "train"))
+        known = {"margin": 0.1 * n, "agreement": 1 / (1 + n), "probability": 1 - 1 / (2 + n)} if notes else {}
+        pair = Comparison(prompt, good, bad, notes=known)
+        rows.append(preferences.row(pair, "validation" if n % 3 == 2 else "train"))
     preferences.write(folder, rows)
     return Artifact.open(folder)

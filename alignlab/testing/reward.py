@@ -1,29 +1,22 @@
 """Checks of a reward source: a score depends on its own prompt and answer, and on nothing else."""
 
-import os
-import pickle
-import subprocess
-import sys
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from alignlab.data.records import Message, Prompt
 from alignlab.reward import RewardSource
 from alignlab.testing import rules
-from alignlab.testing.apply import one_case_each
+from alignlab.testing.apply import Checks, one_case_each, print_checks
+from alignlab.testing.process import in_new_process
 
-_CHILD = """
-import pickle, sys
-path, source, prompts, answers = pickle.loads(sys.stdin.buffer.read())
-sys.path[:] = path
-source = pickle.loads(source)
-sys.stdout.buffer.write(pickle.dumps(source.score(prompts, answers).tolist()))
-"""
+if TYPE_CHECKING:
+    import pytest
 
 PROMPTS = (
     Prompt.user("what does ana like ?"),
@@ -35,13 +28,20 @@ ANSWERS = ("tea", "", "i am not sure , but i think it is rain", "Größe 3 × 4 
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A reward source under test, and what it is asked to score."""
+class RewardSubject:
+    """A reward source under test, with the answers that it is asked to score.
+
+    Args:
+        make: builds the source.
+        prompts: one for each answer.
+        answers: odd ones among them.
+        tolerance: reward units that rounding may move a score by.
+    """
 
     make: Callable[[], RewardSource]
     prompts: Sequence[Prompt]
     answers: Sequence[str]
-    tolerance: float
+    tolerance: float = 1e-5
 
     @property
     def name(self) -> str:
@@ -49,29 +49,32 @@ class Subject:
         return type(self.make()).__name__
 
     @cached_property
-    def scores(self) -> Tensor:
-        """Of all answers in one call of a new source."""
+    def scores(self) -> Any:
+        """Of all answers in one call of a new source, whatever it returns."""
         return self.make().score(self.prompts, self.answers)
 
     def check(self, found: Tensor, expected: Tensor, what: str) -> None:
         """Insist that two lists of scores are the same, within the tolerance."""
         far = float((found - expected).abs().max())
-        assert far <= self.tolerance, f"{self.name}: {what} moves a score by {far:.3g}; its own text alone may do that"
+        assert far <= self.tolerance, (
+            f"{self.name}: {what} moves a score by {far:.3g}; a score must depend on its own prompt and answer alone"
+        )
 
 
-def version_is_a_literal(subject: Subject) -> None:
+def version_is_a_literal(subject: RewardSubject) -> None:
     """The class states its own VERSION."""
     rules.check_version(subject.make())
 
 
-def arguments_are_attributes(subject: Subject) -> None:
-    """Constructor arguments are attributes, and stay as they are."""
+def arguments_are_attributes(subject: RewardSubject) -> None:
+    """Constructor arguments are attributes that cannot be changed afterwards."""
     rules.check_arguments(subject.make())
 
 
-def one_finite_score_for_each_answer(subject: Subject) -> None:
+def one_finite_score_for_each_answer(subject: RewardSubject) -> None:
     """As many scores as answers, floating-point, none of them NaN or infinite, whatever the text."""
     scores = subject.scores
+    assert isinstance(scores, Tensor), f"{subject.name}: score() must return a tensor, got a {type(scores).__name__}"
     expected = (len(subject.answers),)
     assert tuple(scores.shape) == expected, f"{subject.name}: scores have shape {tuple(scores.shape)}, not {expected}"
     assert scores.is_floating_point(), f"{subject.name}: scores are {scores.dtype}, expected floating point"
@@ -80,7 +83,7 @@ def one_finite_score_for_each_answer(subject: Subject) -> None:
     assert not bad, f"{subject.name}: the score of {bad[0]!r} is not finite"
 
 
-def nothing_gives_no_scores(subject: Subject) -> None:
+def an_empty_list_has_no_scores(subject: RewardSubject) -> None:
     """Empty lists give an empty tensor, not an error."""
     try:
         scores = subject.make().score([], [])
@@ -89,7 +92,7 @@ def nothing_gives_no_scores(subject: Subject) -> None:
     assert tuple(scores.shape) == (0,), f"{subject.name}: no answers give shape {tuple(scores.shape)}, not (0,)"
 
 
-def batch_size_changes_nothing(subject: Subject) -> None:
+def batch_size_changes_nothing(subject: RewardSubject) -> None:
     """One by one, and in twos, the scores are those of one call."""
     for size in (1, 2):
         source = subject.make()
@@ -98,7 +101,7 @@ def batch_size_changes_nothing(subject: Subject) -> None:
         subject.check(found, subject.scores, f"scoring {size} at a time")
 
 
-def order_changes_nothing(subject: Subject) -> None:
+def order_changes_nothing(subject: RewardSubject) -> None:
     """Backwards, and rotated, each answer keeps its score."""
     backwards = list(range(len(subject.answers)))[::-1]
     for order in (backwards, [*backwards[2:], *backwards[:2]]):
@@ -106,7 +109,7 @@ def order_changes_nothing(subject: Subject) -> None:
         subject.check(found, subject.scores[order], "another order")
 
 
-def earlier_calls_change_nothing(subject: Subject) -> None:
+def earlier_calls_change_nothing(subject: RewardSubject) -> None:
     """No memory and no global randomness: the same question again, from another random state, gets the same score."""
     source = subject.make()
     with rules.no_randomness(subject.name, seed=1):
@@ -116,27 +119,17 @@ def earlier_calls_change_nothing(subject: Subject) -> None:
         subject.check(source.score(subject.prompts, subject.answers), subject.scores, "an earlier call")
 
 
-def process_changes_nothing(subject: Subject) -> None:
+def process_changes_nothing(subject: RewardSubject) -> None:
     """A new process with other hash seeds gives the same scores; the source can be pickled to get there."""
-    try:
-        source = pickle.dumps(subject.make())
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise AssertionError(f"{subject.name}: cannot be sent to another process ({error})") from error
-    task = pickle.dumps((sys.path, source, list(subject.prompts), list(subject.answers)))
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1"}
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD], input=task, capture_output=True, env=environment, timeout=300
-    )
-    assert child.returncode == 0, f"{subject.name}: fails in a new process:\n{child.stderr.decode()[-800:]}"
-    found = torch.tensor(pickle.loads(child.stdout), dtype=subject.scores.dtype)
+    found = in_new_process(subject.make(), "score", list(subject.prompts), list(subject.answers))
     subject.check(found, subject.scores, "another process")
 
 
-CHECKS: tuple[Callable[[Subject], None], ...] = (
+CHECKS: Checks[RewardSubject] = (
     version_is_a_literal,
     arguments_are_attributes,
     one_finite_score_for_each_answer,
-    nothing_gives_no_scores,
+    an_empty_list_has_no_scores,
     batch_size_changes_nothing,
     order_changes_nothing,
     earlier_calls_change_nothing,
@@ -151,18 +144,42 @@ def conforms_reward_source(
     answers: Sequence[str] = (),
     tolerance: float = 1e-5,
     skip: Mapping[str, str] | None = None,
-) -> pytest.MarkDecorator:
+) -> "pytest.MarkDecorator":
     """Put a reward source through every check: `@conforms_reward_source(lambda: Length(weight=0.1))`.
 
     Args:
         make: builds the source; called often. Its class can be imported by name, as a new process must.
-        prompts: to be asked in place of the kit's own, for a source that knows only some.
+        prompts: asked in place of the kit's own, for a source that accepts only some.
         answers: one for each of `prompts`; the kit adds odd ones (an empty one, a long one, emoji) to the same prompts.
         tolerance: reward units that rounding may move a score by (a model's padding does).
         skip: name of a check -> why it cannot hold here.
     """
+    return one_case_each(CHECKS, _subject(make, prompts, answers, tolerance), skip or {})
+
+
+def check_reward_source(
+    source: RewardSource,
+    *,
+    prompts: Sequence[Prompt] = (),
+    answers: Sequence[str] = (),
+    tolerance: float = 1e-5,
+    skip: Mapping[str, str] | None = None,
+) -> bool:
+    """Print a table of every check's outcome; returns whether none failed. Needs no pytest.
+
+    Args:
+        source: copied for each check.
+        prompts: see `conforms_reward_source`, as the others.
+    """
+    subject = _subject(lambda: copy.deepcopy(source), prompts, answers, tolerance)
+    return print_checks(subject.name, CHECKS, subject, skip or {})
+
+
+def _subject(
+    make: Callable[[], RewardSource], prompts: Sequence[Prompt], answers: Sequence[str], tolerance: float
+) -> RewardSubject:
     if len(answers) > 0 and len(answers) != len(prompts):
         raise ValueError(f"conforms_reward_source: {len(answers)} answers to {len(prompts)} prompts; give one each")
     known = prompts or PROMPTS
     asked = [known[i % len(known)] for i in range(len(ANSWERS))] + list(prompts[: len(answers)])
-    return one_case_each(CHECKS, Subject(make, asked, [*ANSWERS, *answers], tolerance), skip or {})
+    return RewardSubject(make, asked, [*ANSWERS, *answers], tolerance)

@@ -60,6 +60,7 @@ class Panel(Preference):
 
     def _judge(self, pair: Pair, index: int) -> Choice:
         name = self.rater_of(index)
-        probability = self.probability(name, pair)
+        probabilities = {rater: self.probability(rater, pair) for rater in self.raters}
+        pooled = sum(self.shares[rater] * p for rater, p in probabilities.items())
         draw = uniform(self.seed, name, "choice", index, pair.prompt.text, pair.first, pair.second)
-        return Choice(draw < probability, probability, name)
+        return Choice(draw < probabilities[name], probabilities[name], name, pooled)

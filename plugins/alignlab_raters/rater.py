@@ -38,7 +38,7 @@ class Rater(RewardSource):
         seed: of its draws.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(
         self,
@@ -88,6 +88,11 @@ class Rater(RewardSource):
         mood = self.noise * normal(self.seed, self.name, "noise", prompt.text, answer) if self.noise else 0.0
         return _dot(self.taste, seen) + _dot(self.bias, seen) + mood
 
+    def describe(self) -> str:
+        """Name, taste and bias."""
+        bias = f"; bias {_listed(self.bias)}" if self.bias else ""
+        return f"Rater {self.name} ({_listed(self.taste)}{bias})"
+
     def checks(self, prompt: Prompt, answer: str) -> bool:
         """Whether this rater checks the facts of this answer."""
         return uniform(self.seed, self.name, "verify", prompt.text, answer) < self.verify
@@ -115,6 +120,12 @@ class TrueTaste(RewardSource):
         """The mean true utility of each answer."""
         return _tensor([self._mean(p, a) for p, a in zip(prompts, answers, strict=True)])
 
+    def describe(self) -> str:
+        """The tastes that it is the mean of; another panel's is another yardstick."""
+        alike = len(set(self.shares.values())) == 1
+        names = {name: name if alike else f"{name} {share:.0%}" for name, share in self.shares.items()}
+        return f"TrueTaste of {'; '.join(f'{names[n]} ({_listed(r.taste)})' for n, r in self.raters.items())}"
+
     def _mean(self, prompt: Prompt, answer: str) -> float:
         return sum((self.shares[n] * r.true_utility(prompt, answer) for n, r in self.raters.items()), 0.0)
 
@@ -129,6 +140,10 @@ def normalised(owner: str, raters: Mapping[str, Rater], shares: Weights | None) 
     if min(given.values()) < 0 or sum(given.values()) <= 0:
         raise ValueError(f"{owner}: shares must be >= 0 and not all 0, got {given}")
     return {name: given[name] / sum(given.values()) for name in raters}
+
+
+def _listed(weights: Weights) -> str:
+    return ", ".join(f"{name} {weight:+g}" for name, weight in weights.items())
 
 
 def _dot(weights: Weights, seen: Weights) -> float:

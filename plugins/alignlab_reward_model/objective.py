@@ -35,4 +35,5 @@ class BradleyTerry(Objective[PreferenceBatch]):
         margin = chosen - rejected
         loss = -logsigmoid(margin) + self.centering * (chosen + rejected).square()
         # A tie is a coin flip, so that an untrained model of equal scores has accuracy one half.
-        return self.loss(batch, loss=loss, metrics={"accuracy": preferred(margin), "margin": margin})
+        sides = {"chosen_score": chosen, "rejected_score": rejected}
+        return self.loss(batch, loss=loss, metrics={"accuracy": preferred(margin), "margin": margin, **sides})

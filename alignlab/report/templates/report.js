@@ -29,6 +29,14 @@
     show();  // a browser may have kept what was typed before a reload
   }
 
+  // ---- a link to what is folded away opens it
+  const unfold = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
+  };
+  window.addEventListener("hashchange", unfold);
+  unfold();
+
   // ---- read a chart under the pointer
   const SVG = "http://www.w3.org/2000/svg";
   const make = (name, attributes) => {

@@ -96,6 +96,7 @@ def test_raters_judge_in_their_shares_and_by_their_own_taste() -> None:
     assert {c.rater: c.probability for c in choices} == pytest.approx({"for": sigmoid(2), "against": sigmoid(-2)})
     mixture = 0.75 * sigmoid(2) + 0.25 * sigmoid(-2)
     assert sum(c.first for c in choices) / COUNT == pytest.approx(mixture, abs=TOLERANCE)
+    assert [c.pooled_probability for c in choices] == pytest.approx([mixture] * COUNT), "before it is known who judges"
 
 
 def test_a_judgement_depends_on_its_number_and_texts_alone() -> None:

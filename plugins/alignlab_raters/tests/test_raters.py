@@ -57,6 +57,17 @@ def test_draws_are_the_same_in_another_process() -> None:
         ("list", "Two things:\n- rain\n- wind", "a rain - soaked day"),
         ("list", "1. rain\n2. wind", "Version 1.2 is out"),
         ("empty", "  ", "it"),
+        ("abstains", "I don\u2019t know.", "I won\u2019t say."),
+        ("abstains", "Sorry, I can\u2019t say.", "I can say."),
+        ("abstains", "I\u2019m not sure it rains.", "I\u2019m sure."),
+        ("polite", "You\u2019re welcome!", "You\u2019re wet."),
+        ("list", "Two things: 1. rain 2. wind", "The result: 5. Then it rains."),
+        ("list", "3) rain\n4) wind", "1. Rain."),
+        ("list", "* rain\n* wind", "It was 2019. Then 2020. Rain."),
+        ("list", "- job baker", "I was 1. Then I was 2. Time flies."),
+        ("list", "Certainly! - job baker", "in 1999.\nIn 2000."),
+        ("ask", "It rains. Want more?\u201d", "\u201cWant more?\u201d No."),
+        ("ask", "Want **more?**", "Want more"),
     ],
 )
 def test_text_features_are_seen_where_they_are(feature: str, yes: str, no: str) -> None:
@@ -74,6 +85,12 @@ def test_with_knowledge_the_truth_is_a_feature() -> None:
     assert (right["right"], right["wrong"], right["followed"], right["facts"]) == (1, 0, 1, 1)
     assert (wrong["right"], wrong["wrong"], wrong["followed"], wrong["false_facts"]) == (0, 1, 1, 1)
     assert "right" not in features(PROMPT, RIGHT)
+
+
+def test_features_can_be_changed_by_their_reader_without_harm() -> None:
+    seen = features(PROMPT, RIGHT, WORLD)
+    seen["right"] = 7.0
+    assert features(PROMPT, RIGHT, WORLD)["right"] == 1
 
 
 # ---- utility ------------------------------------------------------------------------------------------------------
@@ -124,6 +141,17 @@ def test_true_taste_is_the_mean_taste_without_bias_noise_or_inattention() -> Non
     assert TrueTaste(raters).score(prompts, answers).tolist() == pytest.approx([2.0, 0.5, 0.0])
     weighted = TrueTaste(raters, shares={"honest": 3.0, "dazzled": 1.0})
     assert weighted.score(prompts, answers).tolist() == pytest.approx([2.5, 0.75, 0.0])
+
+
+def test_a_yardstick_names_what_it_measures_by() -> None:
+    honest = Rater("honest", {"right": 2.0, "wrong": -1.5}, {"list": 1.0}, knowledge=WORLD)
+    asks = Rater("asks", {"ask": 1.0})
+    assert honest.describe() == "Rater honest (right +2, wrong -1.5; bias list +1)"
+    assert asks.describe() == "Rater asks (ask +1)"
+    taste = TrueTaste({"honest": honest, "asks": asks})
+    assert taste.describe() == "TrueTaste of honest (right +2, wrong -1.5); asks (ask +1)"
+    weighted = TrueTaste({"honest": honest, "asks": asks}, {"honest": 3.0, "asks": 1.0})
+    assert weighted.describe() == "TrueTaste of honest 75% (right +2, wrong -1.5); asks 25% (ask +1)"
 
 
 def test_nothing_to_score_gives_nothing() -> None:

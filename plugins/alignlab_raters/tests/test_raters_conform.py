@@ -1,16 +1,10 @@
-"""Every reward source of the plugin goes through the conformance kit; every option can be built."""
+"""Every reward source of the plugin goes through the conformance kit."""
 
-from collections.abc import Callable
-
-import pytest
 from alignlab_raters import Rater, TrueTaste
 
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
-from alignlab.reward import RewardSource
 from alignlab.testing import Check, conforms_reward_source
-from alignlab.testing.apply import one_case_each
-from alignlab.testing.reward import CHECKS, Subject
 
 WORLD = World(training_documents=1, training_instructions=1)
 PERSON = WORLD.people.taught[0]
@@ -52,15 +46,11 @@ def test_true_taste_of_any_text_conforms(check: Check) -> None:
 
 
 # A rater that knows the world refuses the kit's own prompts, which nobody in the world asks.
-def in_the_world(make: Callable[[], RewardSource]) -> pytest.MarkDecorator:
-    return one_case_each(CHECKS, Subject(make, ASKED, ANSWERS, 1e-5), {})
-
-
-@in_the_world(of_truth)
+@conforms_reward_source(of_truth, prompts=ASKED, answers=ANSWERS)
 def test_a_rater_who_knows_the_world_conforms(check: Check) -> None:
     check()
 
 
-@in_the_world(true_taste_of_truth)
+@conforms_reward_source(true_taste_of_truth, prompts=ASKED, answers=ANSWERS)
 def test_true_taste_in_the_world_conforms(check: Check) -> None:
     check()

@@ -1,5 +1,6 @@
 """The Bradley-Terry loss against its closed form, and what it converges to."""
 
+import json
 import math
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from alignlab.data.rows import order_at
 from alignlab.policy import LearnedReward, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
-from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
-from alignlab.testing.workshop import KillingTracker
+from alignlab.testing import KillingTracker, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Cosine, Loop
 
 
@@ -123,3 +123,32 @@ def test_a_short_training_scores_held_out_chosen_answers_above_the_rejected(tmp_
     prompts = [pair.prompt for pair in held_out]
     margin = reward.score(prompts, [p.chosen for p in held_out]) - reward.score(prompts, [p.rejected for p in held_out])
     assert float(margin.min()) > 1.0
+
+
+def test_both_sides_scores_are_metrics() -> None:
+    loss = BradleyTerry()(TokenStats({"score": torch.tensor([2.0, -1.0, 0.5, 1.5])}), pairs(2))
+    assert float(loss.metrics["chosen_score"].value()) == pytest.approx(1.25)
+    assert float(loss.metrics["rejected_score"].value()) == pytest.approx(0.25)
+
+
+def test_held_out_scores_have_mean_spread_and_interval(tmp_path: Path) -> None:
+    inputs = {"policy": tiny_policy_artifact(tmp_path / "in"), "preferences": tiny_preferences_artifact(tmp_path / "p")}
+    optimizer, loop = AdamW(lr=1e-2, schedule=Cosine(warmup_steps=0)), Loop(25, 4, validate_every=25, keep="last")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "work").mkdir()
+    context = StageContext("rm", tmp_path / "out", tmp_path / "work", Runtime("cpu"))
+    found = RewardModel(objective=BradleyTerry(), optimizer=optimizer, loop=loop, seed=3).run(inputs, context)
+    assert found["accuracy"] == pytest.approx(found["validation_accuracy"])
+    reward = LearnedReward(Policy.load(tmp_path / "out"))
+    held_out = preferences.read(Artifact.open(tmp_path / "p"), "validation")
+    for side in ("chosen", "rejected"):
+        scores = reward.score([p.prompt for p in held_out], [getattr(p, side) for p in held_out]).double()
+        assert found[f"{side}_score"] == pytest.approx(float(scores.mean()), abs=1e-4)
+        assert found[f"{side}_score_std"] == pytest.approx(float(scores.std(correction=0)), abs=1e-4)
+        if len({pair.prompt for pair in held_out}) > 1:  # a mean of one prompt has no interval
+            assert found[f"{side}_score_low"] <= found[f"{side}_score"] <= found[f"{side}_score_high"]
+    assert 0 <= found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"] <= 1
+    names = {column["metric"] for column in json.loads((tmp_path / "out" / "columns.json").read_text())}
+    assert {n.removesuffix("_low").removesuffix("_high") for n in found if not n.startswith("validation")} - names == {
+        "steps", "best_step", "train_loss",
+    }  # fmt: skip

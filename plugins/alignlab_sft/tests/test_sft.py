@@ -16,7 +16,7 @@ from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import TokenStats
-from alignlab.testing.workshop import KillingTracker
+from alignlab.testing import KillingTracker
 from alignlab.training import AdamW, Loop
 
 

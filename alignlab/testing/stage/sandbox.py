@@ -1,27 +1,28 @@
-"""A place to run a stage, kill it, and run it again, as the lifecycle does."""
+"""A temporary folder in which a stage runs, is killed, and runs again, as the pipeline would run it."""
 
 import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact
+from alignlab.artifact import Artifact, files_of
 from alignlab.pipeline.store import Store
-from alignlab.stage import Runtime, Stage, StageContext, Tracker
+from alignlab.stage import Precision, Runtime, Stage, StageContext, Tracker
 
 KEY = "0" * 64
 
 
 class Killed(BaseException):
-    """What a process that is told to die looks like from inside; no `except Exception` may swallow it."""
+    """Stands for a process that is killed; no `except Exception` may swallow it."""
 
 
 class KillingTracker(Tracker):
-    """Writes down every report, and kills the stage at one of them.
+    """Records every report, and kills the stage at one of them.
 
     Args:
         at: number of the report (progress, log, table or line) to kill at, from 0; one that is never reached kills
@@ -40,7 +41,7 @@ class KillingTracker(Tracker):
 
     @property
     def killed(self) -> bool:
-        """Whether the stage was told to die."""
+        """Whether the stage has reached the report at which it is killed."""
         return self.at is not None and len(self.reports) > self.at
 
     def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -58,12 +59,30 @@ class KillingTracker(Tracker):
 
 
 @dataclass(frozen=True)
-class Subject:
+class Undisturbed:
+    """A run that nothing killed.
+
+    Args:
+        reports: everything that the tracker was given, in order.
+        done: the numbers of the progress reports.
+        metrics: that `run` returned.
+        changed: names of the inputs whose files are not what they were.
+    """
+
+    reports: Sequence[str]
+    done: Sequence[int]
+    metrics: Mapping[str, float]
+    changed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StageSubject:
     """A stage under test.
 
     Args:
         make: builds the stage.
         inputs: writes the artifacts that it takes below a folder.
+        runtime: where it computes.
     """
 
     make: Callable[[], Stage]
@@ -75,34 +94,53 @@ class Subject:
         """The stage's class."""
         return type(self.make()).__name__
 
+    @cached_property
+    def undisturbed(self) -> Undisturbed:
+        """The first run, which several checks look at."""
+        tracker = KillingTracker()
+        with self.sandbox() as sandbox:
+            before = {name: files_of(a.path) for name, a in sandbox.inputs.items()}
+            sandbox.run(tracker)
+            changed = [name for name, a in sandbox.inputs.items() if files_of(a.path) != before[name]]
+            return Undisturbed(tracker.reports, tracker.done, dict(sandbox.metrics), changed)
+
     @contextmanager
-    def workshop(self) -> Iterator["Workshop"]:
+    def sandbox(self) -> Iterator["Sandbox"]:
         """A folder with the inputs and an empty store; removed afterwards."""
         folder = Path(tempfile.mkdtemp(prefix="conforms-"))
         try:
-            yield Workshop(self, self.inputs(folder / "inputs"), Store(folder / "store"))
+            yield Sandbox(self, folder, self.inputs(folder / "inputs"), Store(folder / "store"))
         finally:
             shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Inputs and a store, in which a stage can be run, killed, and run again."""
+class Sandbox:
+    """Inputs and a store, in which a stage can be run, killed, and run again.
 
-    subject: Subject
+    Args:
+        subject: the stage under test.
+        folder: holds everything.
+        inputs: by name.
+        store: where artifacts are published.
+        metrics: of the last run.
+    """
+
+    subject: StageSubject
+    folder: Path
     inputs: Mapping[str, Artifact]
     store: Store
     metrics: dict[str, float] = field(default_factory=dict)
 
     def run(self, tracker: KillingTracker, key: str = KEY) -> Artifact:
-        """Run the stage as the lifecycle does; the artifact is in the store, or `Killed` comes out."""
+        """Run the stage as the pipeline does and return its artifact; or raise `Killed`."""
 
         def build(folder: Path, work: Path) -> dict[str, Any]:
             stage = self.subject.make()
             context = StageContext("conforms", folder, work, self.subject.runtime, tracker)
             self.metrics.update(stage.run(self.inputs, context))
             name = self.subject.name
-            assert not tracker.killed, f"{name}: was told to die at report {tracker.at}, and went on"
+            assert not tracker.killed, f"{name}: was killed at report {tracker.at}, and continued"
             if tracker.at is not None:
                 raise Killed("when its work was done")
             return {"kind": stage.PRODUCES}
@@ -114,3 +152,12 @@ class Workshop:
         """Run the stage and kill it at its report number `at`."""
         with contextlib.suppress(Killed):
             self.run(KillingTracker(at))
+
+    def context(self, precision: Precision | None = None) -> StageContext:
+        """A context with new folders, for a stage that is driven without a store."""
+        runtime = self.subject.runtime
+        runtime = runtime if precision is None else replace(runtime, precision=precision)
+        root = Path(tempfile.mkdtemp(dir=self.folder))
+        for name in ("out", "work"):
+            (root / name).mkdir()
+        return StageContext("conforms", root / "out", root / "work", runtime)

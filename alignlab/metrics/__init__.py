@@ -1,0 +1,19 @@
+"""Metrics as readers need them: what a number means (`Column`), and how sure it is (`Estimate`)."""
+
+from alignlab.metrics.column import Column
+from alignlab.metrics.estimate import Estimate, correlation, difference
+from alignlab.metrics.intervals import wilson
+from alignlab.metrics.record import read_columns, read_metrics, with_intervals, write_columns, write_outcomes
+
+__all__ = [
+    "Column",
+    "Estimate",
+    "correlation",
+    "difference",
+    "read_columns",
+    "read_metrics",
+    "wilson",
+    "with_intervals",
+    "write_columns",
+    "write_outcomes",
+]

@@ -1,0 +1,259 @@
+"""Estimates: numbers with a 95 % confidence interval, and the outcomes by prompt that they were made of.
+
+A share is read with a Wilson interval, whose size is the number of independent outcomes that would tell as much where
+several are of one prompt (`intervals.effective_size`); a mean with a bootstrap interval over prompts. The interval says
+how far the number would move with other prompts of the same kind and other samples, for *this* model; it does not
+cover what another seed of training would change.
+
+Axes: K prompts.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from alignlab.metrics.intervals import Array, Interval, bootstrap, effective_size, influences, wilson
+
+Method = Literal["share", "mean", "given"]
+Number: TypeAlias = bool | int | float
+LONGEST_KEY = 64
+"""Characters of a prompt by which its outcomes are found again; a longer one is known by its digest."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Outcomes by prompt: their sum and their number.
+
+    Args:
+        keys: of the prompts, in sorted order.
+        sums: (K,) of the outcomes of each.
+        counts: (K,) of its outcomes, > 0.
+    """
+
+    keys: tuple[str, ...]
+    sums: Array
+    counts: Array
+
+    @classmethod
+    def of(cls, outcomes: Iterable[tuple[str, Number, Number]]) -> "Tally":
+        """Add up (prompt, sum, number of outcomes); a prompt without outcomes is left out."""
+        found: dict[str, list[float]] = {}
+        for prompt, total, count in outcomes:
+            entry = found.setdefault(_key(prompt), [0.0, 0.0])
+            entry[0] += float(total)
+            entry[1] += float(count)
+        kept = {key: entry for key, entry in sorted(found.items()) if entry[1] > 0}
+        sums, counts = (np.array([entry[i] for entry in kept.values()], dtype=np.float64) for i in (0, 1))
+        return cls(tuple(kept), sums, counts)
+
+    @property
+    def ratio(self) -> float:
+        """Sum over number."""
+        return float(self.sums.sum() / self.counts.sum())
+
+    @property
+    def count(self) -> float:
+        """Number of outcomes."""
+        return float(self.counts.sum())
+
+    def influences(self) -> dict[str, float]:
+        """How far each prompt pulls the ratio from its value."""
+        return dict(zip(self.keys, influences(self.sums, self.counts).tolist(), strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists."""
+        return {"prompts": list(self.keys), "sums": self.sums.tolist(), "counts": self.counts.tolist()}
+
+    @classmethod
+    def from_json(cls, node: Mapping[str, Any]) -> "Tally":
+        """The tally of which `to_json` was written."""
+        return cls.of(zip(node["prompts"], node["sums"], node["counts"], strict=True))
+
+
+class Estimate(float):
+    """A number with its 95 % interval; it is a float, and can be used as one.
+
+    Make one with `Estimate.share`, `Estimate.mean`, `Estimate.ratio` or `Estimate.average`. A number whose interval
+    comes from elsewhere is `Estimate(value, low, high, count)`; two of those are compared as if they were independent.
+
+    Args:
+        value: the number.
+        low: lower end of its interval; None where there is none (a mean of one prompt).
+        high: upper end.
+        count: of the outcomes that it is made of.
+        method: how the interval was made.
+        tallies: the outcomes by prompt; several where it is the average of as many shares.
+    """
+
+    low: float | None
+    high: float | None
+    count: int
+    method: Method
+    tallies: tuple[Tally, ...]
+    __slots__ = ("count", "high", "low", "method", "tallies")
+
+    def __new__(
+        cls,
+        value: float,
+        low: float | None = None,
+        high: float | None = None,
+        count: int = 0,
+        method: Method = "given",
+        tallies: Sequence[Tally] = (),
+    ) -> "Estimate":
+        if (low is None) != (high is None):
+            raise ValueError(f"Estimate: an interval needs both ends, got low {low} and high {high}")
+        if low is not None and high is not None and not low <= value <= high:
+            raise ValueError(f"Estimate: {value} is outside of its interval, {low} to {high}")
+        made = super().__new__(cls, value)
+        made.low, made.high, made.count, made.method, made.tallies = low, high, count, method, tuple(tallies)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return float(self), self.low, self.high, self.count, self.method, self.tallies
+
+    def __repr__(self) -> str:
+        ends = "" if self.interval is None else f", {self.low!r}, {self.high!r}"
+        return f"Estimate({float(self)!r}{ends}, count={self.count})"
+
+    @property
+    def interval(self) -> Interval | None:
+        """Both ends; None where there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    # ---- how they are made ------------------------------------------------------------------------------------------
+    @classmethod
+    def share(cls, outcomes: Iterable[tuple[str, Number]]) -> "Estimate | None":
+        """Share of the outcomes that are true, with a Wilson interval; None of no outcomes.
+
+        Args:
+            outcomes: (prompt, outcome) of each answer; an outcome is true or false, or a number from 0 to 1.
+        """
+        tally = Tally.of((prompt, outcome, 1.0) for prompt, outcome in outcomes)
+        if not tally.keys:
+            return None
+        if float(tally.sums.min()) < 0 or bool((tally.sums > tally.counts).any()):
+            raise ValueError("Estimate.share: an outcome lies outside of 0 to 1; use Estimate.mean")
+        interval = wilson(tally.ratio, effective_size(tally.sums, tally.counts))
+        return cls(tally.ratio, *interval, round(tally.count), "share", (tally,))
+
+    @classmethod
+    def mean(cls, outcomes: Iterable[tuple[str, Number]]) -> "Estimate | None":
+        """Mean of the outcomes, with a bootstrap interval over prompts; None of no outcomes.
+
+        Args:
+            outcomes: (prompt, number) of each answer.
+        """
+        return cls.ratio((prompt, outcome, 1.0) for prompt, outcome in outcomes)
+
+    @classmethod
+    def ratio(cls, outcomes: Iterable[tuple[str, Number, Number]]) -> "Estimate | None":
+        """Sum over number, with a bootstrap interval over prompts; None of no outcomes.
+
+        Args:
+            outcomes: (prompt, sum, number) of each answer, as its log-probability and its tokens.
+        """
+        tally = Tally.of(outcomes)
+        if not tally.keys:
+            return None
+        low, high = bootstrap(tally.sums, tally.counts) or (None, None)
+        return cls(tally.ratio, low, high, round(tally.count), "mean", (tally,))
+
+    @classmethod
+    def average(cls, shares: Iterable["Estimate | None"]) -> "Estimate | None":
+        """Average of shares, each of which counts the same; None of none.
+
+        The parts are independent, so the distances of its interval's ends are those of theirs, squared and added.
+
+        Args:
+            shares: of different prompts; a None is left out.
+
+        Source: Zou and Donner 2008, Statistics in Medicine 27(10) (the method of variance estimates recovery).
+        """
+        parts = [p for p in shares if p is not None]
+        if not parts:
+            return None
+        size, value = len(parts), sum(map(float, parts)) / len(parts)
+        ends = [p.interval for p in parts]
+        if None in ends:
+            raise ValueError("Estimate.average: a share has no interval; make it with Estimate.share")
+        down = math.hypot(*(p - low for p, (low, _) in zip(parts, filter(None, ends), strict=True))) / size
+        up = math.hypot(*(high - p for p, (_, high) in zip(parts, filter(None, ends), strict=True))) / size
+        tallies = [tally for p in parts for tally in p.tallies]
+        return cls(value, max(0.0, value - down), min(1.0, value + up), sum(p.count for p in parts), "share", tallies)
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The estimate in another unit; `factor` > 0."""
+        tallies = [Tally(t.keys, t.sums * factor, t.counts) for t in self.tallies]
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Estimate(float(self) * factor, low, high, self.count, self.method, tallies)
+
+    def mapped(self, function: Callable[[float], float]) -> "Estimate":
+        """The estimate of a rising function of the number (a perplexity, of a loss), of the same interval's ends."""
+        low, high = (None if end is None else function(end) for end in (self.low, self.high))
+        return Estimate(function(float(self)), low, high, self.count)
+
+    # ---- how they are compared --------------------------------------------------------------------------------------
+    def influences(self) -> dict[str, float]:
+        """How far each prompt pulls the number from its value, by prompt; empty where the outcomes are not known."""
+        size = max(1, len(self.tallies))
+        return {
+            f"{part}:{key}": pull / size
+            for part, tally in enumerate(self.tallies)
+            for key, pull in tally.influences().items()
+        }
+
+
+def difference(new: float, old: float) -> Interval | None:
+    """95 % interval of how far one estimate is from another; None where one of them has no interval.
+
+    Where both were measured on the same prompts, what the prompts have in common cancels:
+
+        L = d - sqrt((a - l_a)^2 + (u_b - b)^2 - 2 r (a - l_a) (u_b - b)),   d = a - b,
+
+    and U likewise with the other ends, where r is the correlation of the two over prompts; 0 where the outcomes by
+    prompt are not known. That of two shares is known from few prompts only roughly, so it is lowered by what half a
+    prompt would change. For one answer per prompt this is Newcombe's paired interval.
+
+    Source: Newcombe 1998, Statistics in Medicine 17(22), method 10; Zou and Donner 2008, Statistics in Medicine 27(10).
+    """
+    if not isinstance(new, Estimate) or not isinstance(old, Estimate) or not (new.interval and old.interval):
+        return None
+    (low, high), (old_low, old_high) = new.interval, old.interval
+    shared, gap = correlation(new, old), float(new) - float(old)
+    if new.method == old.method == "share" and shared > 0:
+        shared = max(0.0, shared - _half_a_prompt(new, old))
+    down = _combined(float(new) - low, old_high - float(old), shared)
+    up = _combined(high - float(new), float(old) - old_low, shared)
+    return gap - down, gap + up
+
+
+def correlation(new: Estimate, old: Estimate) -> float:
+    """How alike two estimates vary over the prompts that they share, -1 to 1; 0 where that is not known."""
+    a, b = new.influences(), old.influences()
+    norm = math.sqrt(_squares(a) * _squares(b))
+    together = sum(pull * b[key] for key, pull in a.items() if key in b)
+    return min(1.0, max(-1.0, together / norm)) if norm > 0 else 0.0
+
+
+def _half_a_prompt(new: Estimate, old: Estimate) -> float:
+    """Correlation that the continuity term takes away: 1 / (2 K s s'), with the standard deviations over K prompts."""
+    a, b = new.influences(), old.influences()
+    size = max(len(a), len(b))
+    return 1 / (2 * size * size * math.sqrt(_squares(a) * _squares(b)))
+
+
+def _squares(influences: Mapping[str, float]) -> float:
+    return sum(x * x for x in influences.values())
+
+
+def _combined(a: float, b: float, shared: float) -> float:
+    return math.sqrt(max(0.0, a * a + b * b - 2 * shared * a * b))
+
+
+def _key(prompt: str) -> str:
+    return prompt if len(prompt) <= LONGEST_KEY else hashlib.sha256(prompt.encode()).hexdigest()[:32]

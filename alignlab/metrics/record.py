@@ -1,0 +1,81 @@
+"""Files of an artifact that describe its metrics: `columns.json` and `by_prompt.jsonl`.
+
+`metrics.json` holds every number under its metric's name, and the ends of its interval as `<name>_low` and
+`<name>_high`. `columns.json` says what the metrics are. `by_prompt.jsonl` holds the outcomes by prompt, from which two
+models are compared on the prompts that they share.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from alignlab.artifact import Artifact, write_json, write_lines
+from alignlab.metrics.column import Column
+from alignlab.metrics.estimate import Estimate, Tally
+
+COLUMNS: Final = "columns.json"
+BY_PROMPT: Final = "by_prompt.jsonl"
+ENDS: Final = ("_low", "_high")
+
+
+def with_intervals(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Plain numbers by name, with the ends of each interval after its number, as `metrics.json` holds them."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        found[name] = float(value)
+        if isinstance(value, Estimate) and value.interval is not None:
+            found |= {f"{name}{end}": limit for end, limit in zip(ENDS, value.interval, strict=True)}
+    return found
+
+
+def write_columns(folder: Path, columns: Sequence[Column], evaluation: str = "") -> None:
+    """Describe an artifact's metrics; several calls add up.
+
+    Args:
+        folder: of the artifact.
+        columns: of its metrics, in the order of a table.
+        evaluation: the evaluation that measures them, by its name in the stage; empty for a stage's own metrics.
+    """
+    file = folder / COLUMNS
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    write_json(file, [*before, *({**column.to_json(), "evaluation": evaluation} for column in columns)])
+
+
+def write_outcomes(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Write the outcomes by prompt of those metrics that have them."""
+    rows = [_row(name, e) for name, e in metrics.items() if isinstance(e, Estimate) and e.tallies]
+    write_lines(folder / BY_PROMPT, rows)
+
+
+def _row(name: str, estimate: Estimate) -> dict[str, Any]:
+    tallies = [tally.to_json() for tally in estimate.tallies]
+    return {"metric": name, "method": estimate.method, "count": estimate.count, "parts": tallies}
+
+
+def read_columns(artifact: Artifact) -> dict[str, list[Column]]:
+    """Columns of an artifact by evaluation, in the order of a table; nothing where it describes none."""
+    file = artifact.path / COLUMNS
+    found: dict[str, list[Column]] = {}
+    for node in json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []:
+        found.setdefault(str(node.get("evaluation", "")), []).append(Column.from_json(node, str(file)))
+    return found
+
+
+def read_metrics(artifact: Artifact) -> dict[str, float]:
+    """An artifact's metrics by name; those that have an interval are estimates, with their outcomes if they are known.
+
+    The ends of an interval (`<name>_low`, `<name>_high`) belong to their number and are not metrics of their own.
+    """
+    plain, outcomes = artifact.metrics(), {str(row["metric"]): row for row in artifact.lines(BY_PROMPT)}
+    ends = {f"{name}{end}" for name in plain for end in ENDS if all(f"{name}{e}" in plain for e in ENDS)}
+    return {name: _estimate(name, plain, outcomes.get(name)) for name in plain if name not in ends}
+
+
+def _estimate(name: str, plain: Mapping[str, float], row: Mapping[str, Any] | None) -> float:
+    low, high = (plain.get(f"{name}{end}") for end in ENDS)
+    if row is None and low is None:
+        return plain[name]
+    known = row or {"method": "given", "count": 0, "parts": []}
+    tallies = [Tally.from_json(part) for part in known["parts"]]
+    return Estimate(plain[name], low, high, int(known["count"]), known["method"], tallies)

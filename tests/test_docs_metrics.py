@@ -1,0 +1,219 @@
+"""docs/metrics.yaml names all that the built-in objectives, stages and evaluations log or return, and nothing else."""
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import docs_pages
+import pytest
+import torch
+import yaml
+from alignlab_distill import ForwardKL
+from alignlab_dpo import DPO
+from alignlab_grpo import GRPO, GroupRelative
+from alignlab_kto import KTO
+from alignlab_online_dpo import OnlinePreferences
+from alignlab_ppo import GAE, PPO, PPOStage
+from alignlab_pretrain import CausalLM, Pretrain
+from alignlab_reward_model import BradleyTerry, RewardModel
+from alignlab_sft import SFT, AnswerNLL
+from training_runs import Heard
+
+from alignlab import Choice, Objective, Pair, Preference, RewardSource, Stage, TokenStats
+from alignlab.artifact import Artifact
+from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.data.files import Files
+from alignlab.data.preferences import row, write
+from alignlab.data.records import Comparison, Document, Example, Prompt
+from alignlab.data.source import DataSource, Split
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.data.world import World
+from alignlab.data.world.language import KINDS
+from alignlab.evaluation import Evaluate, FilesEvaluation, RewardEvaluation, WorldEvaluation
+from alignlab.policy import Llama, Sampling
+from alignlab.preferences import ImportPreferences, Label
+from alignlab.stage import Runtime, StageContext
+from alignlab.testing import tiny_policy, tiny_policy_artifact
+from alignlab.training import AdamW, AnswerStage, Constant, LabelledStage, Loop, PolicyGradientStage, PreferenceStage
+from alignlab.training.step import step_constants
+
+ROOT = docs_pages.DOCS.parent
+SECTIONS = yaml.safe_load((docs_pages.DOCS / "metrics.yaml").read_text(encoding="utf-8"))
+NAMES = {"both": ("train/{}", "validation/{}", "validation_{}"), "train": ("train/{}",), "result": ("{}",)}
+NAMES["validation"] = ("validation/{}", "validation_{}")
+
+
+def described(owners: set[str]) -> set[str]:
+    """Names, as they are logged, of the metrics that are described for some classes."""
+    sections = [s for s in SECTIONS if owners & set(s["of"])]
+    pairs = [(name, about["where"]) for s in sections for name, about in s["metrics"].items()]
+    return {pattern.format(name) for name, where in pairs for pattern in NAMES[where]}
+
+
+def unknown(found: set[str], known: set[str]) -> set[str]:
+    """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
+    chosen = {name.replace("GROUP", g).replace("REWARD", "true_taste") for name in known for g in ("policy", "critic")}
+    return found - chosen
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------
+def objectives() -> list[Objective[Any]]:
+    """Each objective that an option of this repository names."""
+    contents = [yaml.safe_load(f.read_text(encoding="utf-8")) for f in ROOT.glob("plugins/*/conf/objective/*.yaml")]
+    found = []
+    for content in sorted(contents, key=lambda c: str(c["_target_"])):
+        package, _, name = content.pop("_target_").rpartition(".")
+        found.append(getattr(importlib.import_module(package), name)(**content))
+    return found
+
+
+def batch_for(objective: Objective[Any]) -> Batch:
+    """Four sequences with everything that the objective reads."""
+    kinds = (LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch)
+    kind = next(k for k in kinds if issubclass(k, objective.takes or Batch))
+    paired = "mismatched" in objective.reads
+    batch = kind.of([[1, 2, 3]] * 4, [[False, True, True]] * 4, unit=[0, 0, 1, 1] if paired else None)
+    numbers = {name: torch.linspace(-1, 1, batch.num_tokens) for name in objective.reads}
+    return batch.with_tokens(**numbers).with_units(desirable=torch.arange(batch.num_units).float())
+
+
+@pytest.mark.parametrize("objective", objectives(), ids=lambda o: type(o).__name__)
+def test_an_objectives_metrics_are_described(objective: Objective[Any]) -> None:
+    def stats(part: Batch) -> TokenStats:
+        sizes = {"score": part.num_sequences}
+        return TokenStats({n: -torch.ones(sizes.get(n, part.num_tokens)) for n in objective.needs})
+
+    batch = batch_for(objective)
+    part = batch.trained().with_constants(step_constants(objective, [batch], stats))
+    found = {f"train/{name}" for name in objective(stats(part), part).metrics}
+    assert found == {n for n in described({type(objective).__name__}) if n.startswith("train/")}
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+class Tiny(DataSource):
+    """A few records of every kind, in the words of the tiny tokenizer."""
+
+    VERSION: ClassVar[str] = "1"
+    NAMES: ClassVar[tuple[str, ...]] = ("ana", "bo", "cy")
+
+    def documents(self, split: Split) -> Sequence[Document]:
+        return [Document(f"{n} does like tea") for n in self.NAMES]
+
+    def instructions(self, split: Split) -> Sequence[Example]:
+        return [Example(Prompt.user(f"what does {n} like ?"), f"{n} does like tea") for n in self.NAMES]
+
+    def comparisons(self, split: Split) -> Sequence[Comparison]:
+        return [Comparison(e.prompt, e.answer, "i think not") for e in self.instructions(split)]
+
+
+class Brief(RewardSource):
+    """A tenth of a unit off per word."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([-0.1 * len(answer.split()) for answer in answers])
+
+
+class First(Preference):
+    """Always the first answer."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
+        return [Choice(True, 1.0, "first") for _ in pairs]
+
+
+PARTS: dict[str, Any] = {
+    "optimizer": AdamW(lr=1e-3, schedule=Constant(warmup_steps=0)),
+    "loop": Loop(steps=1, batch_size=2, validate_every=1, log_every=1),
+}
+FEW = Sampling(max_new_tokens=3)
+DATA: dict[str, Any] = {"data": Tiny()}
+ONLINE: dict[str, Any] = {**PARTS, **DATA, "reward": Brief(), "sampling": FEW, "prompts_per_rollout": 2}
+STAGES: dict[str, Callable[[], Stage]] = {
+    "pretrain": lambda: Pretrain(
+        **PARTS, **DATA, objective=CausalLM(), model=Llama(layers=1, width=16, heads=2, feedforward=16, context=32),
+        tokenizer=TrainTokenizer("word", 64),
+    ),
+    "sft": lambda: SFT(**PARTS, **DATA, objective=AnswerNLL()),
+    "distill": lambda: AnswerStage(**PARTS, **DATA, objective=ForwardKL()),
+    "dpo": lambda: PreferenceStage(**PARTS, objective=DPO()),
+    "reward_model": lambda: RewardModel(**PARTS, objective=BradleyTerry()),
+    "kto": lambda: LabelledStage(**PARTS, objective=KTO()),
+    "online_dpo": lambda: OnlinePreferences(**ONLINE, objective=DPO(), samples_per_prompt=2),
+    "grpo": lambda: PolicyGradientStage(**ONLINE, objective=GRPO(), advantage=GroupRelative(), samples_per_prompt=2),
+    "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
+    "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
+    "import_preferences": lambda: ImportPreferences(**DATA),
+    "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(Brief(), Tiny())}, sampling=FEW),
+}  # fmt: skip
+"""One stage for each kind; what they log is described for their classes and those of their objectives."""
+GIVEN: dict[str, tuple[str, ...]] = {
+    "pretrain": (),
+    "distill": ("policy", "teacher"),
+    "import_preferences": (),
+    **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
+}
+"""Inputs of a stage, where they are more or less than a policy."""
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    policy = tiny_policy_artifact(folder / "policy")
+    preferences = folder / "preferences"
+    preferences.mkdir()
+    splits: tuple[Split, ...] = ("train", "validation")
+    write(preferences, [row(pair, split) for split in splits for pair in Tiny().comparisons(split)])
+    return {"policy": policy, "teacher": policy, "preferences": Artifact.open(preferences)}
+
+
+def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
+    """Names of all that a stage logs and returns."""
+    heard = Heard()
+    context = StageContext("metrics", folder / "out", folder / "work", Runtime("cpu"), heard)
+    for path in (context.folder, context.work):
+        path.mkdir()
+    result = stage.run(inputs, context)
+    return {name for line in heard.logged for name in line if name != "step"} | set(result)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_what_a_stage_logs_is_described(name: str, artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    stage: Any = STAGES[name]()
+    found = run(stage, {key: artifacts[key] for key in GIVEN.get(name, ("policy",))}, tmp_path)
+    parts = [stage, getattr(stage, "objective", None), *getattr(stage, "evaluations", {}).values()]
+    known = described({cls.__name__ for part in parts for cls in type(part).__mro__})
+    assert found and not unknown(found, known)
+    assert not {n for n in described({type(stage).__name__}) if n.isidentifier() and n.islower()} - found
+
+
+# ---- evaluations -----------------------------------------------------------------------------------------------------
+def evaluations(folder: Path) -> list[Any]:
+    """The evaluations that the lifecycles run, on very little."""
+    names = [*Tiny.NAMES, "somebody", "nobody"]
+    pairs = [{"prompt": f"what does {n} like ?", "chosen": "tea", "rejected": "rain"} for n in names]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    (folder / "corpus.txt").write_text("\n\n".join(f"{n} does like tea" for n in names), encoding="utf-8")
+    given = {"corpus": str(folder / "corpus.txt"), "preferences": str(folder / "pairs.jsonl")}
+    files = Files(**given, instructions=given["preferences"], validation_fraction=0.5, document_characters=0)
+    world = World(entities=8, unknown=2, relations=2, training_documents=40, training_instructions=40)
+    return [WorldEvaluation(world, 1, {"true_taste": Brief()}), FilesEvaluation(files)]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
+    evaluation = evaluations(tmp_path)[number]
+    found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
+    known = described({type(evaluation).__name__})
+    assert found and not unknown(found, known)
+    # What needs better answers to be measured is at least promised by the class.
+    text = re.sub(
+        r"(\w+)_<kind>", lambda m: " ".join(f"{m[1]}_{kind}" for kind in KINDS), str(inspect.getdoc(type(evaluation)))
+    )
+    assert not {n for n in known if n.islower()} - found - set(re.findall(r"\w+", text))

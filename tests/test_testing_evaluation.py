@@ -1,0 +1,197 @@
+"""The kit's checks of evaluations: an honest one passes, and every check catches a mutant."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from alignlab_raters import Rater
+
+from alignlab.data.records import Prompt
+from alignlab.data.source import DataSource, Split
+from alignlab.evaluation import Evaluation, RewardEvaluation
+from alignlab.evaluation.base import EvaluationResult
+from alignlab.policy import Policy, Progress, Sampling, generate
+from alignlab.testing import Check, check_evaluation, conforms_evaluation
+from alignlab.testing.evaluation import CHECKS, EvaluationSubject
+
+
+class Questions(DataSource):
+    """Three questions in the words of the tiny tokenizer."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        return [Prompt.user(f"what does {name} like ?") for name in ("ana", "bo", "cy")]
+
+
+class Length(Evaluation):
+    """Mean answer length, in words."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        samples = generate(policy, Questions().prompts("validation"), sampling, seed, progress=progress)
+        rows = [{"prompt": s.prompt.text, "answer": s.text, "kind": "length", "finished": s.finished} for s in samples]
+        return EvaluationResult({"length": sum(len(s.text.split()) for s in samples) / len(samples)}, rows)
+
+
+@conforms_evaluation(lambda: RewardEvaluation(Rater("brief", {"words": 1.0}), Questions()))
+def test_reward_evaluation(check: Check) -> None:
+    check()
+
+
+@conforms_evaluation(Length)
+def test_length(check: Check) -> None:
+    check()
+
+
+class NoVersion(Length):
+    """Inherits what it should state."""
+
+
+class Renamed(Length):
+    """Keeps its argument under another name."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.factor = scale
+
+
+class Undefined(Length):
+    """Divides by nothing."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        return EvaluationResult({"length": float("nan")}, super().__call__(*arguments).samples)
+
+
+class Nothing(Length):
+    """Measures nothing."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        return EvaluationResult({})
+
+
+class Unnamed(Length):
+    """Its samples lack the prompt."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(*arguments)
+        return EvaluationResult(found.metrics, [{k: v for k, v in s.items() if k != "prompt"} for s in found.samples])
+
+
+class Tensors(Length):
+    """Its samples hold what JSON does not."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(*arguments)
+        return EvaluationResult(found.metrics, [{**s, "score": torch.ones(())} for s in found.samples])
+
+
+class Counting(Length):
+    """Counts its calls."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        vars(self)["calls"] = vars(self).get("calls", 0) + 1
+        return EvaluationResult({"length": float(vars(self)["calls"])})
+
+
+class GlobalNoise(Length):
+    """Draws from the global generator."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        return EvaluationResult({"length": float(torch.rand(()))})
+
+
+class Training(Length):
+    """Leaves the policy in training mode."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, policy: Policy, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(policy, *arguments)
+        policy.train()
+        return found
+
+
+class Vandal(Length):
+    """Changes the policy's weights."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, policy: Policy, *arguments: Any) -> EvaluationResult:
+        with torch.no_grad():
+            next(policy.parameters()).mul_(2)
+        return super().__call__(policy, *arguments)
+
+
+class Silent(Length):
+    """Reports no progress."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        return super().__call__(policy, sampling, seed)
+
+
+class Backwards(Length):
+    """Reports what is left, not what is done."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        if progress is not None:
+            progress(3, 3)
+            progress(0, 3)
+        return super().__call__(policy, sampling, seed)
+
+
+MUTANTS: list[tuple[str, type[Evaluation]]] = [
+    ("version_is_a_literal", NoVersion),
+    ("arguments_are_attributes", Renamed),
+    ("metrics_are_finite_numbers", Undefined),
+    ("metrics_are_finite_numbers", Nothing),
+    ("samples_can_be_stored", Unnamed),
+    ("samples_can_be_stored", Tensors),
+    ("same_policy_gives_the_same_numbers", Counting),
+    ("same_policy_gives_the_same_numbers", GlobalNoise),
+    ("policy_is_only_read", Training),
+    ("policy_is_only_read", Vandal),
+    ("reports_progress", Silent),
+    ("reports_progress", Backwards),
+]
+
+
+@pytest.mark.parametrize(("name", "mutant"), MUTANTS, ids=lambda x: x if isinstance(x, str) else x.__name__)
+def test_mutant_is_caught(name: str, mutant: type[Evaluation]) -> None:
+    check = next(c for c in CHECKS if c.__name__ == name)
+    with pytest.raises(AssertionError, match=f"^{mutant.__name__}: "):
+        check(EvaluationSubject(mutant))
+
+
+def test_every_check_has_a_mutant() -> None:
+    assert {c.__name__ for c in CHECKS} == {name for name, _ in MUTANTS}
+
+
+def test_the_table_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_evaluation(Length()) and not check_evaluation(Silent())
+    assert "Silent: 1 of 7 checks failed" in capsys.readouterr().out
