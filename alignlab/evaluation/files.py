@@ -78,7 +78,7 @@ class FilesEvaluation(Evaluation):
     A role without a file is left out, and so is a record whose prompt alone fills the model's context, or a pair whose
     answers are the same within it. What cannot be measured on any record has no metric.
 
-    What each metric means is in `FILES_COLUMNS`. Intervals are over records.
+    `FILES_COLUMNS` describes each metric. Intervals are over records.
 
     Args:
         data: the files.

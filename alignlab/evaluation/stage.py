@@ -70,7 +70,7 @@ class Evaluate(Stage):
             raise ValueError(f"Evaluate: {', '.join(taken)} is the name of an interval's end; rename the metric")
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
-        """What its evaluations read."""
+        """Records that its evaluations read."""
         return [need for evaluation in self.evaluations.values() for need in evaluation.data_needs()]
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Evaluation in the embedded world: does a policy do as it is told, what does it know, and how does it speak?
+"""Evaluation in the embedded world: instruction following, knowledge and style, all against the truth.
 
 Every model, base or aligned, gets the same prompts: chat instructions about people whom no instruction ever named, and
 beginnings of documents about the same people. The first needs behaviour and knowledge, the second knowledge only, in
@@ -31,8 +31,8 @@ Found = dict[str, Estimate | None]
 class WorldEvaluation(Evaluation):
     """Measure a policy on the held-out people and the held-out unknown names of a world.
 
-    What each metric means is in `alignlab.evaluation.world_columns`; beyond those, the mean of each of `rewards` is one
-    by its name. A model that was trained in another world is refused: it cannot know this one's people.
+    `alignlab.evaluation.world_columns` describes each metric; the mean of each of `rewards` is another, by its name. A
+    model that was trained in another world is refused: it cannot know this one's people.
 
     Args:
         world: the world that the policy was trained on.
@@ -93,7 +93,7 @@ class WorldEvaluation(Evaluation):
     def _prompts(self) -> list[Prompt]:
         asks = self.world.evaluation_asks()
         questions = [a for a in asks if a.relation is not None and a.kind != "one_word"]
-        # Every prompt once, then the questions again: whoever joins samples by prompt meets the first ones.
+        # Every prompt once, then the questions again: samples that are joined by prompt are the first ones.
         return [Prompt.user(a.text) for a in asks + questions * (self.samples_per_question - 1)]
 
     def _read(self, samples: Sequence[Sample]) -> list[Answered]:

@@ -1,4 +1,4 @@
-"""What the embedded world says of one sampled answer: the right one, and a verdict."""
+"""Sampled answers against the truth of the embedded world: the right answer, and a verdict."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

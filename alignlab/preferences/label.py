@@ -28,12 +28,12 @@ COLUMNS: Final = (
     Column("agreement_with_reference", "judgements that choose as the reference would", share=True, headline=True),
     Column(
         "accuracy_ceiling_known_rater",
-        "accuracy on these judgements of whoever knows the raters' probabilities, and for each judgement who makes it",
+        "highest accuracy on these judgements for a model that knows which rater makes each of them",
         share=True,
     ),
     Column(
         "accuracy_ceiling_one_score",
-        "accuracy on these judgements of whoever knows the raters' probabilities but not who judges: no reward model "
+        "highest accuracy on these judgements for a model that does not know which rater makes them: no reward model "
         "with one score for all raters does better",
         share=True,
     ),

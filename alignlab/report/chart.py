@@ -14,7 +14,7 @@ from alignlab.report.svg import tag
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 28
 LINES = {"train/": "train", "validation/reference_": "reference", "validation/": "validation"}
-"""Which line of a chart a metric is, by what its name begins with; the rest of the name is the chart."""
+"""Line of a chart by the beginning of a metric's name; the rest of the name is the chart."""
 FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
 POINTS = 300
 """Of a line, at most; a drawing shows no more."""

@@ -1,4 +1,4 @@
-"""Which model started from which: what a model's numbers are compared with."""
+"""Lineage of the models: the model that each was trained from, and that its numbers are compared with."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

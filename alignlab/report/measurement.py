@@ -1,4 +1,4 @@
-"""How each model was measured: two that were not measured alike are not compared, and a reader is told."""
+"""Measuring of the models: two that were not measured alike are not compared, and the report says so."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -92,7 +92,7 @@ class ModelView:
 
     @property
     def columns(self) -> list[Column]:
-        """What its evaluations measured, in the order of a table."""
+        """Metrics that its evaluations declare, in the order of a table."""
         return [column for view in self.evaluations for columns in view.columns.values() for column in columns]
 
 

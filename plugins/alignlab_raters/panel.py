@@ -45,7 +45,7 @@ class Panel(Preference):
         return [self._judge(pair, i) for pair, i in zip(pairs, index, strict=True)]
 
     def rater_of(self, index: int) -> str:
-        """Who makes judgement `index`."""
+        """Name of the rater who makes judgement `index`."""
         left = uniform(self.seed, "rater", index)
         for name, share in self.shares.items():
             left -= share

@@ -98,7 +98,7 @@ class Rater(RewardSource):
         return uniform(self.seed, self.name, "verify", prompt.text, answer) < self.verify
 
     def true_utility(self, prompt: Prompt, answer: str) -> float:
-        """What the rater would say on reflection: its taste alone, with the facts checked."""
+        """Utility on reflection: the taste alone, with the facts checked."""
         return _dot(self.taste, features(prompt, answer, self.knowledge))
 
 
