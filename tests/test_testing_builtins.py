@@ -1,9 +1,8 @@
 """Every objective, advantage, preference, reward source, evaluation and stage that is shipped passes the kit."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
@@ -11,15 +10,11 @@ from alignlab_pretrain import CausalLM
 from alignlab_raters import Panel, Rater
 from alignlab_reward_model import BradleyTerry
 
-from alignlab.data.records import Prompt
-from alignlab.data.source import DataSource, Split
-from alignlab.evaluation import RewardEvaluation
 from alignlab.policy import LearnedReward
 from alignlab.testing import (
     Check,
     ObjectiveSubject,
     advantage,
-    conforms_evaluation,
     conforms_objective,
     conforms_preference,
     conforms_reward_source,
@@ -86,23 +81,12 @@ def test_panel(check: Check) -> None:
     check()
 
 
-class Questions(DataSource):
-    """Three questions in the words of the tiny tokenizer."""
-
-    VERSION: ClassVar[str] = "1"
-
-    def prompts(self, split: Split) -> Sequence[Prompt]:
-        return [Prompt.user(f"what does {n} like ?") for n in ("ana", "bo", "cy")]
-
-
-@conforms_evaluation(lambda: RewardEvaluation(reward=Rater("looks", {"words": 1.0}), data=Questions()))
-def test_reward_evaluation(check: Check) -> None:
-    check()
-
-
 # ---- and nothing is left out -----------------------------------------------------------------------------------------
 CHECKED_IN = {
     "alignlab.evaluation.Evaluate": "tests/test_testing_builtin_stages.py",
+    "alignlab.evaluation.FilesEvaluation": "tests/test_testing_evaluation.py",
+    "alignlab.evaluation.RewardEvaluation": "tests/test_testing_evaluation.py",
+    "alignlab.evaluation.WorldEvaluation": "tests/test_testing_evaluation.py",
     "alignlab.preferences.ImportPreferences": "tests/test_testing_builtin_stages.py",
     "alignlab.preferences.Label": "tests/test_testing_builtin_stages.py",
     "alignlab.report.Report": "tests/test_testing_builtin_stages.py",
@@ -123,7 +107,8 @@ CHECKED_IN = {
 
 
 def test_every_option_that_is_shipped_is_checked() -> None:
-    named = {target_of(file) for group in ("reward", "preference", "stage") for file in options(group)}
+    groups = ("evaluation", "preference", "reward", "stage")
+    named = {target_of(file) for group in groups for file in options(group)}
     assert named == CHECKED_IN.keys()
     for target, file in CHECKED_IN.items():
         # Config names a plugin's class by its package, whatever module it is in.

@@ -1,18 +1,25 @@
 """The kit's checks of evaluations: an honest one passes, and every check catches a mutant."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from alignlab_raters import Rater
 
+from alignlab.data.files import Files
 from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.evaluation import Evaluation, RewardEvaluation
+from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.data.world import World
+from alignlab.evaluation import Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
 from alignlab.evaluation.base import EvaluationResult
-from alignlab.policy import Policy, Progress, Sampling, generate
+from alignlab.metrics import Column
+from alignlab.policy import Llama, Policy, Progress, Sampling, generate
 from alignlab.testing import Check, check_evaluation, conforms_evaluation
+from alignlab.testing.apply import outcome_of
 from alignlab.testing.evaluation import CHECKS, EvaluationSubject
 
 
@@ -29,6 +36,7 @@ class Length(Evaluation):
     """Mean answer length, in words."""
 
     VERSION: ClassVar[str] = "1"
+    columns = (Column("length", "mean length of the answers", unit="words"),)
 
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
@@ -46,6 +54,35 @@ def test_reward_evaluation(check: Check) -> None:
 @conforms_evaluation(Length)
 def test_length(check: Check) -> None:
     check()
+
+
+def policy_on(texts: Sequence[str]) -> Policy:
+    """A small policy of random weights, with the words of some texts."""
+    tokenizer = TrainTokenizer(kind="word", vocab_size=400).train(texts)
+    shape = Llama(layers=1, width=16, heads=2, feedforward=32, context=64)
+    return Policy(shape.build(tokenizer, seed=0), tokenizer)
+
+
+WORLD = World(entities=8, unknown=2, relations=2, values=4, training_documents=20, training_instructions=20)
+
+
+@conforms_evaluation(
+    lambda: WorldEvaluation(WORLD, samples_per_question=1),
+    policy=lambda: policy_on([f"{e.prompt.text} {e.answer}" for e in WORLD.instructions("train")]),
+)
+def test_world_evaluation(check: Check) -> None:
+    check()
+
+
+def test_files_evaluation(tmp_path: Path) -> None:
+    pairs = [{"prompt": f"what is {n} ?", "chosen": f"it is {n} .", "rejected": "no ."} for n in range(8)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+    files = Files(preferences=str(file), validation_fraction=0.5)
+    words = [f"{p['prompt']} {p['chosen']} {p['rejected']}" for p in pairs]
+    subject = EvaluationSubject(lambda: FilesEvaluation(files, prompts=3), lambda: policy_on(words))
+    results = [outcome_of(check, subject, {}) for check in CHECKS]
+    assert results and [r for r in results if r.outcome != "ok"] == []
 
 
 class NoVersion(Length):
@@ -77,6 +114,27 @@ class Nothing(Length):
 
     def __call__(self, *arguments: Any) -> EvaluationResult:
         return EvaluationResult({})
+
+
+class Unlisted(Length):
+    """Measures what it does not declare."""
+
+    VERSION: ClassVar[str] = "1"
+    columns = (Column("words", "mean length of the answers"),)
+
+
+class Twice(Length):
+    """Declares its metric twice."""
+
+    VERSION: ClassVar[str] = "1"
+    columns = (*Length.columns, *Length.columns)
+
+
+class NotAShare(Length):
+    """Declares a length as a share."""
+
+    VERSION: ClassVar[str] = "1"
+    columns = (Column("length", "mean length of the answers", share=True),)
 
 
 class Unnamed(Length):
@@ -170,6 +228,9 @@ MUTANTS: list[tuple[str, type[Evaluation]]] = [
     ("arguments_are_attributes", Renamed),
     ("metrics_are_finite_numbers", Undefined),
     ("metrics_are_finite_numbers", Nothing),
+    ("columns_declare_every_metric", Unlisted),
+    ("columns_declare_every_metric", Twice),
+    ("columns_declare_every_metric", NotAShare),
     ("samples_can_be_stored", Unnamed),
     ("samples_can_be_stored", Tensors),
     ("same_policy_gives_the_same_numbers", Counting),
@@ -194,4 +255,4 @@ def test_every_check_has_a_mutant() -> None:
 
 def test_the_table_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_evaluation(Length()) and not check_evaluation(Silent())
-    assert "Silent: 1 of 7 checks failed" in capsys.readouterr().out
+    assert "Silent: 1 of 8 checks failed" in capsys.readouterr().out

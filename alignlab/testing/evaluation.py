@@ -65,6 +65,18 @@ def metrics_are_finite_numbers(subject: EvaluationSubject) -> None:
     assert not bad, f"{subject.name}: {bad} are not finite numbers; leave out what could not be measured"
 
 
+def columns_declare_every_metric(subject: EvaluationSubject) -> None:
+    """`columns` names every metric once, and a share is a number from 0 to 1."""
+    columns = {column.metric: column for column in subject.make().columns}
+    twice = len(subject.make().columns) - len(columns)
+    assert columns and not twice, f"{subject.name}: columns must name each metric once, got {sorted(columns)}"
+    for name, value in subject.run().metrics.items():
+        assert name in columns, f"{subject.name}: measures {name}, which its columns do not declare"
+        assert not columns[name].share or 0 <= float(value) <= 1, (
+            f"{subject.name}: {name} is declared as a share and is {float(value):g}"
+        )
+
+
 def samples_can_be_stored(subject: EvaluationSubject) -> None:
     """Every sample is a JSON object with prompt, answer, kind and whether the answer was finished."""
     for sample in subject.run().samples:
@@ -118,6 +130,7 @@ CHECKS: Checks[EvaluationSubject] = (
     version_is_a_literal,
     arguments_are_attributes,
     metrics_are_finite_numbers,
+    columns_declare_every_metric,
     samples_can_be_stored,
     same_policy_gives_the_same_numbers,
     policy_is_only_read,

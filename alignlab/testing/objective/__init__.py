@@ -88,7 +88,7 @@ def conforms_objective(
             of answers); its token ids are below 24.
         extras: for names in `reads` that the kit does not know: name -> function of (batch, generator) that gives a
             `(T, ...)`, `(S, ...)` or `(W, ...)` tensor.
-        skip: name of a check -> why it cannot hold here.
+        skip: name of a check -> why it cannot hold here (`{"learns_the_right_way": "unlearns on purpose"}`).
     """
     return one_case_each(CHECKS, ObjectiveSubject(make, batch, dict(extras or {})), skip or {})
 

@@ -31,7 +31,8 @@ def learns_the_right_way(subject: ObjectiveSubject) -> None:
     """At the start of training no statistic is pushed the wrong way; and from the wrong way it is pulled back.
 
     Where old log-probabilities and advantages are read, the policy is also moved one nat against the advantage: the
-    gradient must still pull it back, or the clip is on the wrong side.
+    gradient must still pull it back, or the clip is on the wrong side. A loss that pushes otherwise on purpose
+    (unlearning) skips this check, stating the reason.
     """
     objective, case = subject.make(), at_start(subject.case())
     wanted = _wanted(objective, case)
