@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from alignlab.batch import Batch, RolloutBatch
+from alignlab.optimum import Credit, NoneKnown
 
 
 class Advantage(abc.ABC):
@@ -30,6 +31,10 @@ class Advantage(abc.ABC):
     @abc.abstractmethod
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         """The same buffer with the extra `advantage`, 0 outside the response mask."""
+
+    def optimum(self) -> Credit | NoneKnown:
+        """The credit that an answer is given, in expectation; with it `alignlab verify` knows where a method ends."""
+        return NoneKnown("its advantage declares none; override optimum()")
 
 
 def credited(advantage: Advantage, rollouts: RolloutBatch) -> RolloutBatch:

@@ -20,6 +20,7 @@ LAYERS = (
     ("stage",),
     ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
+    ("optimum",),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
 )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from alignlab.batch import Batch
 from alignlab.objective.contract import Loss, Objective
+from alignlab.optimum import Declared, NoneKnown
 from alignlab.stats import Mean, TokenStats
 
 B = TypeVar("B", bound=Batch, contravariant=True)
@@ -40,6 +41,10 @@ class Wrapped(Objective[B]):
     def step_means(self, stats: TokenStats, batch: B) -> Mapping[str, Mean]:
         """As the wrapped objective."""
         return self.objective.step_means(stats, batch)
+
+    def optimum(self) -> Declared:
+        """None: a variation may end elsewhere. Override it where it is known."""
+        return NoneKnown(f"it varies {type(self.objective).__name__}, and declares none of its own; override optimum()")
 
     def __call__(self, stats: TokenStats, batch: B) -> Loss:
         return self.objective(stats, batch)
@@ -87,6 +92,13 @@ class WeightedSum(Objective[B]):
         """Those of all objectives."""
         parts = self.objectives.items()
         return {f"{k}/{name}": mean for k, o in parts for name, mean in o.step_means(stats, batch).items()}
+
+    def optimum(self) -> Declared:
+        """None, unless all of them end at the same place."""
+        ends = [objective.optimum() for objective in self.objectives.values()]
+        if all(end == ends[0] for end in ends) and all(self.weights.get(key, 1.0) > 0 for key in self.objectives):
+            return ends[0]
+        return NoneKnown("a sum of objectives that end at different places")
 
     def __call__(self, stats: TokenStats, batch: B) -> Loss:
         terms: dict[str, Tensor] = {}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from alignlab.batch import Batch
 from alignlab.objective.elements import DEFAULT_PER, Weights, sequences, tokens, units
+from alignlab.optimum import Declared, NoneKnown
 from alignlab.stats import Mean, TokenStats
 
 B = TypeVar("B", bound=Batch, contravariant=True)
@@ -89,6 +90,10 @@ class Objective(abc.ABC, Generic[B]):
     def has_step_means(self) -> bool:
         """Whether `step_means` asks for anything: if not, no pass over the step is made for it."""
         return type(self).step_means is not Objective.step_means
+
+    def optimum(self) -> Declared:
+        """Where it ends if it is trained to the end, for `alignlab verify`; see `alignlab.optimum`."""
+        return NoneKnown("none is declared; override optimum()")
 
     @abc.abstractmethod
     def __call__(self, stats: TokenStats, batch: B) -> Loss:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab import Batch, Loss, Objective, TokenStats
+from alignlab.optimum import Declared, Taught
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,10 @@ class ForwardKL(Objective[Batch]):
 
     VERSION: ClassVar[str] = "1"
     needs: ClassVar[frozenset[str]] = frozenset({"kl_from_teacher"})
+
+    def optimum(self) -> Declared:
+        """The teacher."""
+        return Taught()
 
     def __call__(self, stats: TokenStats, batch: Batch) -> Loss:
         return self.loss(batch, loss=stats.kl_from_teacher)
@@ -29,6 +34,10 @@ class ReverseKL(Objective[Batch]):
 
     VERSION: ClassVar[str] = "1"
     needs: ClassVar[frozenset[str]] = frozenset({"kl_to_teacher"})
+
+    def optimum(self) -> Declared:
+        """The teacher."""
+        return Taught()
 
     def __call__(self, stats: TokenStats, batch: Batch) -> Loss:
         return self.loss(batch, loss=stats.kl_to_teacher)

@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
 from alignlab.objective import log_ratio, pair_metrics
+from alignlab.optimum import Declared, PreferenceTilted, Tilted
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class DPO(Objective[PreferenceBatch]):
     def __post_init__(self) -> None:
         if self.beta <= 0:
             raise ValueError(f"DPO: beta must be > 0, got {self.beta}; it scales the margin")
+
+    def optimum(self) -> Declared:
+        """pi_ref tilted by the raters' utility over beta."""
+        return Tilted(self.beta)
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         metrics = pair_metrics(log_ratio(stats, batch), batch)
@@ -55,6 +60,10 @@ class IPO(Objective[PreferenceBatch]):
     def __post_init__(self) -> None:
         if self.tau <= 0:
             raise ValueError(f"IPO: tau must be > 0, got {self.tau}; the wanted margin is 1 / (2 tau)")
+
+    def optimum(self) -> Declared:
+        """pi_ref tilted by how often an answer is preferred."""
+        return PreferenceTilted(self.tau)
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         metrics = pair_metrics(log_ratio(stats, batch), batch)

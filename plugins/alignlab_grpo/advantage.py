@@ -7,6 +7,7 @@ import torch
 
 from alignlab import Advantage, RolloutBatch
 from alignlab.advantage import group_mean, others_mean, to_tokens, without_signal
+from alignlab.optimum import Credit
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class GroupRelative(Advantage):
     def __post_init__(self) -> None:
         if self.eps < 0:
             raise ValueError(f"GroupRelative: eps must be >= 0, got {self.eps}")
+
+    def optimum(self) -> Credit:
+        """The reward relative to the group's mean."""
+        return Credit("standardised", eps=self.eps) if self.scale else Credit("centred")
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         reward, group = rollouts.sequence("reward"), rollouts.group
@@ -65,6 +70,10 @@ class LeaveOneOut(Advantage):
         for name in ("beta", "missing_eos_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"LeaveOneOut: {name} must be >= 0, got {getattr(self, name)}; it is a price")
+
+    def optimum(self) -> Credit:
+        """Reward less beta KL: the others' mean does not depend on the answer."""
+        return Credit("reward", self.beta, self.missing_eos_penalty)
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         kl = rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp)

@@ -10,6 +10,7 @@ import torch
 
 from alignlab import Loss, Objective, RolloutBatch, TokenStats
 from alignlab.objective import sequences
+from alignlab.optimum import Declared, PolicyGradient
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
@@ -43,6 +44,10 @@ class GRPO(Objective[RolloutBatch]):
         if self.beta < 0:
             raise ValueError(f"GRPO: beta must be >= 0, got {self.beta}; it is a price")
 
+    def optimum(self) -> Declared:
+        """On policy it is the policy gradient with k3 in the loss, averaged within each answer."""
+        return PolicyGradient(mean_over_answer=True, beta=self.beta, estimator="k3")
+
     def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
         log_ratio = batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         away = batch.scored(batch.reference_logp - stats.logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
@@ -72,6 +77,10 @@ class Reinforce(Objective[RolloutBatch]):
     VERSION: ClassVar[str] = "1"
     reads: ClassVar[frozenset[str]] = frozenset({"advantage"})
     per = {"loss": sequences}
+
+    def optimum(self) -> Declared:
+        """The policy gradient, summed over tokens."""
+        return PolicyGradient()
 
     def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
         return self.loss(batch, loss=-batch.sum_by_sequence(batch.scored(batch.advantage) * stats.logp))

@@ -8,6 +8,7 @@ import torch
 
 from alignlab import LabelledBatch, Loss, Mean, Objective, TokenStats
 from alignlab.objective import log_ratio
+from alignlab.optimum import Declared, NoneKnown
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class KTO(Objective[LabelledBatch]):
                 raise ValueError(f"KTO: {name} must be >= 0, got {getattr(self, name)}")
         if self.desirable_weight == self.undesirable_weight == 0:
             raise ValueError("KTO: desirable_weight and undesirable_weight are both 0; nothing could be learnt")
+
+    def optimum(self) -> Declared:
+        """None in closed form."""
+        return NoneKnown("its utility saturates at both ends, and it ends near the best answer to each prompt")
 
     def step_means(self, stats: TokenStats, batch: LabelledBatch) -> Mapping[str, Mean]:
         return {"baseline": Mean.of(batch.mismatched(log_ratio(stats, batch)), batch.weight)}

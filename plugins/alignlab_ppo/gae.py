@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from alignlab.advantage import Advantage, generalized_advantage, token_rewards, whiten
 from alignlab.batch import RolloutBatch
+from alignlab.optimum import Credit, NoneKnown
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class GAE(Advantage):
         for name, value in (("gamma", self.gamma), ("lam", self.lam)):
             if not 0 <= value <= 1:
                 raise ValueError(f"GAE: {name} must be in [0, 1], got {value}")
+
+    def optimum(self) -> Credit | NoneKnown:
+        """Reward less beta KL; whitening scales all of it alike, and an exact critic leaves any `lam` unbiased."""
+        if self.gamma != 1:
+            return NoneKnown("a discount below 1 pays an answer less the longer it is")
+        return Credit("reward", self.beta, self.missing_eos_penalty)
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         rewards = token_rewards(rollouts, self.beta, self.missing_eos_penalty)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alignlab import Loss, Objective, RolloutBatch, TokenStats
 from alignlab.objective import Weights, tokens
+from alignlab.optimum import Declared, NoneKnown, PolicyGradient
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
@@ -54,6 +55,12 @@ class PPO(Objective[RolloutBatch]):
                 f"PPO: value_coefficient and entropy_coefficient must be >= 0, got {self.value_coefficient} and "
                 f"{self.entropy_coefficient}"
             )
+
+    def optimum(self) -> Declared:
+        """On policy it is the policy gradient, summed over tokens."""
+        if self.entropy_coefficient:
+            return NoneKnown("the reward for entropy is not part of reward less beta KL")
+        return PolicyGradient()
 
     def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
         policy, policy_metrics = self._policy(stats, batch)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab import Loss, Objective, TokenBatch, TokenStats
+from alignlab.optimum import Declared, Imitated, NoneKnown
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class CausalLM(Objective[TokenBatch]):
     def __post_init__(self) -> None:
         if self.z_loss < 0:
             raise ValueError(f"CausalLM: z_loss must be >= 0, got {self.z_loss}; it is a penalty")
+
+    def optimum(self) -> Declared:
+        """The distribution of the texts."""
+        if self.z_loss:
+            return NoneKnown("the z-loss bounds logits, which moves probabilities where they cannot be shifted freely")
+        return Imitated()
 
     def __call__(self, stats: TokenStats, batch: TokenBatch) -> Loss:
         nll = -stats.logp

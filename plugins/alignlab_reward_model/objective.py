@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
 from alignlab.objective import preferred
+from alignlab.optimum import Declared, NoneKnown, RewardItself
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class BradleyTerry(Objective[PreferenceBatch]):
     def __post_init__(self) -> None:
         if self.centering < 0:
             raise ValueError(f"BradleyTerry: centering must be >= 0, got {self.centering}; it is a penalty")
+
+    def optimum(self) -> Declared:
+        """The raters' utility, up to a constant for each prompt."""
+        if self.centering:
+            return NoneKnown("the centring penalty shrinks scores")
+        return RewardItself()
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         chosen, rejected = batch.chosen(stats.score), batch.rejected(stats.score)

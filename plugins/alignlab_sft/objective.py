@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from alignlab import Loss, Objective, TokenBatch, TokenStats
 from alignlab.objective import tokens
+from alignlab.optimum import Declared, Imitated
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class AnswerNLL(Objective[TokenBatch]):
 
     VERSION: ClassVar[str] = "1"
     per = {"loss": tokens}
+
+    def optimum(self) -> Declared:
+        """The distribution of the given answers."""
+        return Imitated()
 
     def __call__(self, stats: TokenStats, batch: TokenBatch) -> Loss:
         return self.loss(batch, loss=-stats.logp, metrics={"token_probability": stats.logp.exp()})

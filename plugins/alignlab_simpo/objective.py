@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
 from alignlab.objective import preferred
+from alignlab.optimum import Declared, LengthTilted, NoneKnown
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class SimPO(Objective[PreferenceBatch]):
             raise ValueError(f"SimPO: beta must be > 0, got {self.beta}; it scales the difference")
         if self.gamma < 0:
             raise ValueError(f"SimPO: gamma must be >= 0, got {self.gamma}; it is a margin")
+
+    def optimum(self) -> Declared:
+        """Without a wanted margin, mean log-probabilities that differ by the utilities over beta."""
+        if self.gamma:
+            return NoneKnown("a wanted margin moves the optimum by pair, so that no policy meets all of them")
+        return LengthTilted(self.beta, from_reference=False)
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         likelihood = batch.mean_by_sequence(stats.logp)

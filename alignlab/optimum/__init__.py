@@ -1,0 +1,23 @@
+"""Where a method claims to end: declared next to its loss, so that `alignlab verify` can check it."""
+
+from alignlab.optimum.closed import Imitated, LengthTilted, Optimum, PreferenceTilted, Taught, Tilted
+from alignlab.optimum.declared import Credit, Declared, NoneKnown, PolicyGradient, RewardItself, combined
+from alignlab.optimum.stationary import Stationary
+from alignlab.optimum.tables import Tables
+
+__all__ = [
+    "Credit",
+    "Declared",
+    "Imitated",
+    "LengthTilted",
+    "NoneKnown",
+    "Optimum",
+    "PolicyGradient",
+    "PreferenceTilted",
+    "RewardItself",
+    "Stationary",
+    "Tables",
+    "Taught",
+    "Tilted",
+    "combined",
+]

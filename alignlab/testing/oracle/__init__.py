@@ -1,0 +1,9 @@
+"""Oracles: an enumerable world in which every method is held against the optimum that it declares.
+
+Everything is exact and deterministic: each answer or pair is fed once, weighted by its probability, in float64, through
+the objective's own class, token statistics, batches, masks, and the training step's own normalisation.
+"""
+
+from alignlab.testing.oracle.verify import Verdict, verify
+
+__all__ = ["Verdict", "verify"]

@@ -1,0 +1,111 @@
+"""A method in the enumerable world: what it is trained on there, where it says that it ends, and where it does.
+
+Axes: P prompts, Y answers to each prompt.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.advantage import Advantage
+from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch
+from alignlab.objective import Objective
+from alignlab.optimum import NoneKnown, Optimum, PolicyGradient, RewardItself, Tilted, combined
+from alignlab.optimum.tables import kl
+from alignlab.testing.oracle.policy import TablePolicy
+from alignlab.testing.oracle.rollouts import OnPolicy
+from alignlab.testing.oracle.solve import fixed_point, minimise
+from alignlab.testing.oracle.world import World
+
+PROMPTS = 4
+"""That are trained."""
+_LOGP = frozenset({"logp"})
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective, and the advantage that goes with it.
+
+    Args:
+        objective: what is trained by.
+        advantage: credits rollouts; None for objectives on anything else, and where rollouts need none.
+        alter: changes the batch that the objective and the advantage see; for mutants.
+    """
+
+    objective: Objective[Any]
+    advantage: Advantage | None = None
+    alter: Callable[[Batch], Batch] | None = None
+
+    @cached_property
+    def declared(self) -> Optimum | RewardItself | NoneKnown:
+        """Where it says that it ends."""
+        found = self.objective.optimum()
+        if not isinstance(found, PolicyGradient):
+            return found
+        if self.advantage is None:
+            return NoneKnown("a policy gradient ends where its advantage leads; name one with advantage=...")
+        return combined(found, self.advantage.optimum())
+
+    @cached_property
+    def world(self) -> World:
+        """The world, its rewards scaled to what is declared; online it has a further prompt that is not trained."""
+        scale = self.declared.scale if isinstance(self.declared, Optimum) else 1.0
+        return World(PROMPTS + self.is_online, scale=scale)
+
+    @cached_property
+    def is_online(self) -> bool:
+        """Whether it learns from answers that it samples itself."""
+        taken = self.objective.takes
+        return taken is not None and issubclass(taken, RolloutBatch)
+
+    def solve(self) -> TablePolicy:
+        """The policy, or the scores, at which training ends."""
+        if self.is_online:
+            return TablePolicy(
+                self.world, fixed_point(OnPolicy(self.world, self.objective, self.advantage, self.alter))
+            )
+        policy = TablePolicy(self.world)
+        minimise(self.objective, self.batch, policy, TablePolicy(self.world, self.world.teacher))
+        return policy
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Everything that can be given to it, each by its probability."""
+        taken, flips = self.objective.takes, self.declared.flips if isinstance(self.declared, Tilted) else 0.0
+        if taken is not None and issubclass(taken, PreferenceBatch):
+            batch: Batch = self.world.pairs(flips)
+        elif taken is not None and issubclass(taken, LabelledBatch):
+            batch = self.world.labelled("mismatched" in self.objective.reads)
+        else:
+            batch = self.world.texts()
+        if "reference_logp" in self.objective.reads:
+            reference = TablePolicy(self.world).token_stats(batch, _LOGP).logp.detach()
+            batch = batch.with_tokens(reference_logp=reference)
+        return self.alter(batch) if self.alter else batch
+
+    # ---- how far it is from what it declared -----------------------------------------------------------------------
+    def distance(self, policy: TablePolicy) -> float:
+        """KL from the declared optimum, nats, or the largest difference of a score, reward units; of the worst prompt.
+
+        Infinite where training came to no finite end.
+        """
+        if isinstance(self.declared, RewardItself):
+            away = policy.scores.detach() - self.world.reward
+            if self.declared.constant:
+                away = away - away.mean(-1, keepdim=True)
+            return _worst(away.abs())
+        return self.distance_of(policy.log_probability())
+
+    def distance_of(self, logp: Float[Tensor, "P Y"]) -> float:
+        """KL(policy || declared optimum), nats, of the worst prompt."""
+        assert isinstance(self.declared, Optimum)
+        return _worst(kl(logp, self.declared.policy(self.world.tables))[:PROMPTS])
+
+
+def _worst(x: Tensor) -> float:
+    return float(x.max()) if bool(torch.isfinite(x).all()) else float("inf")

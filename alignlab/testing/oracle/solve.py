@@ -1,0 +1,114 @@
+"""Drive a table to where a method ends: exactly weighted, deterministic, through the training step's own code.
+
+Axes: P prompts, K states of a prompt, V words.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.batch import Batch
+from alignlab.objective import Objective
+from alignlab.testing.oracle.policy import TablePolicy
+from alignlab.testing.oracle.rollouts import OnPolicy
+from alignlab.training.step import backward, whole_step
+
+PARTS = 4
+"""Micro-batches of a step, about: their normalisation is part of what is checked."""
+
+
+def gradient(
+    objective: Objective[Any], batch: Batch, policy: TablePolicy, teacher: TablePolicy | None = None
+) -> Tensor:
+    """Fill in the gradient of the objective's mean over a batch, as a training step does; returns the loss."""
+    for parameter in policy.parameters:
+        parameter.grad = None
+
+    def stats(part: Batch) -> Any:
+        return policy.token_stats(part, objective.needs, teacher)
+
+    step = whole_step(objective, batch, stats, max_tokens=batch.num_tokens // PARTS + 16)
+    loss, _ = backward(objective, step, stats)
+    return loss.value()
+
+
+def minimise(
+    objective: Objective[Any], batch: Batch, policy: TablePolicy, teacher: TablePolicy | None = None, rounds: int = 400
+) -> None:
+    """Minimise an objective over a fixed batch by L-BFGS."""
+    optimizer = torch.optim.LBFGS(
+        policy.parameters,
+        max_iter=rounds,
+        tolerance_grad=1e-13,
+        tolerance_change=1e-18,
+        history_size=40,
+        line_search_fn="strong_wolfe",
+    )
+    optimizer.step(lambda: float(gradient(objective, batch, policy, teacher)))
+
+
+def natural_gradient(method: OnPolicy, logits: Float[Tensor, "P K V"]) -> Float[Tensor, "P K V"]:
+    """The natural gradient of an online method at a policy; 0 exactly where it has nothing left to learn.
+
+    Per state it is the gradient over visits and probabilities, with mean 0. The last prompt is not trained: it keeps a
+    spread of rewards in the buffer. A whitened advantage would otherwise keep its size up to the optimum, where it is
+    0 / 0, and no Newton step could follow.
+    """
+    policy = TablePolicy(method.world, logits)
+    rollouts = method.rollouts(policy)
+    gradient(method.objective, rollouts, policy, method.teacher)
+    assert policy.logits.grad is not None
+    probability = policy.logits.detach().softmax(-1)
+    natural = policy.logits.grad / (method.visits(rollouts)[..., None] * probability).clamp_min(1e-300)
+    natural = natural - (natural * probability).sum(-1, keepdim=True)
+    return torch.cat([natural[:-1], torch.zeros_like(natural[-1:])])
+
+
+def fixed_point(method: OnPolicy, rounds: int = 60, stop: float = 1e-10) -> Float[Tensor, "P K V"]:
+    """Where an online method ends: its natural gradient followed in implicit steps that grow as it shrinks.
+
+    Prompts meet only in common denominators, so that all of them are perturbed at once: the Jacobian is block-diagonal
+    up to those. What that leaves out costs rounds and no exactness.
+
+    Returns:
+        `(P, K, V)` the logits.
+
+    Source: Kelley & Keyes 1998, SIAM J. Numer. Anal. 35(2) (pseudo-transient continuation).
+    """
+    logits = method.world.reference.clone()
+    residual, pace = natural_gradient(method, logits), 1.0
+    for _ in range(rounds):
+        if not float(residual.norm()) > stop:  # NaN ends it too
+            break
+        jacobian = _jacobian(method, logits, residual)
+        for _ in range(8):  # shorter steps, until one does not make it worse
+            moved = logits + _implicit_step(jacobian, residual, pace).clamp(-2.0, 2.0)
+            new = natural_gradient(method, moved)
+            smaller = float(residual.norm()) / max(float(new.norm()), 1e-300)
+            if smaller > 0.9:
+                break
+            pace /= 4
+        logits, residual, pace = moved, new, pace * min(10.0, max(1.5, smaller))
+    return logits
+
+
+def _jacobian(method: OnPolicy, logits: Tensor, residual: Tensor, small: float = 1e-6) -> Float[Tensor, "P KV KV"]:
+    """How each prompt's residual changes with its logits."""
+    _, states, words = logits.shape
+    columns = []
+    for state in range(states):
+        for word in range(words):
+            moved = logits.clone()
+            moved[:, state, word] += small
+            columns.append((natural_gradient(method, moved) - residual).flatten(1) / small)
+    return torch.stack(columns, -1)
+
+
+def _implicit_step(jacobian: Float[Tensor, "P KV KV"], residual: Float[Tensor, "P K V"], pace: float) -> Tensor:
+    """An implicit Euler step of the natural gradient's flow; Newton's step where `pace` is large."""
+    largest = float(jacobian.diagonal(dim1=-2, dim2=-1).abs().max())
+    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype) * max(largest / pace, 1e-12)
+    step = torch.linalg.solve(jacobian + identity, -residual.flatten(1)).view_as(residual)
+    return step - step.mean(-1, keepdim=True)  # the logits of a state may all move together, at no effect

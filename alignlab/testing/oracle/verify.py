@@ -1,0 +1,83 @@
+"""Hold a method against the optimum that it declares."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from alignlab.advantage import Advantage
+from alignlab.objective import Objective
+from alignlab.optimum import NoneKnown, Optimum, RewardItself, Tilted
+from alignlab.testing.oracle.method import Method
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of one method.
+
+    Args:
+        method: its name.
+        declared: the optimum, with its parameters; "none known" where there is none.
+        reason: why none is known.
+        distance: from the declared optimum to where training ended: KL in nats, or a score's difference in reward
+            units; of the worst prompt.
+        start: the same distance of the reference policy, from which training started.
+        tolerance: largest distance at which it counts as reached.
+        regret: reward less beta KL that is lost against the optimum, reward units, where that is what is maximised.
+        seconds: of training.
+    """
+
+    method: str
+    declared: str
+    reason: str = ""
+    distance: float | None = None
+    start: float | None = None
+    tolerance: float | None = None
+    regret: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether an optimum is declared."""
+        return self.distance is not None
+
+    @property
+    def reached(self) -> bool:
+        """Whether it ended at the declared optimum."""
+        return self.distance is not None and self.tolerance is not None and self.distance <= self.tolerance
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite distance is null and `reached` false."""
+        found = {**asdict(self), "reached": self.reached if self.is_known else None}
+        return {k: None if isinstance(v, float) and v == float("inf") else v for k, v in found.items()}
+
+
+def verify(objective: Objective[Any], advantage: Advantage | None = None, name: str = "") -> Verdict:
+    """Train a method to its end in the enumerable world, and measure how far that is from where it says it ends.
+
+    Args:
+        objective: on any batch of `alignlab.batch`.
+        advantage: for objectives on rollouts that read `advantage`.
+        name: for the verdict; by default the classes.
+    """
+    return verdict(Method(objective, advantage), name)
+
+
+def verdict(method: Method, name: str = "") -> Verdict:
+    """The same of a method that is already put together."""
+    classes = [type(method.objective).__name__, *([type(method.advantage).__name__] if method.advantage else [])]
+    name, declared = name or " + ".join(classes), method.declared
+    if isinstance(declared, NoneKnown):
+        return Verdict(name, "none known", declared.reason)
+    started, tables = time.perf_counter(), method.world.tables
+    with torch.random.fork_rng(devices=[]):
+        policy = method.solve()
+    seconds = time.perf_counter() - started
+    regret = declared.regret(policy.log_probability(), tables) if isinstance(declared, Tilted) else None
+    if isinstance(declared, RewardItself):
+        start = float((method.world.reward - method.world.reward.mean(-1, keepdim=True)).abs().max())
+    else:
+        assert isinstance(declared, Optimum)
+        start = method.distance_of(tables.reference)
+    return Verdict(name, repr(declared), "", method.distance(policy), start, declared.tolerance, regret, seconds)
