@@ -25,7 +25,7 @@ class Option:
         group: `objective`, `stage`, ...; `hydra/job_logging` for nested ones.
         name: of the option, the file's stem.
         file: the YAML.
-        package: who ships it.
+        package: that ships it.
     """
 
     group: str

@@ -13,7 +13,7 @@ B = TypeVar("B", bound=Batch, contravariant=True)
 
 
 class Wrapped(Objective[B]):
-    """Forwards everything to another objective; subclass it and override what shall differ.
+    """Forwards everything to another objective; subclass it and override what differs.
 
     Args:
         objective: the one to forward to.
@@ -55,7 +55,7 @@ class WeightedSum(Objective[B]):
         weights: of each; 1 where none is given.
 
     Raises:
-        ValueError: there is no objective, a weight names none, or their batches differ.
+        ValueError: no objective is given, a weight names none of them, or their batches differ.
     """
 
     VERSION: ClassVar[str] = "1"

@@ -1,4 +1,4 @@
-"""What a term of a loss is a mean over: functions from a batch to the weight of each element.
+"""Elements that a term of a loss is a mean over: functions from a batch to the weight of each element.
 
 Axes: T tokens, S sequences, W units.
 """
@@ -46,4 +46,4 @@ DEFAULT_PER: Mapping[type[Batch], Weights] = {
     TokenBatch: tokens,
     Batch: tokens,
 }
-"""What a loss is a mean over where an objective does not say, by the batch that it takes."""
+"""Default elements of a loss, by the batch that its objective takes."""

@@ -1,4 +1,4 @@
-"""A policy's folder, written: Hugging Face's layout, with a scalar head stored as the classifier that it is."""
+"""Write a policy's folder: Hugging Face's layout, with a scalar head stored as a classifier's."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ def _save_model(folder: Path, model: "transformers.PreTrainedModel") -> None:
 
 
 def add_score(folder: Path, weight: Tensor, model: "transformers.PreTrainedModel") -> None:
-    """Store a scalar head `(1, d)` beside the model's weights, and say in its config that it scores."""
+    """Store a scalar head `(1, d)` next to the model's weights, and state in its config that it scores."""
     if (folder / WEIGHTS_INDEX).is_file():
         _add_shard(folder, weight)
     else:

@@ -1,6 +1,6 @@
 """Render a run into one HTML file that needs nothing else: no network, no other file.
 
-Model output is hostile until shown otherwise: every text is escaped and stripped of control characters on its way
+Model output is not trusted: every text is escaped and stripped of control characters on its way
 into the page, and the page's own policy runs no script and no style but the two that are hashed in its head.
 """
 

@@ -141,6 +141,6 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
 
 def _share(count: int) -> range:
-    """Which of `count` prompts this process answers: one stretch each, so that all joined are in order."""
+    """Range of the `count` prompts that this process answers: one stretch per process, in the order of ranks."""
     rank, world = distributed.rank(), distributed.world_size()
     return range(count * rank // world, count * (rank + 1) // world)

@@ -158,7 +158,7 @@ class Files(DataSource):
 
     # ---- before anything runs ----------------------------------------------------------------------------------------
     def unset(self, need: Need) -> str:
-        """A file that is not named, or a validation part that there cannot be."""
+        """The setting that names a missing file, or that fills the validation part; empty where nothing is missing."""
         if self.lacks(need.records):
             return " or ".join(f"data.{role}=FILE" for role in ROLES[need.records])
         if need.held_out and self.validation_fraction == 0:

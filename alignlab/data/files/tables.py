@@ -1,7 +1,7 @@
 """CSV, TSV and parquet.
 
-CSV is parted by what its header is parted by: a comma, or a semicolon, a tab or a bar where commas leave a single
-column. TSV knows no quotes and no escapes: a row is a line, and what stands between two tabs is the cell.
+CSV is split at the delimiter of its header: a comma, or a semicolon, a tab or a bar where commas leave a single
+column. TSV has no quotes and no escapes: a row is a line, and the text between two tabs is a cell.
 """
 
 import csv

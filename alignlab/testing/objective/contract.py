@@ -1,4 +1,4 @@
-"""Checks that an objective keeps its contract: versioned, pure, and outspoken about what it needs and averages over."""
+"""Checks that an objective keeps its contract: a version, purity, stated needs and stated means."""
 
 import inspect
 import re
