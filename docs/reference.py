@@ -19,7 +19,7 @@ GROUPS = {
     "advantage": "Credit for sampled answers, token by token ([Write an advantage](write-an-advantage.md)).",
     "reward": "Scores of answers ([Write a reward](write-a-reward.md)).",
     "preference": "Choices between two answers ([Write a judge](write-a-judge.md)).",
-    "evaluation": "Measurements of a policy, for a stage that evaluates ([Write an evaluation](write-an-evaluation.md)).",
+    "evaluation": "Measurements of a policy, for `stage: evaluate` ([Write an evaluation](write-an-evaluation.md)).",
     "data": "Documents, instructions, preferences and prompts.",
     "model": "A model from scratch.",
     "tokenizer": "A tokenizer trained on the experiment's own texts.",
