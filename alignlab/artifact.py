@@ -35,7 +35,7 @@ class Artifact:
     Args:
         path: the folder.
         kind: what it holds.
-        fingerprint: what it was made of; for a folder that alignlab did not make, a digest of its content.
+        fingerprint: of what it was made from; for a folder that alignlab did not make, a digest of its content.
         manifest: `manifest.json`, or empty for a folder from outside.
     """
 

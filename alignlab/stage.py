@@ -89,7 +89,7 @@ class Tracker(abc.ABC):
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
-        """One line for the reader: what was detected, counted or decided."""
+        """One line for the user on something that was detected, counted or decided."""
 
     def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # optional
         """The metrics that the stage ended with."""

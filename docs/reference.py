@@ -41,7 +41,7 @@ USUAL = {
     "evaluations.files.data": "the files",
     "experiment": "name of the experiment, for the title",
     "kind": "word or bpe",
-    "knowledge": "the world whose facts it checks; null knows nothing",
+    "knowledge": "the world whose facts it checks; null: none, so the text alone is rated",
     "model": "built where no policy is given",
     "name": "stands with its judgements",
     "num_nodes": "machines",

@@ -133,7 +133,7 @@ class Batch:
 
     # ---- named extras ---------------------------------------------------------------------------------------------
     def token(self, name: str) -> Tensor:
-        """The per-token extra `name`, `(T, ...)`; a missing one is an error that says who must fill it in."""
+        """The per-token extra `name`, `(T, ...)`; the error on a missing one says which part must fill it in."""
         return self._extra("per-token", self.per_token, name)
 
     def sequence(self, name: str) -> Tensor:

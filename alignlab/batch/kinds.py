@@ -117,7 +117,7 @@ class RolloutBatch(Batch):
 
     @property
     def returns(self) -> Float[Tensor, "T"]:
-        """`(T,)` reward units: what the critic should have forecast."""
+        """`(T,)` reward units: target of the critic's forecast."""
         return self.token("returns")
 
     def as_pairs(self, pairs: Sequence[tuple[int, int]], weight: Float[Tensor, "W"] | None = None) -> PreferenceBatch:

@@ -64,7 +64,7 @@ def _answer(line: str, talk: Talk) -> None:
 
 
 def _command(line: str, talk: Talk, examples: Sequence[str]) -> None:
-    """Do what a line that begins with a slash asks for, and say so."""
+    """Run a slash command, and print its effect."""
     word, _, value = line.partition(" ")
     if word == "/help":
         _note("\n".join(f"{name:<16} {what}" for name, what in COMMANDS.items()))

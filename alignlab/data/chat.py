@@ -88,7 +88,7 @@ def stop_token(tokenizer: "transformers.PreTrainedTokenizerBase") -> int:
 
 
 def stop_tokens(tokenizer: "transformers.PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Tokens that end what a model says: an assistant's turn (the token that is trained) and a document."""
+    """Tokens that end a model's output: an assistant's turn (the token that is trained) and a document."""
     chat = _format_or_none(tokenizer)
     if chat is None:
         return (stop_token(tokenizer),)
@@ -179,7 +179,7 @@ def _as_dict(chat: ChatFormat, message: Message, mark: str) -> dict[str, Any]:
     return {"role": message.role, "content": marked(chat, message.content, mark) if spoken else message.content}
 
 
-# ---- what is known of a tokenizer ------------------------------------------------------------------------------------
+# ---- properties of a tokenizer ---------------------------------------------------------------------------------------
 def _format(tokenizer: "transformers.PreTrainedTokenizerBase") -> ChatFormat:
     """The format, after a check on a few conversations that its ids are those of transformers' own call."""
     chat = ChatFormat.of(tokenizer)

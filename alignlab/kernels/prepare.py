@@ -45,7 +45,7 @@ def pack(
         IndexError: a target outside the vocabulary that is not `ignore_index`.
     """
     _check_shapes(hidden, weight, targets, bias)
-    # Once, before anything compares or indexes: 8 bits cannot hold the ignore_index, and kernels know no strides.
+    # Once, before anything compares or indexes: 8 bits cannot hold the ignore_index, and kernels take no strides.
     targets = targets.long().contiguous()
     hidden, weight, bias = _one_type(hidden, weight, bias)
     low, high, least = _facts(targets, weight)

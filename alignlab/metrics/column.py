@@ -1,4 +1,4 @@
-"""Column: what a metric is, for tables, charts and readers."""
+"""Column: the description of a metric, for tables, charts and readers."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,7 +8,7 @@ from alignlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Column:
-    """One metric, declared by whatever measures it.
+    """One metric, declared by the class that measures it.
 
     Args:
         metric: its name in metrics.json.

@@ -51,7 +51,7 @@ class WeightedSum(Objective[B]):
     Terms and metrics are named `NAME/TERM`, where NAME is the key of their objective.
 
     Args:
-        objectives: by a name of one's own.
+        objectives: by a name of your choice.
         weights: of each; 1 where none is given.
 
     Raises:

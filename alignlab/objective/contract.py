@@ -122,7 +122,7 @@ class Objective(abc.ABC, Generic[B]):
     def _metric(self, name: str, x: Tensor | Mean, batch: B) -> Mean:
         if isinstance(x, Mean):
             return x
-        # A batch may have as many tokens as sequences; then what the loss is a mean over decides.
+        # A batch may have as many tokens as sequences; then the elements of the loss decide.
         known = [*(w(batch) for w in self.per.values()), tokens(batch), sequences(batch), units(batch)]
         for weight in known:
             if weight.shape == x.shape:

@@ -12,7 +12,7 @@ from torch import Tensor
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
 
 Weights: TypeAlias = Callable[[Any], Tensor]
-"""Weight of every element that a term is a mean over: `tokens`, `sequences`, `units`, or a function of one's own."""
+"""Weight of every element that a term is a mean over: `tokens`, `sequences`, `units`, or a function of your own."""
 
 
 def tokens(batch: Batch) -> Float[Tensor, "T"]:

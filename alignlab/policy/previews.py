@@ -70,7 +70,7 @@ def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sa
 
 
 def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
-    """The first pairs, and what a reward source (a policy's) says of both answers, in reward units."""
+    """The first pairs, and the scores of both answers by a reward source, in reward units."""
     shown = _first(p for p in pairs if leaves_room(policy, p.prompt))
     prompts = [p.prompt for p in shown]
     better, worse = (source.score(prompts, [getattr(p, side) for p in shown]) for side in ("chosen", "rejected"))

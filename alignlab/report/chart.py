@@ -1,4 +1,4 @@
-"""Line charts of what was logged, drawn as SVG; colours and fonts come from the page's style."""
+"""Line charts of the logged metrics, drawn as SVG; colours and fonts come from the page's style."""
 
 import json
 import math

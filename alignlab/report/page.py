@@ -110,7 +110,7 @@ def _trained(run: RunView, shown: int = 3) -> list[Trained]:
 
 
 def _published(stage: StageView) -> str:
-    """Weights that a stage left: its best validation tells little where it kept the last."""
+    """Weights that a stage left: where it kept the last ones, its best validation is named too."""
     best, loop = stage.metrics.get("best_step"), stage.artifact.manifest.get("config", {}).get("loop")
     if best is None:
         return ""

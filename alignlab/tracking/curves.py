@@ -65,7 +65,7 @@ class Curves(NullTracker):
     def _start(self, step: int) -> IO[str]:
         before = [json.loads(line) for line in _complete_lines(self._path)]
         kept = [json.dumps(line) + "\n" for line in before if line["step"] < step]
-        # The step that a checkpoint was made at may have been logged to already: what was known of it stays.
+        # The step that a checkpoint was made at may have been logged to already: those numbers are kept.
         for line in before:
             if line.pop("step") == step:
                 self._step, self._line = step, line

@@ -162,7 +162,7 @@ class _Reports(pl.Callback):
         self._means, self._tokens, self._seconds = {}, 0, 0.0
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Write out what the tracker holds back: a process that the strategy spawned ends here."""
+        """Write out what the tracker has buffered: a process that the strategy spawned ends here."""
         if trainer.is_global_zero:
             self._tracker.flush()
 

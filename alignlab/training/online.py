@@ -120,7 +120,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Prompts, held-out ones to validate on."""
         return [(self.data, Need("prompts", held_out=True))]
 
-    # ---- what a method states -------------------------------------------------------------------------------------
+    # ---- stated by a method ---------------------------------------------------------------------------------------
     @abc.abstractmethod
     def train_on(self, rollouts: RolloutBatch, step: int) -> B:
         """Turn a buffer of rollouts into a batch of `units_per_rollout` units to learn from. Runs once per buffer.
@@ -211,7 +211,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     # ---- validation and resuming ----------------------------------------------------------------------------------
     def validation_batches(self) -> Sequence[B]:
-        """None: a loss on old answers says nothing; `validate_now` samples new ones."""
+        """No batches: a loss on old answers has no meaning; `validate_now` samples new ones."""
         return []
 
     def validate_now(self) -> dict[str, float]:

@@ -79,7 +79,7 @@ class Collector:
 
 
 def check_on_policy(sampling: Sampling, owner: str) -> None:
-    """Refuse to sample from another distribution than the one that is trained.
+    """Refuse sampling settings whose distribution is not the trained one.
 
     Raises:
         ValueError: greedy, or cut by `top_p` or `top_k`.

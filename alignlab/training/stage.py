@@ -31,7 +31,7 @@ FROM_TEACHER = frozenset({"kl_to_teacher", "kl_from_teacher"})
 class TrainingStage(Stage, Trainable[B]):
     """Train a policy by an objective.
 
-    A data regime (or a stage of one's own) states where its policy comes from (`prepare`), what the batch of step k is
+    A data regime (or a stage of your own) states where its policy comes from (`prepare`), what the batch of step k is
     (`batch_at`) and what it is validated on (`validation_batches`). Everything else is here. An objective that asks for
     `kl_to_teacher` or `kl_from_teacher` gets them from the input `teacher`.
 

@@ -30,7 +30,7 @@ def records(lines: Iterable[str], name: str, is_record: IsRecord) -> Iterator[Ra
     Args:
         lines: of the file.
         name: of the file, for messages.
-        is_record: tells a record from an object that holds records.
+        is_record: distinguishes a record from an object that holds records.
 
     Raises:
         DataError: it is an array, or one object, that is broken or holds no list of records.

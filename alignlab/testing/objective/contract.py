@@ -109,7 +109,7 @@ def named_elements(doc: str) -> set[str]:
 
 
 def _elements(weights: Tensor, case: Case) -> frozenset[str]:
-    """Nouns for what a tensor of weights has one entry for."""
+    """Nouns for the elements that a tensor of weights has entries for."""
     batch: Batch = case.batch
     if weights.shape[0] == batch.num_tokens:
         return _TOKENS
