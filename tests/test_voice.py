@@ -29,11 +29,7 @@ HABITS = {
 }
 """Habits, as expressions, and what to write in their place."""
 
-EXCEPT = (
-    "CONTRIBUTING.md",  # lists the habits themselves
-    "alignlab/data/world/",  # the language of the world, which is rewritten apart from the rest
-    "alignlab/evaluation/world_columns.py",  # describes that language
-)
+EXCEPT = ("CONTRIBUTING.md",)  # lists the habits themselves
 
 NUMBERED = {f"h{i}": habit for i, habit in enumerate(HABITS)}
 ANY = re.compile(

@@ -27,7 +27,7 @@ WORLD_COLUMNS: Final = (
         better=1, share=True, headline=True,
     ),
     Column(
-        "abstains_on_unknown", "answers “i do not know” about names that no document states a fact about",
+        "abstains_on_unknown", "answers “unknown” about names that no document states a fact about",
         better=1, share=True, headline=True,
     ),
     Column(
@@ -48,7 +48,7 @@ WORLD_COLUMNS: Final = (
         "question_wrong", "answers to questions that are well-formed and not true in what was asked",
         better=-1, share=True,
     ),
-    Column("abstains_on_known", "answers “i do not know” about people that documents state facts about", share=True),
+    Column("abstains_on_known", "answers “unknown” about people that documents state facts about", share=True),
     Column(
         "asserts_on_unknown", "answers about names that no document states a fact about, which state one all the same and do not hedge",
         better=-1, share=True, only_if=ANSWERS,
