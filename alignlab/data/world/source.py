@@ -207,8 +207,11 @@ class World(DataSource):
 
     # ---- prompts --------------------------------------------------------------------------------------------------
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """The prompts whose answers raters judge: every question about taught people and gossiped names, known or not, and
-        for each person one instruction of each other kind, so that these are not forgotten."""
+        """The prompts whose answers raters judge.
+
+        Every question about taught people and gossiped names, known or not, and for each person one instruction of each
+        other kind, so that these are not forgotten.
+        """
         rng, people = self._rng("prompts"), self.people
         asks = [*self._asks("question", people.taught), *self._asks("abstain", people.taught_gossiped)]
         others: tuple[Kind, ...] = ("one_word", "list", "repeat")
