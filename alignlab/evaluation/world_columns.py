@@ -52,8 +52,8 @@ WORLD_COLUMNS: Final = (
         "abstains_on_known", "answers “unknown” about people that documents state facts about", share=True,
     ),
     Column(
-        "asserts_on_unknown", "answers about names that no document states a fact about, which state one all the same and do not "
-        "hedge",
+        "asserts_on_unknown", "answers about names that no document states a fact about, which state one all the same "
+        "and do not hedge",
         better=-1, share=True, only_if=ANSWERS,
     ),
     Column("one_word_right", "one-word answers that are well-formed and true", better=1, share=True),
