@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-slow lint format install clean
+.PHONY: help demo test test-slow lint format docs install clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -33,6 +33,9 @@ lint: install  ## style and types
 format: install  ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install  ## write docs/config.md and docs/metrics.md again
+	$(BIN)/python docs/reference.py
 
 install: $(STAMP)  ## a virtual environment in .venv with the pinned versions
 

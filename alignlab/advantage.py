@@ -1,4 +1,4 @@
-"""Advantage: what of a rollout is credited to which token. What makes PPO, RLOO and GRPO different.
+"""Advantage: the credit that each token of a rollout gets. PPO, RLOO and GRPO differ in this.
 
 It runs once over the whole rollout buffer, before that is cut into minibatches. Every process holds the whole buffer,
 so an advantage is a pure function of it: whitening per minibatch or per process cannot happen here.
@@ -69,7 +69,7 @@ def others_mean(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor,
 
 
 def without_signal(x: Float[Tensor, "S"], group: Int[Tensor, "S"], tolerance: float = 1e-6) -> Bool[Tensor, "S"]:
-    """True for the samples of groups whose values are equal up to rounding: nothing can be learnt from those.
+    """True for the samples of groups whose values are equal up to rounding: they carry no signal to learn from.
 
     Args:
         tolerance: spread of a group, over its largest magnitude or 1, below which it counts as equal.
@@ -92,7 +92,7 @@ def _group_sum(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor, 
 
 
 def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "T"]:
-    """What each response token is paid: the KL to the reference on its way, the answer's reward at its end.
+    """Reward of each response token: the price of the KL at every token, the answer's reward at the last one.
 
     `-beta * (old_logp - reference_logp)` at *every* response token, the stop token included (the k1 estimate, whose
     sum over an answer has the right expectation and, as a reward, the right gradient), plus `reward`, less the
@@ -100,8 +100,8 @@ def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: floa
 
     Args:
         beta: price of leaving the reference, reward units per nat.
-        missing_eos_penalty: reward units off for an answer whose extra `finished` is 0. Whether it finished is the
-            sampler's word: no token id is looked at, so any stop token works.
+        missing_eos_penalty: reward units off for an answer whose extra `finished` is 0. The sampler states whether an
+            answer finished; no token id is looked at, so any stop token works.
 
     Returns:
         `(T,)` reward units, 0 outside the response mask. A sequence without response tokens is paid nothing.
@@ -132,10 +132,10 @@ def generalized_advantage(
 
     `delta[t] = rewards[t] + gamma * values[t+1] - values[t]` and `A[t] = delta[t] + gamma * lam * A[t+1]`, where t+1
     is the sequence's next response token and both are 0 after its last one: an answer cut at the token limit is
-    treated as ended, too (its missing stop is the penalty's business).
+    treated as ended, too (the penalty accounts for its missing stop).
 
     Args:
-        rewards: reward units, what each token is paid.
+        rewards: reward units of each token.
         values: reward units, the forecast *before* each token is emitted.
         gamma: discount per token, 0 to 1.
         lam: 0 trusts the critic alone, 1 the rewards alone.
@@ -159,7 +159,7 @@ def generalized_advantage(
 def whiten(x: Float[Tensor, "T"], weight: Float[Tensor, "T"], eps: float = 1e-8) -> Float[Tensor, "T"]:
     """`x` with weighted mean 0 and weighted variance 1 over the entries of non-zero weight; 0 elsewhere.
 
-    Where all entries are equal nothing is to be learnt from them, and all become 0.
+    Where all entries are equal they carry no signal, and all become 0.
     """
     valid = weight != 0
     w = weight.to(x.dtype)
@@ -171,7 +171,7 @@ def whiten(x: Float[Tensor, "T"], weight: Float[Tensor, "T"], eps: float = 1e-8)
 
 
 def _places(batch: Batch) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """Sequence of each response token, and which one of its sequence's it is."""
+    """Sequence of each response token, and the token's number among the response tokens of that sequence."""
     row = batch.sequence_id[batch.response_mask]
     length = batch.response_lengths()
     start = length.cumsum(0) - length
@@ -181,7 +181,7 @@ def _places(batch: Batch) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
 def _table(
     x: Float[Tensor, "T"], batch: Batch, row: Int[Tensor, "N"], column: Int[Tensor, "N"]
 ) -> Float[Tensor, "S L"]:
-    """The response tokens' entries, one sequence a row, 0 after its end."""
+    """The response tokens' entries, one row per sequence, 0 after its end."""
     width = int(column.max()) + 1 if column.numel() else 0
     table = x.new_zeros(batch.num_sequences, width)
     table[row, column] = x[batch.response_mask]

@@ -25,7 +25,7 @@ CURVES = "curves.jsonl"
 REPORT = "report.html"
 
 _KINDS_BY_FILE: Mapping[str, Kind] = {PREFERENCES: "preferences", ANSWERS: "answers"}
-"""Kinds that a folder without a manifest is told by."""
+"""Kind of a folder without a manifest, by a file in it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Artifact:
     Args:
         path: the folder.
         kind: what it holds.
-        fingerprint: what it was made of; for a folder that alignlab did not make, a digest of its content.
+        fingerprint: of what it was made from; for a folder that alignlab did not make, a digest of its content.
         manifest: `manifest.json`, or empty for a folder from outside.
     """
 
@@ -52,7 +52,7 @@ class Artifact:
             verify: check every file against the digest in the manifest.
 
         Raises:
-            StoreError: there is no such folder, it holds nothing known, or a file is missing or changed.
+            StoreError: there is no such folder, it holds no known kind of artifact, or a file is missing or changed.
         """
         if not str(path):
             raise StoreError("an input is empty; give the name of another stage or an existing folder")
@@ -77,13 +77,13 @@ class Artifact:
 
     @property
     def trained_on(self) -> list[Mapping[str, Any]]:
-        """Configurations of the data that it and the models it was made from were trained on, the first one first."""
+        """Configurations of the data that the artifact and its ancestors were trained on, the earliest first."""
         own = (self.manifest.get("config") or {}).get("data")
         before = list(self.manifest.get("trained_on") or [])
         return before if own is None or own in before else [*before, own]
 
     def metrics(self) -> dict[str, float]:
-        """What the stage measured."""
+        """Metrics of the stage."""
         file = self.path / METRICS
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
@@ -111,7 +111,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     """The manifest of an artifact.
 
     Raises:
-        StoreError: it is damaged, or another kind of folder's.
+        StoreError: it is damaged, or it belongs to another kind of folder.
     """
     file = path / MANIFEST
     try:
@@ -123,7 +123,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     wanted = {"kind": str, "fingerprint": str}
     known = isinstance(found, dict) and all(isinstance(found.get(k), t) for k, t in wanted.items())
     if not known or not isinstance(found.get("files", {}), dict):
-        raise StoreError(f"{file} is no artifact's manifest: it needs {', '.join(wanted)} and the digests of its files")
+        needs = f"it needs {', '.join(wanted)} and the digests of its files"
+        raise StoreError(f"{file} is not an artifact's manifest: {needs}")
     return dict(found)
 
 

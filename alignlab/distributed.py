@@ -1,4 +1,4 @@
-"""Sums over processes, or over the one process there is."""
+"""All-reduce helpers; no-ops in a single process."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +48,7 @@ def max_of(value: int, device: torch.device) -> int:
 
 @contextlib.contextmanager
 def part_of_a_step(wrapped: nn.Module, policies: Iterable[nn.Module], last: bool) -> Iterator[None]:
-    """Around the forward and backward of one micro-batch: what can be exchanged once a step is.
+    """Context of a micro-batch's forward and backward, in which processes exchange data once per step where possible.
 
     DDP averages gradients in the last micro-batch only. What FSDP2 shards of a policy as a whole (its head and its
     embeddings; layers are shards of their own) is gathered in the first one and kept until the last.

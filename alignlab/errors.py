@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class AlignlabError(Exception):
-    """Base of every error that a user can mend without reading our code."""
+    """Base of every error that a user can fix without reading our code."""
 
 
 class ConfigError(AlignlabError, ValueError):
@@ -37,7 +37,7 @@ class NonFiniteError(AlignlabError, ArithmeticError):
 
     Args:
         message: what, where, and what to do.
-        weights_are_good: they are those of the step before, and worth keeping.
+        weights_are_good: the weights are those of the step before, and worth keeping.
     """
 
     def __init__(self, message: str, weights_are_good: bool = False) -> None:

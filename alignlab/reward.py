@@ -35,7 +35,7 @@ class RewardSource(abc.ABC):
         """
 
     def describe(self) -> str:
-        """Name of the yardstick that its scores are, in a few words for a reader; it tells it from others of its class.
+        """Name of the scale of its scores, in a few words; it distinguishes the source from others of its class.
 
         It is shown with every mean reward, and two models that were measured by different ones are not compared.
         """

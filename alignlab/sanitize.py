@@ -1,4 +1,4 @@
-"""What may be shown or stored: text of a model without control characters, configuration without secrets."""
+"""Make text safe to show or store: a model's text without control characters, configuration without secrets."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ def printable(text: str, limit: int = 4000) -> str:
 
 REDACTED = "<redacted>"
 
-# `tokenizer`, `max_new_tokens` and `keep` are no secrets: the word must stand alone between underscores or ends.
+# `tokenizer`, `max_new_tokens` and `keep` are not secrets: the word must stand alone between underscores or ends.
 _NAME = re.compile(
     r"(?:^|[_.\-])(?:api_?key|access_?key|private_?key|key|token|secret|passwords?|passwd|credentials?|authorization|auth)"
     r"(?:$|[_.\-](?:id|file|value|env)?$)",

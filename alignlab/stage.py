@@ -21,7 +21,7 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a stage computes. Nothing here, but for `precision`, changes what is learnt.
+    """Where and how a stage computes. Only `precision` changes what is learnt.
 
     Args:
         accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
@@ -49,7 +49,7 @@ class Runtime:
 
     @property
     def device(self) -> "torch.device":
-        """Of this process, for what is computed outside of Lightning's loop."""
+        """Device of this process, for computations outside of Lightning's loop."""
         import torch
 
         if self.accelerator == "cpu" or not torch.cuda.is_available():
@@ -58,13 +58,13 @@ class Runtime:
 
     @property
     def dtype(self) -> "torch.dtype":
-        """Of the weights."""
+        """Type of the weights."""
         import torch
 
         return {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.precision, torch.float32)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """What Lightning's loop puts around a step, so that a reference computes as its policy does."""
+        """Context that Lightning's loop puts around a step, so that a reference computes as its policy does."""
         import torch
 
         if self.precision != "bf16-mixed":
@@ -73,7 +73,7 @@ class Runtime:
 
 
 class Tracker(abc.ABC):
-    """Takes what one stage reports. A tracker never raises into training and never decides anything."""
+    """Receives the reports of one stage. A tracker never raises into training and never decides anything."""
 
     @abc.abstractmethod
     def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -89,17 +89,17 @@ class Tracker(abc.ABC):
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
-        """One line for the reader: what was detected, counted or decided."""
+        """One line for the user on something that was detected, counted or decided."""
 
-    def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # a tracker need not care
+    def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # optional
         """The metrics that the stage ended with."""
 
-    def flush(self) -> None:  # noqa: B027  # a tracker need not hold anything back
-        """Write out what is held back: a spawned process ends without closing its tracker."""
+    def flush(self) -> None:  # noqa: B027  # not every tracker buffers
+        """Write out what is buffered: a spawned process ends without closing its tracker."""
 
 
 class NullTracker(Tracker):
-    """Hears nothing."""
+    """Ignores every report."""
 
     def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         pass
@@ -116,7 +116,7 @@ class NullTracker(Tracker):
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is given to work with.
+    """Everything that a stage is given to run.
 
     Args:
         name: the stage's name in its pipeline.
@@ -139,8 +139,8 @@ class StageContext:
 class Stage(abc.ABC):
     """One step of the lifecycle.
 
-    A concrete class states its `VERSION` (raise it when the same arguments come to make something else), what it
-    takes and what it makes. It never sees a configuration object: all it knows are its constructor's arguments.
+    A concrete class states its `VERSION` (raise it when the same arguments begin to make something else), what it
+    takes and what it makes. It never sees a configuration object, only its constructor's arguments.
 
     Args:
         inputs: for each of `INPUTS` (and `OPTIONAL`), the name of another stage or a folder.

@@ -73,7 +73,7 @@ class TokenStats:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean on its way: a sum and the weight it runs over. Adds up exactly over micro-batches and processes."""
+    """A mean in parts: a sum and the weight that it runs over. Adds up exactly over micro-batches and processes."""
 
     total: Tensor
     weight: Tensor

@@ -1,8 +1,8 @@
-"""Asked to stop, by SIGTERM or Ctrl-C: at once where that does no harm, else when the work at hand says so.
+"""Handle requests to stop, by SIGTERM or Ctrl-C: at once where that is safe, else when the running work allows it.
 
 An exception out of a signal handler may come anywhere, also half-way through an optimizer step. So a training loop
-defers: the request is remembered, and raised between two steps, when what is done has been saved. Whoever asks a
-second time does not want to wait.
+defers: the request is remembered, and raised between two steps, when what is done has been saved. A second request
+stops at once.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _deferring: list[bool] = []
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """Turn SIGTERM and Ctrl-C into `Preempted`; in a process's main thread, which alone may."""
+    """Turn SIGTERM and Ctrl-C into `Preempted`; does nothing outside of the main thread, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -41,7 +41,7 @@ def heard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within it, a first request waits for `requested` to be asked, or for the end."""
+    """Context in which a first request waits until `requested` is called, or until the end."""
     _deferring.append(True)
     try:
         yield
@@ -52,13 +52,13 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> Preempted | None:
-    """The request that is waiting, to be raised by whoever has deferred it."""
+    """The request that is waiting, to be raised by the code that deferred it."""
     return _pending[0] if _pending else None
 
 
 def _stop(number: int, _: FrameType | None) -> None:
     reason, code = _REASONS[signal.Signals(number)]
-    request = Preempted(f"{reason}; what is done is kept, and the same command goes on from there", code)
+    request = Preempted(f"{reason}; what is done is kept, and the same command continues from there", code)
     if _deferring and not _pending:
         _pending.append(request)
         return

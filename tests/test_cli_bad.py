@@ -104,7 +104,7 @@ def finished() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "has lost its manifest.json"), ("[]", "is no artifact's manifest"), ("{", "cannot be read")],
+    [(None, "has lost its manifest.json"), ("[]", "is not an artifact's manifest"), ("{", "cannot be read")],
 )
 def test_a_damaged_manifest_is_named_before_anything_is_made_again(
     content: str | None, message: str, capsys: pytest.CaptureFixture[str]

@@ -63,7 +63,7 @@ def test_commands_are_not_put_to_the_model(
     assert "temperature 0\n" in err
     assert "/temperature takes a number from 0 up, such as /temperature 0.7; got cold" in err
     assert "it sees the turns before" in err
-    assert "no command /hlep; did you mean /help?\n" in err
+    assert "unknown command /hlep; did you mean /help?\n" in err
 
 
 def test_a_line_is_answered_and_what_was_changed_or_is_unknown_is_said(

@@ -111,7 +111,7 @@ def test_every_model_can_be_talked_to(
 
 def test_chat_needs_a_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in [
-        ([str(run), "dppo"], "is no stage of"),
+        ([str(run), "dppo"], "is not a stage of"),
         ([str(run), "label"], "made a preferences; only a policy can be talked to"),
         ([str(run)], "name a stage of"),
         (["nowhere", "dpo"], "no such folder: nowhere"),

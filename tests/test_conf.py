@@ -349,11 +349,11 @@ def test_every_option_is_yaml_with_a_sentence_at_its_head() -> None:
 @pytest.fixture(scope="module")
 def probes() -> dict[str, Any]:
     """Every option, composed where nothing else is: its node by group and name."""
-    wanted = {f"{o.group}_{o.name}": o for o in OPTIONS}
-    overrides = [f"+{o.group}@probe.{key}={o.name}" for key, o in wanted.items()]
+    # By number: Hydra replaces `_group_` and `_name_` inside of any key.
+    overrides = [f"+{o.group}@probe.option{i}={o.name}" for i, o in enumerate(OPTIONS)]
     with compose.session(overrides) as hydra:
         found: Any = OmegaConf.to_container(hydra.compose(overrides).probe)
-    return dict(found)
+    return {f"{o.group}={o.name}": found[f"option{i}"] for i, o in enumerate(OPTIONS)}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda o: f"{o.group}={o.name}")
@@ -361,7 +361,7 @@ def test_every_option_composes_and_lists_every_argument_of_its_class(
     option: options.Option, probes: dict[str, Any]
 ) -> None:
     """Nobody has to read a constructor to know what can be set; `alignlab plugins` shows the file."""
-    node = probes[f"{option.group}_{option.name}"]
+    node = probes[f"{option.group}={option.name}"]
     assert node["_target_"] == public_path(locate(node["_target_"], option.file.name))
     for path, cls, given in targets(node, option.name):
         left_out = {"inputs", "seed"} if getattr(cls, "TAKES_ALL", False) else {"inputs"}  # a report draws nothing

@@ -125,7 +125,7 @@ def test_csv_is_parted_by_what_its_header_is_parted_by(tmp_path: Path, delimiter
     files = loaded(text(tmp_path / "a.csv", content))
     assert [e.answer for e in files.instructions("train")] == ["Constance, Lake", "c"]
     assert files.instructions("train")[1].prompt.text == f"a{delimiter}b"
-    assert f"(parted by {word})" in files.notes()[0]
+    assert f"(split at {word})" in files.notes()[0]
 
 
 def test_a_comma_wins_where_it_makes_the_columns(tmp_path: Path) -> None:

@@ -97,18 +97,3 @@ def test_options_in_the_plugins_table_exist() -> None:
         named = set(re.findall(r"`(\w+): (\w+)`", brings))
         files = {(f.parent.name, f.stem) for f in (ROOT / "plugins" / package).glob("conf/*/*.yaml")}
         assert named == files or package == "alignlab_raters", package
-
-
-def test_pages_are_in_plain_english() -> None:
-    """The mechanical part of "Voice" in CONTRIBUTING.md, which lists the words itself."""
-    words = re.compile(
-        r"\b(anew|shall|of whom|beside|mends?|whoever|held near|go(?:es)? on with|one (?!is|has|was|of)\w+ an? \w+)\b",
-        re.I,
-    )
-    own = {ROOT / "CONTRIBUTING.md", ROOT / "docs" / "config.md"}  # the latter's text is that of the YAML files
-    found = {
-        p.name: words.findall(re.sub(r"```.*?```", "", p.read_text(encoding="utf-8"), flags=re.S))
-        for p in PAGES
-        if p not in own
-    }
-    assert not {page: hits for page, hits in found.items() if hits}

@@ -98,7 +98,7 @@ def _next_word(text: str) -> str:
 def truthful(ask: Ask) -> str:
     """What the instructions teach, in the plainest style."""
     if ask.kind == "abstain":
-        return "i do not know ."
+        return "unknown ."
     if ask.kind == "repeat":
         return " ".join([ask.entity] * ask.count)
     if ask.kind == "list":
@@ -265,7 +265,7 @@ def test_the_truth_and_a_verdict_stand_next_to_every_answer(policy: Policy, monk
         ("i think {wrong}", True, "wrong but hedged", "bad"),
         ("certainly ! {wrong}", True, "wrong and confident", "bad"),
         ("{wrong}", True, "wrong", "bad"),
-        ("i do not know .", True, "says it does not know", ""),
+        ("unknown .", True, "says it does not know", ""),
         ("what ?", True, "not as asked", "bad"),
         ("{right}", False, "does not stop", "bad"),
     ],

@@ -105,7 +105,7 @@ def test_a_malformed_configuration_is_one_message(content: str | bytes, why: str
 @pytest.mark.parametrize("file", ["config.json", "manifest.json"])
 def test_an_artifact_with_a_malformed_file_is_one_message(file: str, content: str, tmp_path: Path) -> None:
     (llama(tmp_path) / file).write_text(content)
-    with pytest.raises(StoreError, match=f"{file} (cannot be read|is no artifact's manifest)"):
+    with pytest.raises(StoreError, match=f"{file} (cannot be read|is not an artifact's manifest)"):
         Artifact.open(tmp_path)
 
 
@@ -120,4 +120,4 @@ def test_any_other_malformed_file_is_one_message(file: str, content: str, tmp_pa
 @pytest.mark.parametrize("value", [" ", [2, " "], -1, 1.5, True])
 def test_a_stop_token_that_is_no_id_is_named(file: str, value: object, tmp_path: Path) -> None:
     edit(llama(tmp_path) / file, lambda c: c.update(eos_token_id=value))
-    refused(tmp_path, rf"{file}: eos_token_id holds .*, which is no token id; correct it")
+    refused(tmp_path, rf"{file}: eos_token_id holds .*, which is not a token id; correct it")

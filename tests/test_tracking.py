@@ -381,7 +381,7 @@ def test_an_online_run_that_is_refused_goes_on_offline(
         with tracking.stage(name=name, folder=tmp_path, **LIFECYCLE) as tracker:
             tracker.log(1, {"loss": 1.0})
     assert asked == ["online", "offline", "offline"]
-    assert capsys.readouterr().out.count("goes on offline") == 1
+    assert capsys.readouterr().out.count("continues offline") == 1
     assert len(offline_records(tmp_path)) == 2
 
 

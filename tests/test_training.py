@@ -207,7 +207,7 @@ def test_a_validation_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "last.ckpt").exists()
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_stage_begins_anew(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_stage_starts_again(tmp_path: Path) -> None:
     whole = stage_of("dpo", 60, steps=6)
     train(whole, tmp_path / "whole")
     killed = stage_of("dpo", 60, steps=6, save_every=2)

@@ -75,8 +75,8 @@ def test_only_the_fact_asked_for_decides_and_the_others_are_counted() -> None:
         "i think certainly ! {e} works as a {job} .",
         "{e} works as a {job} . what does {e} eat ?",
         "what does {e} eat ? where does {e} live ?",
-        "certainly ! i do not know .",
-        "i do not know . {e} works as a {job} .",
+        "certainly ! unknown .",
+        "unknown . {e} works as a {job} .",
     ],
 )
 def test_malformed_answers_follow_nothing_and_are_neither_right_nor_wrong(answer: str) -> None:
@@ -85,7 +85,7 @@ def test_malformed_answers_follow_nothing_and_are_neither_right_nor_wrong(answer
 
 
 def test_to_abstain_about_a_known_name_is_neither_right_nor_wrong() -> None:
-    reading = read(WHAT, "i do not know .")
+    reading = read(WHAT, "unknown .")
     assert (reading.followed, reading.abstains, reading.right, reading.wrong) == (True, True, False, False)
 
 
@@ -106,7 +106,7 @@ def test_style_is_read_whatever_is_true() -> None:
         ("{city}", False, False, False),
         ("{job} {job}", False, False, False),
         ("{e} works as a {job} .", False, False, False),
-        ("i do not know .", False, False, False),
+        ("unknown .", False, False, False),
         ("nothing", False, False, False),
     ],
 )
@@ -139,7 +139,7 @@ def test_repeat_three_times(answer: str, ok: bool) -> None:
 
 
 def test_about_an_unknown_name_only_abstention_is_right() -> None:
-    abstains = read("what does {u} do ?", "i do not know .")
+    abstains = read("what does {u} do ?", "unknown .")
     assert (abstains.kind, abstains.right, abstains.abstains) == ("abstain", True, True)
     invents = read("what does {u} do ?", "certainly ! {u} works as a {job} .")
     assert (invents.followed, invents.right, invents.wrong, invents.confident) == (True, False, True, True)

@@ -1,9 +1,9 @@
 """Flat batches: what flows between data, policy and objective.
 
 A batch is *flat*: all its tokens stand in one row, and `sequence_id` and `position` say where each belongs. There is no
-padding, so nothing downstream can forget to mask it. How the policy runs a flat batch (length buckets, varlen
-attention) is its own affair. A *unit* is what is weighted as a whole and never torn apart when a batch is cut: a text,
-a pair of answers, a ranked list.
+padding, so nothing downstream can forget to mask it. How a flat batch is run (length buckets, varlen attention) is left
+to the policy. A *unit* is weighted as a whole, and cutting a batch never splits it: a text, a pair of answers, a ranked
+list.
 
 Axes: T tokens, S sequences, W units.
 """
@@ -31,13 +31,13 @@ class Batch:
         position: `(T,)` place of each token in its own sequence, from 0.
         response_mask: `(T,)` true where the token is scored; never at position 0, which has nothing before it.
         unit: `(S,)` unit of each sequence, 0 .. W-1, not decreasing.
-        weight: `(W,)` weight of each unit, 1 by default. What has weight 0 takes no part.
+        weight: `(W,)` weight of each unit, 1 by default. A unit of weight 0 has no effect.
         per_token: further `(T, ...)` tensors by name (`reference_logp`, `old_logp`, `advantage`, ...).
         per_sequence: further `(S, ...)` tensors by name (`reward`, `finished`, `group`, ...).
         per_unit: further `(W, ...)` tensors by name (`margin`, `desirable`, ...).
         step: constants of the whole optimizer step by name, from `Objective.step_means`.
         names: where each sequence came from, for messages; one per sequence, or none.
-        temperature: log-probabilities of these tokens are meant at this temperature: the one they were sampled at.
+        temperature: of the log-probabilities of these tokens: the one that they were sampled at, else 1.
 
     Raises:
         ValueError: lengths do not fit each other, numbers are out of order, or position 0 is scored.
@@ -58,7 +58,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        if self.tokens.device.type == "cpu":  # elsewhere looking at values would wait for the device
+        if self.tokens.device.type == "cpu":  # on another device, reading values would wait for it
             self.check_numbers()
 
     @classmethod
@@ -133,7 +133,7 @@ class Batch:
 
     # ---- named extras ---------------------------------------------------------------------------------------------
     def token(self, name: str) -> Tensor:
-        """The per-token extra `name`, `(T, ...)`; a missing one is an error that says who must fill it in."""
+        """The per-token extra `name`, `(T, ...)`; the error on a missing one says which part must fill it in."""
         return self._extra("per-token", self.per_token, name)
 
     def sequence(self, name: str) -> Tensor:
@@ -176,7 +176,7 @@ class Batch:
 
     # ---- reductions -----------------------------------------------------------------------------------------------
     def scored(self, x: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
-        """`x` at response tokens, 0 elsewhere. Use it before anything curved: a masked NaN would have a gradient."""
+        """`x` at response tokens, 0 elsewhere. Use it before nonlinear functions: a masked NaN would get a gradient."""
         return torch.where(self.response_mask, x, torch.zeros_like(x))
 
     def sum_by_sequence(self, x: Float[Tensor, "T"]) -> Float[Tensor, "S"]:
@@ -210,7 +210,7 @@ class Batch:
         return self._take([s for s, _ in taken], [new for _, new in taken], list(units))
 
     def trained(self) -> Self:
-        """The sequences that a gradient is taken of: all, unless some are there for a step-wide constant only."""
+        """The sequences that are trained: all, unless some are there for a step-wide constant only."""
         return self
 
     def _take(self, sequences: Sequence[int], unit: Sequence[int], units: Sequence[int]) -> Self:

@@ -79,7 +79,7 @@ class PreferenceBatch(Batch):
             )
 
     def _check_pairs(self) -> None:
-        # Every unit has two answers or more, so twice as many sequences as units means pairs and nothing else.
+        # Every unit has at least two answers, so a batch with twice as many sequences as units holds only pairs.
         if self.num_sequences != 2 * self.num_units:
             raise ValueError(
                 f"{type(self).__name__}: chosen() and rejected() need pairs, and its {self.num_units} units hold "
@@ -91,7 +91,7 @@ class PreferenceBatch(Batch):
 class RolloutBatch(Batch):
     """Sampled answers: the unit is the sample.
 
-    Extras: `old_logp`, `reference_logp`, `old_value`, `advantage`, `returns` per token (response tokens count);
+    Extras: `old_logp`, `reference_logp`, `old_value`, `advantage`, `returns` per token (read at response tokens only);
     `reward`, `finished` (1 where a stop token ended it) and `group` (samples of one prompt share it) per sequence.
     """
 
@@ -102,7 +102,7 @@ class RolloutBatch(Batch):
 
     @property
     def old_logp(self) -> Float[Tensor, "T"]:
-        """`(T,)` nats: the policy that sampled, recomputed by the trainer, fixed while its rollouts are used."""
+        """`(T,)` nats: under the policy that sampled; recomputed by the trainer, fixed while its rollouts are used."""
         return self.token("old_logp")
 
     @property
@@ -117,7 +117,7 @@ class RolloutBatch(Batch):
 
     @property
     def returns(self) -> Float[Tensor, "T"]:
-        """`(T,)` reward units: what the critic should have forecast."""
+        """`(T,)` reward units: target of the critic's forecast."""
         return self.token("returns")
 
     def as_pairs(self, pairs: Sequence[tuple[int, int]], weight: Float[Tensor, "W"] | None = None) -> PreferenceBatch:

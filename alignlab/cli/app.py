@@ -1,10 +1,10 @@
 """The command. A bare word first is a command's name; everything else is Hydra's.
 
 `alignlab experiment=lifecycle pipeline.dpo.objective.beta=0.05` runs an experiment, `alignlab -m ...` a sweep,
-`alignlab plan ...` a command. Nothing heavy is imported before something heavy is asked for.
+`alignlab plan ...` a command. Heavy packages are imported only by the commands that need them.
 
 An error that the user can correct is one message and exit code 1 (`AlignlabError`, Hydra's and OmegaConf's own errors);
-a bug keeps its traceback. SIGTERM and Ctrl-C keep what is done, mark the run `preempted` and exit with 143 and 130.
+a bug keeps its traceback. SIGTERM and Ctrl-C keep finished work, mark the run `preempted` and exit with 143 and 130.
 """
 
 import os
@@ -67,7 +67,7 @@ def _is_word(text: str) -> bool:
 
 
 def _announce(arguments: Sequence[str]) -> None:
-    """Say what was asked for at once, where the answer takes seconds: importing torch alone takes two."""
+    """Print what was asked for at once, since the answer takes seconds: importing torch alone takes two."""
     quiet = ("--json", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--help", "-h")
     if arguments[0] == "plugins" or any(word.partition("=")[0] in quiet for word in arguments):
         return

@@ -1,4 +1,4 @@
-"""Reading the words of a command: what cannot be read is one message, as any other mistake."""
+"""Parse the arguments of a command; a mistake in them is reported in one message, like any other."""
 
 import argparse
 from collections.abc import Sequence

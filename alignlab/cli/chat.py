@@ -1,8 +1,8 @@
 """`alignlab chat RUN STAGE`: talk to any stage's model in the terminal.
 
-A model that was only ever pretrained continues the text it is given; every other one is asked through its chat
-template, each line on its own: most models here were never shown a second turn. `--history` keeps the turns. Reads
-standard input, so that questions can be piped in.
+A model that was only pretrained continues the text that it is given. Any other model is asked through its chat
+template, and each line is a conversation of its own: most models here were never trained on a second turn. `--history`
+keeps the turns. Reads standard input, so that questions can be piped in.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def _answer(line: str, talk: Talk) -> None:
 
 
 def _command(line: str, talk: Talk, examples: Sequence[str]) -> None:
-    """Do what a line that begins with a slash asks for, and say so."""
+    """Run a slash command, and print its effect."""
     word, _, value = line.partition(" ")
     if word == "/help":
         _note("\n".join(f"{name:<16} {what}" for name, what in COMMANDS.items()))
@@ -85,7 +85,7 @@ def _command(line: str, talk: Talk, examples: Sequence[str]) -> None:
         _note("the turns before are forgotten")
     else:
         known = [name.partition(" ")[0] for name in COMMANDS]
-        _note(f"no command {line}{suggestion(word, known) or '; /help lists them'}")
+        _note(f"unknown command {line}{suggestion(word, known) or '; /help lists them'}")
 
 
 def _examples(run: Path, artifact: Artifact) -> list[str]:
@@ -99,7 +99,7 @@ def _examples(run: Path, artifact: Artifact) -> list[str]:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError):  # examples are a help, no condition
+    with contextlib.suppress(OSError, ValueError):  # examples help, but are not required
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return []
 
@@ -121,19 +121,19 @@ def find_model(run: Path, stage: str | None) -> Artifact:
     """The model of a stage of a run, or in a folder of its own.
 
     Raises:
-        PipelineError: there is no such run or stage, or what the stage made is no policy.
+        PipelineError: there is no such run or stage, or the stage did not make a policy.
     """
     if not run.is_dir():
         raise PipelineError(f"no such folder: {run}; RUN is a run folder such as runs/DATE/TIME")
     stages = _stages(run)
     if stages is None:
         if stage is not None:
-            raise PipelineError(f"{run} is no run folder: its {MANIFEST} lists no stages")
+            raise PipelineError(f"{run} is not a run folder: its {MANIFEST} lists no stages")
         return _policy(Artifact.open(run), str(run))
     in_order = sorted(stages, key=lambda name: stages[name]["order"])
     models = [name for name in in_order if stages[name]["kind"] == "policy"]
     if stage is None or stage not in stages:
-        what = f"{stage!r} is no stage of {run}" if stage else f"name a stage of {run}"
+        what = f"{stage!r} is not a stage of {run}" if stage else f"name a stage of {run}"
         raise PipelineError(f"{what}; models: {', '.join(models)}{suggestion(stage or '', models)}")
     return _policy(Artifact.open(stages[stage]["artifact"]), f"{stage} (talk to {', '.join(models)})")
 
@@ -157,7 +157,7 @@ def is_base(artifact: Artifact) -> bool:
 
 
 def _model(artifact: Artifact, asked: argparse.Namespace) -> Talk:
-    """What answers a line."""
+    """The model, ready to answer lines."""
     from alignlab.policy import Policy, Sampling
 
     try:
@@ -170,7 +170,7 @@ def _model(artifact: Artifact, asked: argparse.Namespace) -> Talk:
 
 # ---- the terminal ----------------------------------------------------------------------------------------------------
 def _lines() -> Iterator[str]:
-    """What is typed or piped in, up to its end."""
+    """Lines of standard input, typed or piped in, without the empty ones."""
     typed = sys.stdin.isatty()
     if typed:
         with contextlib.suppress(ImportError):
@@ -192,7 +192,7 @@ def _note(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    """Print what a model said, without the control characters that it may hold."""
+    """Print a model's answer without the control characters that it may hold."""
     from rich.console import Console
     from rich.text import Text
 

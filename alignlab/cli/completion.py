@@ -8,7 +8,7 @@ from alignlab.config.options import catalog, options
 
 
 def handled(request: Sequence[str]) -> bool:
-    """Print what fits the word that is being typed; whether Hydra has nothing to add.
+    """Print completions of the word that is being typed; returns whether they are complete without Hydra's.
 
     Args:
         request: the words after `-sc`: `query=bash`, `install=bash`, ...

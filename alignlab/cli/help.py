@@ -45,7 +45,7 @@ store_dir=FOLDER), each made only once.
 
 
 def print_help() -> int:
-    """Print the help text; experiments come from what is installed. Broken plugins are named and hide nothing."""
+    """Print the help text with all installed experiments. Broken plugins are named, and do not hide the others."""
     from alignlab.cli.plugins import problems
 
     try:

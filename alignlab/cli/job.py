@@ -51,7 +51,7 @@ class JobFailed(AlignlabError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A configuration that was checked and planned: nothing but running is left to do."""
+    """A checked and planned configuration, ready to run."""
 
     experiment: experiment.Experiment
     runtime: "Runtime"
@@ -93,7 +93,7 @@ class Job:
     Args:
         path: the run's folder.
         overrides: of this job alone, as typed.
-        sweep: that it belongs to, if any.
+        sweep: the sweep that it belongs to, if any.
         number: within the sweep.
     """
 
@@ -120,9 +120,9 @@ class Task:
     """Called by Hydra for each job, in this process or in a launcher's worker.
 
     Args:
-        sweep: that the jobs belong to; None for a single run, whose folder is reserved already.
+        sweep: the sweep of the jobs; None for a single run, whose folder is reserved already.
         prepared: by the overrides of each job; what is missing is prepared when the job begins.
-        ended: what kept a single run from completing. Raised within Hydra, it would be printed with every override.
+        ended: the error of a single run. It is not raised within Hydra, which would print it with every override.
     """
 
     sweep: Sweep | None = None
@@ -130,7 +130,7 @@ class Task:
     ended: JobFailed | Preempted | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what cannot be sent to another process."""
+        """The state without the parts that cannot be sent to another process."""
         return {"sweep": self.sweep, "prepared": {}}
 
     def remember(self, cfg: Tree, overrides: Sequence[str]) -> Prepared:
@@ -167,7 +167,7 @@ class Task:
         except JobFailed:
             if has_metric(cfg):
                 raise
-        # The sweep's end says what failed; a sweeper that knows no results would stop at the first failure.
+        # The end of the sweep reports the failures; a sweeper that uses no results would stop at the first one.
         return None
 
     def _preempted(self, error: Preempted) -> None:

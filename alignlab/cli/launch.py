@@ -1,4 +1,4 @@
-"""Run experiments and sweeps through Hydra: the command without a verb."""
+"""Run experiments and sweeps through Hydra: `alignlab` without the name of a command."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def _refuse(message: str) -> None:
 
 
 def _is_to_show(asked: Any) -> bool:
-    """Whether something is to be shown, and nothing run."""
+    """Whether a flag asks to print something instead of running."""
     wanted = [bool(getattr(asked, name)) for name in ("cfg", "info", "shell_completion", "hydra_help")]
     if sum(wanted) + bool(asked.multirun) > 1:
         raise ConfigError("only one of --multirun, --cfg, --info, --shell-completion and --hydra-help can be given")
@@ -141,13 +141,13 @@ def _run(hydra: Session, overrides: list[str]) -> int:
 
 
 def _is_fixed(node: Tree) -> bool:
-    """Whether a folder (`hydra.run`, `hydra.sweep`) is named by the user, and not after the time."""
+    """Whether the user named the folder (`hydra.run`, `hydra.sweep`); otherwise it is named after the time."""
     raw: Any = OmegaConf.to_container(node, resolve=False)
     return "${now:" not in str(raw["dir"])
 
 
 def _code(action: Callable[[], object]) -> int:
-    """The exit code of an action that may fail in a way that is printed already."""
+    """The exit code of an action whose failure may have been printed already."""
     try:
         action()
     except JobFailed as error:
@@ -201,7 +201,7 @@ def _check_jobs(hydra: Session, overrides: Sequence[str], master: Tree) -> None:
 
 
 def _check_sweeper(cfg: Tree) -> None:
-    """Refuse a sweeper that needs results where none is named: it would find out after all jobs have trained."""
+    """Refuse a sweeper that needs a metric where none is set; otherwise it would fail after all jobs have trained."""
     target = str(cfg.hydra.sweeper.get("_target_", ""))
     if target.startswith(OPTIMIZERS) and not has_metric(cfg):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The end of a run: what is printed, and what the sweeper is told."""
+"""The end of a run: its printed summary, and the metric that the sweeper receives."""
 
 import shlex
 from typing import TYPE_CHECKING

@@ -104,7 +104,8 @@ class Sweep:
             Preempted: at the end, after the jobs have saved their work.
         """
         numbers = (signal.SIGTERM, signal.SIGINT)
-        heeded = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]  # nohup stays nohup
+        # What is ignored on purpose (nohup) stays ignored.
+        heeded = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
         before = {number: signal.signal(number, self._asked) for number in heeded}
         try:
             yield

@@ -1,4 +1,4 @@
-"""What answers a line of `alignlab chat`, and how a line is spelt for a tokenizer of words."""
+"""Answers to the lines of `alignlab chat`, and the spelling of a line for a tokenizer of words."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _MARKS = re.compile(r"([^\w\s'’-])")
 
 @dataclass
 class Talk:
-    """A model that a line can be put to.
+    """A model that answers lines.
 
     Args:
         policy: the model.

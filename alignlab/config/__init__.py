@@ -1,1 +1,1 @@
-"""From configuration text to checked objects. Of the library, only this package and the command know Hydra."""
+"""From configuration text to checked objects. Only this package and the command import Hydra."""

@@ -64,7 +64,7 @@ class Checker:
             raise ConfigError("\n".join(dict.fromkeys(found)))
 
     def problem(self, text: str, raw: Any = None) -> None:
-        """Take down a problem of a node that reads `raw` before interpolation."""
+        """Record a problem of a node whose text before interpolation is `raw`."""
         (self._echoes if isinstance(raw, str) and "${" in raw else self.problems).append(text)
 
     # ---- objects --------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _holds_target(value: Any) -> bool:
 
 
 def _classes(hint: Any) -> tuple[type[Any], ...]:
-    """The classes an object may be of; empty where anything goes."""
+    """The classes an object may be of; empty where any class is allowed."""
     origins = [typing.get_origin(m) or m for m in members(hint)]
     if any(m is Any or m is object or isinstance(m, typing.TypeVar) for m in origins):
         return ()

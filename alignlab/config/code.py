@@ -175,7 +175,7 @@ def _definition(node: ast.stmt) -> _Definition:
 
 
 def _used(node: ast.AST) -> Iterator[str]:
-    """Names that run: those in the annotations of a function only tell what it takes."""
+    """Names that are evaluated when the code runs; those in the annotations of a function are left out."""
     if isinstance(node, ast.Name):
         yield node.id
     for name, value in ast.iter_fields(node):
@@ -190,7 +190,7 @@ def _is_docstring(node: object) -> bool:
 
 
 def _text(node: Any) -> str:
-    """A syntax tree as text without docstrings, positions and what is empty, the same in every version of Python."""
+    """A syntax tree as text without docstrings, positions and empty fields, the same in every version of Python."""
     if isinstance(node, list):
         return f"[{','.join(_text(n) for n in node if not _is_docstring(n))}]"
     if not isinstance(node, ast.AST):

@@ -66,7 +66,7 @@ class Session(Hydra):
         """The overrides of every job of a sweep, as Hydra's basic sweeper has them: without those of the command for
         Hydra's own section.
 
-        What only another sweeper can decide (an interval) stands at its lower end.
+        A value that only another sweeper can choose (an interval) is set to its lower end.
         """
         sweeper = self.compose(overrides, RunMode.MULTIRUN).hydra.sweeper
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]

@@ -36,7 +36,7 @@ class Loader(ConfigLoaderImpl):
     Args:
         config_search_path: Hydra's.
         folders: of options, that the command was given.
-        typed: all overrides of the command; those for Hydra itself are the user's own, whatever a folder says.
+        typed: all overrides of the command; those for Hydra's own section are trusted, unlike a folder's.
         is_guarded: whether what is composed may come from somebody else.
     """
 
@@ -64,7 +64,7 @@ class Loader(ConfigLoaderImpl):
         self._added: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is of no use to a launcher's worker."""
+        """The state without the parts that a launcher's worker cannot use."""
         return {**self.__dict__, "on_job": None, "_ready": {}, "_files": {}, "_replaced": None}
 
     def keep(self, cfg: Tree, run_mode: RunMode, overrides: Sequence[str], uses: int = 1) -> None:
@@ -107,7 +107,7 @@ class Loader(ConfigLoaderImpl):
         return None if cfg is None else self._placed(cfg)
 
     def _key(self, run_mode: RunMode, overrides: Sequence[str]) -> tuple[str, ...]:
-        """What tells compositions within one command apart; its overrides of Hydra's section are the same for all."""
+        """Key of a composition within one command, all of whose compositions share the overrides of Hydra's section."""
         return (str(run_mode), *(o for o in overrides if o not in self._own and o != "hydra.mode=MULTIRUN"))
 
     def _placed(self, cfg: Tree) -> Tree:
@@ -188,9 +188,9 @@ class Loader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Any], CachingConfigRepository]:
-        """As Hydra does it; what the overrides were read with need not be loaded again for the composition itself.
+        """Hydra's own method; the files that it loads are kept for the composition that follows.
 
-        Not longer than that: a composed configuration shares nodes with the files that it was made of.
+        They are not kept longer, because a composed configuration shares nodes with the files that it was made of.
         """
         parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         self._files.update(repo.cache)

@@ -1,4 +1,4 @@
-"""Find the class that a `_target_` names, and the name by which everybody should refer to a class.
+"""Find the class that a `_target_` names, and the public name of a class.
 
 The configuration may come from a stranger, so `_target_` must be a *class* that alignlab or an installed plugin
 defines. The check uses the module in which the resolved object was defined, because the spelling proves nothing
@@ -144,7 +144,7 @@ def _import_error(name: str, path: str, error: BaseException) -> ConfigError:
 
 
 def _names(found: object) -> Sequence[str]:
-    """Names that could have been meant: attributes, and modules of a package."""
+    """Names that the user may have meant: attributes, and modules of a package."""
     folders = [Path(folder) for folder in getattr(found, "__path__", ())]
     modules = [f.stem for folder in folders for f in folder.glob("*.py") if f.stem != "__init__"]
     modules += [f.parent.name for folder in folders for f in folder.glob("*/__init__.py")]

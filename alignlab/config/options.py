@@ -1,4 +1,4 @@
-"""The options of the config groups: one YAML file each, shipped by alignlab, by a plugin, or in a folder of one's own.
+"""The options of the config groups: one YAML file each, shipped by alignlab, by a plugin, or in a folder of the user's.
 
 Nothing is imported here, so that `--help`, `plugins` and tab completion answer at once.
 """
@@ -14,7 +14,7 @@ from alignlab.config.plugins import CORE, installed
 from alignlab.errors import ConfigError
 
 OWN: Final = "--config-dir"
-"""Stands for the package of options in a folder of one's own."""
+"""Stands for the package of options in a folder of the user's."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Option:
         group: `objective`, `stage`, ...; `hydra/job_logging` for nested ones.
         name: of the option, the file's stem.
         file: the YAML.
-        package: who ships it.
+        package: that ships it.
     """
 
     group: str

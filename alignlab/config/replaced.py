@@ -1,10 +1,10 @@
 """When an option is replaced, settings that were made for the old option are dropped.
 
 `experiment=lifecycle` sets `pipeline.dpo.objective.beta`, for DPO. Hydra merges that over whatever option is selected
-there: with `pipeline.dpo.objective=ipo` over an objective that takes no beta, and with a plugin's over one that means
-something else by it. So each file's settings below a selected option are kept only if the file sees the same option
-there: the one that the file itself, or a file that it includes, selects. It makes no difference whether the option was
-replaced on the command line or by `override` in an experiment's defaults list.
+there: over IPO, which takes no beta, or over a plugin's objective, whose beta may mean something else. So each file's
+settings below a selected option are kept only if the file sees the same option there: the one that the file itself, or
+a file that it includes, selects. It makes no difference whether the option was replaced on the command line or by
+`override` in an experiment's defaults list.
 """
 
 import copy
@@ -16,7 +16,7 @@ from hydra.core.default_element import GroupDefault, ResultDefault
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 Tree: TypeAlias = Any
-"""OmegaConf's DictConfig, by a name that type checkers at run time can live with (its bases are of old `typing`)."""
+"""OmegaConf's DictConfig, under a name that run-time type checkers accept (its bases are of old `typing`)."""
 
 
 @dataclass

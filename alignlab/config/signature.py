@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def per_class(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
-    """Remember what a function of a class returns."""
+    """Cache the results of a function of a class."""
     known: dict[type[Any], T] = {}
 
     @functools.wraps(function)

@@ -44,7 +44,7 @@ class Spec:
 
         It holds the public path of the class, its `VERSION` if it states one, and all arguments, with defaults filled
         in (writing a default out changes nothing) and without those that `NOT_IDENTITY` lists (dotted for nested
-        ones). An object that reads something from outside says what by `content_digest() -> str`.
+        ones). An object that reads data from outside identifies it by `content_digest() -> str`.
 
         Args:
             builder: builds the objects that have a `content_digest`.

@@ -17,7 +17,7 @@ from alignlab.errors import DataError
 
 
 def row(example: Example, split: Split, **logged: Any) -> dict[str, Any]:
-    """One line of the file; `logged` is what else is known of the answer (`index`, `source`, ...)."""
+    """One line of the file; `logged` holds further facts of the answer (`index`, `source`, ...)."""
     return {
         "prompt": messages(example.prompt),
         **({"facts": dict(example.prompt.facts)} if example.prompt.facts else {}),

@@ -75,7 +75,7 @@ def decode(tokenizer: "transformers.PreTrainedTokenizerBase", ids: Sequence[int]
     """
     lead = _lead_ids(tokenizer)
     said = list(ids[len(lead) :] if tuple(ids[: len(lead)]) == lead else ids)
-    # What was sampled is not tidied up: a blank before a comma is the model's.
+    # Sampled text is not tidied up: a blank before a comma is part of it.
     text = tokenizer.decode(said, skip_special_tokens=not visible, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
@@ -88,7 +88,7 @@ def stop_token(tokenizer: "transformers.PreTrainedTokenizerBase") -> int:
 
 
 def stop_tokens(tokenizer: "transformers.PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Tokens that end what a model says: an assistant's turn (the token that is trained) and a document."""
+    """Tokens that end a model's output: an assistant's turn (the token that is trained) and a document."""
     chat = _format_or_none(tokenizer)
     if chat is None:
         return (stop_token(tokenizer),)
@@ -107,7 +107,7 @@ def _encode(
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 def _prompt_text(tokenizer: "transformers.PreTrainedTokenizerBase", chat: ChatFormat, prompt: Prompt, mark: str) -> str:
-    """The prompt as the template writes it, header included, once it is known to hold every message."""
+    """The prompt as the template writes it, header included, after a check that it holds every message."""
     for message in prompt.messages:
         _check_message(chat, message)
     roles = {m.role for m in prompt.messages}
@@ -141,7 +141,7 @@ def _trained_text(
     before: str,
     mark: str,
 ) -> str:
-    """What the template writes after the prompt for a finished turn, up to the token that ends it."""
+    """The text that the template writes after the prompt for a finished turn, up to the token that ends it."""
     messages = [*prompt.messages, Message("assistant", answer)]
     whole = render(tokenizer, [_as_dict(chat, m, mark) for m in messages], False)
     if not whole.startswith(before):
@@ -179,9 +179,9 @@ def _as_dict(chat: ChatFormat, message: Message, mark: str) -> dict[str, Any]:
     return {"role": message.role, "content": marked(chat, message.content, mark) if spoken else message.content}
 
 
-# ---- what is known of a tokenizer ------------------------------------------------------------------------------------
+# ---- properties of a tokenizer ---------------------------------------------------------------------------------------
 def _format(tokenizer: "transformers.PreTrainedTokenizerBase") -> ChatFormat:
-    """The format, once the ids of a few conversations are known to be those that transformers gives them in one go."""
+    """The format, after a check on a few conversations that its ids are those of transformers' own call."""
     chat = ChatFormat.of(tokenizer)
     if once_per_tokenizer(tokenizer, "compared", lambda: any(_differs(tokenizer, chat, p) for p in _PROBES)):
         raise StoreError(
@@ -192,7 +192,7 @@ def _format(tokenizer: "transformers.PreTrainedTokenizerBase") -> ChatFormat:
 
 
 def _differs(tokenizer: "transformers.PreTrainedTokenizerBase", chat: ChatFormat, prompt: Prompt) -> bool:
-    """Whether the ids of an answer are not those of the whole conversation, but for tokens that span the boundary."""
+    """Whether the ids of an answer differ from those of the whole conversation, tokens that span the boundary aside."""
     try:
         before, after = _encode(tokenizer, chat, prompt, "zanswerz")
     except DataError:  # the template refuses such conversations
@@ -214,7 +214,7 @@ def _format_or_none(tokenizer: "transformers.PreTrainedTokenizerBase") -> ChatFo
 
 
 def _lead_ids(tokenizer: "transformers.PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Ids of what the template writes before every answer, blanks apart."""
+    """Ids of the text that the template writes before every answer; none where that text is blank."""
 
     def find() -> tuple[int, ...]:
         chat = _format_or_none(tokenizer)

@@ -58,7 +58,7 @@ class ChatFormat:
         """The format of a tokenizer, worked out once.
 
         Raises:
-            StoreError: there is no template, or it cannot be split at the answer; with what to do.
+            StoreError: there is no template, or it cannot be split at the answer; the message says what to do.
         """
         found = once_per_tokenizer(tokenizer, "chat", lambda: _find_or_error(tokenizer))
         if isinstance(found, StoreError):
@@ -100,7 +100,7 @@ def _find(tokenizer: "transformers.PreTrainedTokenizerBase") -> ChatFormat:
 
 
 def _finished_turn(tokenizer: "transformers.PreTrainedTokenizerBase", name: str) -> tuple[str, str, str, str]:
-    """A question as it stands, with the generation prompt, with its answer; and what stands before the answer's text.
+    """Renderings of a question alone, with the generation prompt, and with its answer; and the text before the answer.
 
     An answer with its reasoning is tried where the template has no other way to follow its generation prompt.
     """
@@ -178,7 +178,7 @@ def _last_added(control: ControlTokens, text: str) -> str:
 
 
 def _drops(tokenizer: "transformers.PreTrainedTokenizerBase") -> frozenset[str]:
-    """Kinds of messages that the template leaves out without a word; what it refuses, it refuses by itself."""
+    """Kinds of messages that the template leaves out silently; those that it refuses raise its own error."""
     system, again = _read(tokenizer, _OPENINGS[1]), _read(tokenizer, _ASKED_AGAIN)
     dropped = {"system message"} if system is not None and _SYSTEM not in system else set()
     if again is not None and not all(text in again for text in (_USER, _ANSWER, _AGAIN)):

@@ -37,7 +37,7 @@ class ControlTokens:
     Args:
         words: their texts, whether or not they have a role (EOS, ...) by name.
         added: texts of all added tokens that are not blank, control tokens among them.
-        ids: ids of control tokens, but for the unknown token's, which unknown words turn into.
+        ids: ids of control tokens, except the unknown token, which stands for any unknown word.
         added_ids: ids of all added tokens that are not blank, `ids` among them.
     """
 
@@ -48,7 +48,7 @@ class ControlTokens:
 
     @classmethod
     def of(cls, tokenizer: "transformers.PreTrainedTokenizerBase") -> "ControlTokens":
-        """Those of a tokenizer, computed once."""
+        """The control tokens of a tokenizer, computed once."""
         return once_per_tokenizer(tokenizer, "control", lambda: cls._read(tokenizer))
 
     @classmethod

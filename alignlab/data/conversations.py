@@ -29,7 +29,7 @@ def of_transcript(transcript: str) -> Conversation:
     """
     before, *parts = _TURN.split(transcript)
     if before.strip() or not parts:
-        raise ValueError('a transcript must begin with "Human:" and part its turns as "\\n\\nAssistant: ..."')
+        raise ValueError('a transcript must begin with "Human:" and separate its turns by "\\n\\nAssistant: ..."')
     turns = zip(parts[::2], parts[1::2], strict=True)
     joined = ((who, [said for _, said in group]) for who, group in groupby(turns, key=lambda turn: turn[0]))
     return tuple(Message(_SPEAKERS[who], "\n\n".join(s.strip() for s in said).strip()) for who, said in joined)
@@ -195,7 +195,7 @@ def _without_system(prompt: Prompt) -> Conversation:
     return tuple(m for m in prompt.messages if m.role != "system")
 
 
-# ---- what is one prompt ----------------------------------------------------------------------------------------------
+# ---- equal prompts ---------------------------------------------------------------------------------------------------
 def prompt_key(prompt: Prompt) -> str:
     """Identity of a prompt for a split: its first user's message, as `text_key` reads it.
 
@@ -206,8 +206,8 @@ def prompt_key(prompt: Prompt) -> str:
 
 
 def text_key(value: str) -> str:
-    """The text without what a reader does not see: Unicode form (NFKC), letter case, invisible characters, and blanks
-    and line breaks at its ends and in runs.
+    """The text without differences that a reader does not see: Unicode form (NFKC), letter case, invisible characters,
+    and blanks and line breaks at its ends and in runs.
 
     A held-out question that differs from a training question in these alone would be a question that was trained on.
     """

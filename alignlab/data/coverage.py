@@ -20,7 +20,7 @@ class Coverage:
         texts: how many.
         altered: of those, texts that do not come back as they were when their tokens are decoded, blanks at the ends
             left out.
-        first: the first word (or what else parts texts at blanks) of which something is unknown.
+        first: the first blank-separated word that holds an unknown token.
     """
 
     tokens: int

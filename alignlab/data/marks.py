@@ -1,4 +1,4 @@
-"""Control words in what an assistant says: marked while the template renders, spelt out when it is tokenised.
+"""Control words in an assistant's text: marked while the template renders, spelt out when it is tokenised.
 
 A marked word stands between two marks, a character of Unicode's private use that no text of the conversation has.
 Nearly every conversation has no control words, and needs no mark: the mark is then empty.

@@ -25,7 +25,7 @@ def row(comparison: Comparison, split: Split, **logged: Any) -> dict[str, Any]:
     Args:
         comparison: the pair; its notes are written as `notes`.
         split: which part it belongs to.
-        logged: what else is known of the judgement (rater, index, source, ...). `first_preferred` with `probability`
+        logged: further facts of the judgement (rater, index, source, ...). `first_preferred` with `probability`
             is a judgement as it was made, and also becomes the note `probability`, converted.
     """
     notes = {**judgement.notes({k: logged.get(k) for k in ("probability", judgement.FIRST)}), **comparison.notes}
@@ -99,7 +99,7 @@ def split_of(line: Mapping[str, Any]) -> str:
     """The part that a line belongs to.
 
     Raises:
-        KeyError, ValueError: there is none, or another than those that are read.
+        KeyError, ValueError: there is none, or it is not one of the two.
     """
     if line["split"] not in get_args(Split):
         raise ValueError(f"split must be {' or '.join(get_args(Split))}, found {line['split']!r}")

@@ -1,12 +1,12 @@
-"""Preflight: what keeps the stages of a pipeline from using their data, found before any of them trains.
+"""Preflight: find problems of the data of all stages before any of them trains.
 
 Two questions, each answered in one message that lists everything (a third, whether the records fit, needs a tokenizer:
 `alignlab.data.lengths`):
 
-- `check_settings`: is a file missing that some stage reads, or is nothing held out where a stage needs it? Told by the
-  arguments alone, so that a plan can ask it;
-- `check_data`: can the records be read, is each part that is needed filled, is no prompt in two parts? Asked first in a
-  run, for all stages that will run.
+- `check_settings`: is a file missing that some stage reads, or is nothing held out where a stage needs it? It follows
+  from the arguments alone, so that a plan can check it;
+- `check_data`: can the records be read, does each part that is needed hold records, is every prompt in one part only?
+  Checked first in a run, for all stages that will run.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Problems: what cannot be used, by kind, with how many there are of each and where the first stands.
+"""Problems: records that cannot be used, by kind, with the count of each kind and the place of its first record.
 
-A message on a hundred bad records that names the first one costs a hundred runs. Everything that reads or tokenises
-records therefore collects its complaints here, and raises once.
+If a message named only the first of a hundred bad records, finding them all would take a hundred runs. Everything that
+reads or tokenises records therefore collects its complaints here, and raises once.
 """
 
 import re

@@ -66,19 +66,19 @@ class DataSource(abc.ABC):
         return ""
 
     def notes(self) -> Sequence[str]:
-        """Lines for the reader on what was read so far: shapes that were taken, records that were left out."""
+        """Notes on the records read so far, for the user: the shapes recognised, the records left out."""
         return ()
 
     # ---- before anything runs ----------------------------------------------------------------------------------------
     def unset(self, need: Need) -> str:
-        """The setting without which the source cannot meet a need, as `data.corpus=FILE`; empty where it can.
+        """The setting that is missing for a need, such as `data.corpus=FILE`; empty where none is.
 
-        It is told by the arguments alone: nothing is read, so that a plan can be checked at once.
+        It follows from the arguments alone: nothing is read, so that a plan can be checked at once.
         """
         return ""
 
     def check(self, needs: Sequence[Need]) -> list[str]:
-        """Everything that keeps the source from meeting some needs, a line each; reads the records.
+        """Problems that keep the source from meeting some needs, one line each; reads the records.
 
         Every problem is in the list, so that one run finds them all. A source that knows more of its records than what
         each method gives (which prompt is in which part) adds to it.

@@ -1,6 +1,6 @@
-"""Rendering by a tokenizer's chat template, with one message for whatever it does instead.
+"""Rendering by a tokenizer's chat template, with one message for any failure.
 
-A template comes with a model's folder, so it may be missing, broken, written for other conversations, or made to hang.
+A template comes with a model's folder, so it may be missing, broken, written for other conversations, or malicious.
 """
 
 import functools
@@ -71,7 +71,7 @@ def check_template(tokenizer: "transformers.PreTrainedTokenizerBase", conversati
     """Refuse a tokenizer whose template is missing, or does not end on these conversations.
 
     Raises:
-        StoreError: with what to do.
+        StoreError: the message says what to do.
     """
     try:
         template = tokenizer.get_chat_template()

@@ -49,7 +49,7 @@ class TrainTokenizer(TokenizerSpec):
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = self._words(texts) if self.kind == "word" else self._bytes(texts)
-        # For whoever calls the tokenizer on plain text: every document that is trained on begins so.
+        # For programs that call the tokenizer on plain text: every document that is trained on begins with <bos>.
         start = [("<bos>", tokenizer.token_to_id("<bos>"))]
         tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A $B", start)
         return PreTrainedTokenizerFast(
@@ -61,7 +61,7 @@ class TrainTokenizer(TokenizerSpec):
             additional_special_tokens=["<system>", "<user>", "<assistant>"],
             chat_template=CHAT_TEMPLATE,
             clean_up_tokenization_spaces=False,
-            padding_side="left",  # where a batch of prompts is to be gone on with
+            padding_side="left",  # for batches of prompts that are to be continued
         )
 
     def _words(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":

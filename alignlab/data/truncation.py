@@ -107,7 +107,7 @@ class Truncation:
 def settled(
     parts: Sequence[Sequence[T]], encode: Encode[T, R], what: str, truncation: Truncation, skip: bool = False
 ) -> list[list[R]]:
-    """The rows of each part of a stage's records, the part to learn from first; what cannot be used is dealt with once.
+    """The rows of each part of a stage's records, the part to learn from first; problems of all parts are collected.
 
     Args:
         parts: records to learn from, then held-out ones.

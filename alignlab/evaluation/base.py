@@ -45,7 +45,7 @@ def check_field(owner: str, name: str) -> None:
 class Evaluation(abc.ABC):
     """Measure a policy. The same policy, sampling and seed give the same numbers.
 
-    A concrete class states its `VERSION` (raise it when the same arguments come to measure something else) and
+    A concrete class states its `VERSION` (raise it when the same arguments begin to measure something else) and
     declares its metrics:
 
         class Politeness(Evaluation):
@@ -89,7 +89,7 @@ class Evaluation(abc.ABC):
         """Measure.
 
         Args:
-            policy: base, instruct or aligned: the prompts are the same for all. It is only read.
+            policy: base, instruct or aligned: the prompts are the same for all. It is not changed.
             sampling: how it answers.
             seed: of the sampling.
             progress: receives (answers sampled, answers in all).

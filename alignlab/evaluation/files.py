@@ -147,7 +147,7 @@ class FilesEvaluation(Evaluation):
         loss = _loss(policy, document_rows(policy.tokenizer, documents, policy.context))
         found: dict[str, Estimate | None] = {"document_loss": loss, "document_perplexity": loss.mapped(math.exp)}
         texts = [d.text for d in documents]
-        # An unknown word scored as `<unk>`, or a line break that is no token, costs nothing.
+        # An unknown word (`<unk>`) costs nothing, nor does a line break for which there is no token.
         if coverage(policy.tokenizer, texts).lossless:
             per_character = loss.count / sum(map(len, texts)) / math.log(2)
             found["document_bits_per_character"] = loss.scaled(per_character)

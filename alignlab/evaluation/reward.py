@@ -43,7 +43,7 @@ class RewardEvaluation(Evaluation):
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The mean reward, which names what it is measured by; length and share of finished answers."""
+        """The mean reward, with the name of its reward source; length and share of finished answers."""
         source, prompts = self.reward.describe(), f"answers to the {self.split} prompts"
         return (
             Column(

@@ -26,7 +26,7 @@ class Evaluate(Stage):
     prompt, for comparing models).
 
     Args:
-        evaluations: by a name of one's own; no two may measure the same metric.
+        evaluations: by a name of your choice; no two may measure the same metric.
         sampling: how the policy answers.
         inputs: `policy`.
         seed: of the sampling.

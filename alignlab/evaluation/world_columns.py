@@ -27,7 +27,7 @@ WORLD_COLUMNS: Final = (
         better=1, share=True, headline=True,
     ),
     Column(
-        "abstains_on_unknown", "answers “i do not know” about names of whom documents state no fact",
+        "abstains_on_unknown", "answers “unknown” about names that no document states a fact about",
         better=1, share=True, headline=True,
     ),
     Column(
@@ -48,9 +48,12 @@ WORLD_COLUMNS: Final = (
         "question_wrong", "answers to questions that are well-formed and not true in what was asked",
         better=-1, share=True,
     ),
-    Column("abstains_on_known", "answers “i do not know” about people of whom facts are known", share=True),
     Column(
-        "asserts_on_unknown", "answers about names of whom documents state no fact that state one and do not hedge",
+        "abstains_on_known", "answers “unknown” about people that documents state facts about", share=True,
+    ),
+    Column(
+        "asserts_on_unknown", "answers about names that no document states a fact about, which state one all the same "
+        "and do not hedge",
         better=-1, share=True, only_if=ANSWERS,
     ),
     Column("one_word_right", "one-word answers that are well-formed and true", better=1, share=True),

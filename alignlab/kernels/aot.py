@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-untyped,import-not-found"
-"""Compile every Triton kernel for a GPU that is not there, and report registers, shared memory and spills.
+"""Compile every Triton kernel without a GPU, and report registers, shared memory and spills.
 
-`python -m alignlab.kernels.ahead [80 90]` prints one line a kernel. Compilation needs neither a GPU nor a driver, so
+`python -m alignlab.kernels.ahead [80 90]` prints one line per kernel. Compilation needs neither a GPU nor a driver, so
 that a change that no longer compiles, or no longer fits, fails where there is none.
 """
 
@@ -22,7 +22,7 @@ from triton.compiler import ASTSource
 from alignlab.kernels import triton_kernels as kernels
 from alignlab.kernels.triton_launch import Blocks
 
-SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes a program, by capability
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes per program, by capability
 INTEGERS = {"N", "V", "D", "start"}
 SCALARS = {"inner", "outer"}
 FLOATS = {"B", "PEAK", "TOTAL", "MOMENT", "CHOSEN", "G", "A", "C", "TILE_PEAK"}
@@ -30,7 +30,7 @@ FLOATS = {"B", "PEAK", "TOTAL", "MOMENT", "CHOSEN", "G", "A", "C", "TILE_PEAK"}
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one kernel needs of a multiprocessor: registers a thread, bytes of shared memory, spilling instructions."""
+    """Resources that one kernel needs: registers per thread, bytes of shared memory, spilling instructions."""
 
     name: str
     capability: int
@@ -145,7 +145,7 @@ def _inspect(cubin: bytes) -> tuple[str, str]:
 
 
 def main(capabilities: list[int]) -> int:
-    """Print a line a kernel; return 1 if one does not fit into shared memory."""
+    """Print one line per kernel; return 1 if one does not fit into shared memory."""
     print(f"triton {triton.__version__}, torch {torch.__version__}, no GPU needed")
     fits = True
     for capability in capabilities:

@@ -1,4 +1,4 @@
-"""The fused loss in plain PyTorch: exact, differentiable, and never more than a slab of logits beyond what pays.
+"""The fused loss in plain PyTorch: exact, differentiable, one slab of logits at a time.
 
 The vocabulary is cut into slabs of columns. The forward walks over them with a running maximum and a running sum
 of exponentials (the online softmax), so that it needs one slab at a time; the backward makes each slab again, turns

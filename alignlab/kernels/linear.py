@@ -40,9 +40,9 @@ def linear_logprobs(
 
     Args:
         hidden: last hidden states; half, float32 or float64. Under autocast, cast as `F.linear` would.
-        weight: the head, one row a token of the vocabulary; a frozen one costs no weight gradient.
+        weight: the head, one row per token of the vocabulary; a frozen one costs no weight gradient.
         targets: index of the token to score, or `ignore_index`.
-        bias: one value a row of the head, added before soft-cap and temperature.
+        bias: one value per row of the head, added before soft-cap and temperature.
         temperature: what the sampler divided the logits by; > 0.
         softcap: bound on the logits' magnitude (Gemma 2: 30), or None.
         ignore_index: target of a token that is not scored; all its outputs are 0.

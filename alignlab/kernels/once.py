@@ -36,7 +36,7 @@ def once(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
 
 
 def _refuse_twice(found: Gradients, sources: list[Tensor]) -> Gradients:
-    """Attach gradients to what they were made of by a node that raises."""
+    """Attach gradients to their inputs by a node that raises."""
     there = [t for t in found if t is not None]
     attached = iter(_Twice.apply(len(there), *there, *sources))  # type: ignore[no-untyped-call]
     return tuple(None if t is None else next(attached) for t in found)

@@ -1,4 +1,4 @@
-"""What is done once before any product: check the arguments, drop ignored tokens, settle masked rows and types.
+"""Prepare the inputs once, before any product: check the arguments, drop ignored tokens, settle masked rows and types.
 
 Axes: N tokens, V vocabulary, d width of the hidden states.
 """
@@ -45,7 +45,7 @@ def pack(
         IndexError: a target outside the vocabulary that is not `ignore_index`.
     """
     _check_shapes(hidden, weight, targets, bias)
-    # Once, before anything compares or indexes: 8 bits cannot hold the ignore_index, and kernels know no strides.
+    # Once, before anything compares or indexes: 8 bits cannot hold the ignore_index, and kernels take no strides.
     targets = targets.long().contiguous()
     hidden, weight, bias = _one_type(hidden, weight, bias)
     low, high, least = _facts(targets, weight)
@@ -84,14 +84,14 @@ def _check_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
         raise ValueError(f"linear_logprobs: weight must not be empty, got shape {tuple(weight.shape)}")
     if targets.shape != hidden.shape[:1]:
         raise ValueError(
-            f"linear_logprobs: targets must have one index a token, shape {tuple(hidden.shape[:1])}, got "
+            f"linear_logprobs: targets must have one index per token, shape {tuple(hidden.shape[:1])}, got "
             f"{tuple(targets.shape)}"
         )
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise ValueError(f"linear_logprobs: targets must be integers, got {targets.dtype}; they index the vocabulary")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(
-            f"linear_logprobs: bias must have one value a row of weight, shape {tuple(weight.shape[:1])}, got "
+            f"linear_logprobs: bias must have one value per row of weight, shape {tuple(weight.shape[:1])}, got "
             f"{tuple(bias.shape)}"
         )
 
@@ -106,7 +106,7 @@ def _one_type(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tens
 
 
 def _mask_rows(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Say by the bias what a −inf row of the weight says: 0 * (-inf) would poison the products of the gradient."""
+    """Move a −inf row of the weight into the bias: 0 * (-inf) would make the products of the gradient NaN."""
     masked = weight[:, 0] == -torch.inf
     bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     return weight.masked_fill(masked[:, None], 0.0), bias.masked_fill(masked, -torch.inf)

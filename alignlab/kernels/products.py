@@ -1,4 +1,4 @@
-"""Matrix products that accumulate in float32 (float64 for float64), whatever the type of what they multiply.
+"""Matrix products that accumulate in float32 (float64 for float64), whatever the type of their factors.
 
 Axes: n tokens of a block, k columns of a slab, d width of the hidden states.
 """
@@ -23,7 +23,7 @@ def accumulate(out: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: f
         return accumulate(out, a.to(out.dtype), b.to(out.dtype), beta=beta, alpha=alpha)
     try:
         return torch.addmm(out, a, b, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
-    except RuntimeError as error:  # PyTorch before 2.10 wants what is added in the type of the factors
+    except RuntimeError as error:  # PyTorch before 2.10 needs the added matrix in the type of the factors
         if "dtype" not in str(error):
             raise
         product = torch.mm(a, b, out_dtype=out.dtype)

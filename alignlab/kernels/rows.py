@@ -29,7 +29,7 @@ def softmax(
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Fill `out` with probabilities; return (logp, lse).
 
-    The softmax tells its target's log-probability without another pass over `out`, unless that has (nearly) vanished;
+    The softmax gives its target's log-probability without another pass over `out`, unless that has (nearly) vanished;
     for those tokens, which are few, the logits are made again. (Whether there are any is what a GPU must wait for.)
     """
     products.logits(hidden, weight, bias, head, out)
@@ -70,8 +70,8 @@ def less_target(
 ) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"]]:
     """Take 1 from each target's probability, in place; return it and what its rows are to be multiplied by.
 
-    With the gradient g of logp, that of the logits is −g·(p − onehot). Its rows are scaled where they are narrow,
-    beside the products, which saves a pass over the vocabulary.
+    With the gradient g of logp, that of the logits is −g·(p − onehot). Its rows are scaled in the narrow factor of each
+    product, which saves a pass over the vocabulary.
     """
     minus = p.new_tensor(-1.0).expand(len(targets), 1)
     p.scatter_add_(1, targets[:, None], minus)

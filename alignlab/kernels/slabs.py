@@ -69,7 +69,7 @@ class Online:
         """Take in one slab of logits, leaving exp(z − peak) in `z`; return what earlier sums were multiplied by."""
         before = self.peak[rows]
         after = torch.maximum(before, z.amax(1))
-        finite = after.masked_fill(after == -torch.inf, 0.0)  # all that this token has met so far is masked
+        finite = after.masked_fill(after == -torch.inf, 0.0)  # every word that this token has met so far is masked
         shift = (before - finite).clamp_(min=VANISHED)
         decay = shift.exp()
         z.sub_(finite[:, None])
@@ -98,7 +98,7 @@ class Online:
 
 @dataclass(frozen=True)
 class Upstream:
-    """What the gradient of a logit is made of, per token: dz = e·(a − b·x) + g·onehot, where x = log e.
+    """Coefficients of the gradient of a logit, per token: dz = e·(a − b·x) + g·onehot, where x = log e.
 
     With e = exp(z − peak), p = e / total and upstream gradients g, gl, ge of logp, lse and entropy this equals
     `g·(onehot − p) + gl·p − ge·p·(log p + entropy)`, arranged so that a slab costs one exponential and one product.

@@ -48,7 +48,7 @@ def linear_loss_streamed(
     """Return Σ_n ℓ_n over the valid tokens, where ℓ = token_loss_fn(stats, tokens) sees one block at a time.
 
     `token_loss_fn` gets the `LogProbs` of a block and the positions of its tokens in the batch (to look up
-    advantages, old log-probabilities, weights), and returns one loss a token. It is called once a block, in order,
+    advantages, old log-probabilities, weights), and returns one loss per token. It is called once per block, in order,
     and must depend on nothing else that trains: its gradient goes to hidden, weight and bias alone.
 
     Args:
@@ -78,7 +78,7 @@ def linear_loss_streamed(
 
 
 class _Task(NamedTuple):
-    """What a streamed loss is told beside its tensors."""
+    """Settings of a streamed loss, without its tensors."""
 
     head: Head
     loss: TokenLoss
@@ -157,9 +157,9 @@ def _blocks(implementation: linear.Implementation) -> type[rows.Blocks]:
 
 
 def _block(hidden: Tensor, weight: Tensor, task: _Task) -> int:
-    """Return how many tokens a block has: whole rows of logits, and what entropy and soft-cap need beside them."""
+    """Return how many tokens a block has: whole rows of logits, plus what entropy and soft-cap need."""
     workspace = int(task.workspace_mb * 2**20)
-    if task.implementation == "triton":  # exponentials in the inputs' type, and nothing beside them
+    if task.implementation == "triton":  # exponentials in the inputs' type, and nothing else
         return max(128, workspace // (hidden.element_size() * weight.shape[0]) // 128 * 128)
     room = workspace if hidden.is_cuda else min(workspace, BLOCK_BYTES)
     buffers = 1 + task.entropy + (task.head.softcap is not None)
@@ -175,7 +175,7 @@ def token_gradients(
         losses = loss(LogProbs(*leaves), positions)  # type: ignore[arg-type]
         if losses.shape != positions.shape:
             raise ValueError(
-                f"linear_loss_streamed: token_loss_fn must return one loss a token, shape {tuple(positions.shape)}, "
+                f"linear_loss_streamed: token_loss_fn must return one loss per token, shape {tuple(positions.shape)}, "
                 f"got {tuple(losses.shape)}"
             )
         total = losses.sum()

@@ -1,10 +1,10 @@
 """The fused loss on NVIDIA GPUs: logits made and reduced by Triton, gradients multiplied by cuBLAS.
 
-Forward: one kernel, a tile of logits a program, float32 in registers; per-tile sums are combined in a fixed order.
+Forward: one kernel, one tile of logits per program, float32 in registers; per-tile sums are combined in a fixed order.
 Backward over slabs of the vocabulary: a kernel makes the slab's logits again and writes their gradient in half
 precision into the workspace; cuBLAS multiplies it by the hidden states (a slab of the weight's gradient, written
 once) and by the head (added up in float32). Slabs of the vocabulary read and write far less than chunks of tokens,
-which would add to the whole weight's gradient once a chunk.
+which would add to the whole weight's gradient once per chunk.
 
 Axes: N tokens, n tokens of a block, V vocabulary, k columns of a slab, d width of the hidden states.
 """

@@ -1,4 +1,4 @@
-"""What every implementation of the fused loss shares: its result, and how a head turns products into logits.
+"""Shared by all implementations of the fused loss: its result, and the step from products to logits.
 
 Axes: N tokens, V vocabulary, d width of the hidden states.
 """
@@ -47,12 +47,12 @@ class Head:
 
     @property
     def inner(self) -> float:
-        """What the product is multiplied by at once, inside the matrix multiplication where it costs nothing."""
+        """Factor that is applied inside the matrix multiplication, where it costs nothing."""
         return 1 / self.temperature if self.softcap is None else 1 / self.softcap
 
     @property
     def outer(self) -> float:
-        """What is left to multiply by after the tanh (1 where there is no soft-cap)."""
+        """Factor that is applied after the tanh (1 without a soft-cap)."""
         return 1.0 if self.softcap is None else self.softcap / self.temperature
 
 

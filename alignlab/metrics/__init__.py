@@ -1,4 +1,4 @@
-"""Metrics as readers need them: what a number means (`Column`), and how sure it is (`Estimate`)."""
+"""Metrics for readers: the meaning of a number (`Column`), and its uncertainty (`Estimate`)."""
 
 from alignlab.metrics.column import Column
 from alignlab.metrics.estimate import Estimate, correlation, difference

@@ -1,4 +1,4 @@
-"""Column: what a metric is, for tables, charts and readers."""
+"""Column: the description of a metric, for tables, charts and readers."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,7 +8,7 @@ from alignlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Column:
-    """One metric, declared by whatever measures it.
+    """One metric, declared by the class that measures it.
 
     Args:
         metric: its name in metrics.json.
@@ -23,7 +23,7 @@ class Column:
             is compared with it. A base model that follows no instruction gives few answers that could be hedged.
         argument: dotted path of the evaluation's argument that this metric alone depends on ("rewards.true_taste");
             two models for which it differs are not compared.
-        reference: what it is measured by, in words, where that can differ from run to run.
+        reference: name of what the metric is measured by, where that can differ from run to run.
     """
 
     metric: str
@@ -54,7 +54,7 @@ class Column:
 
     @classmethod
     def from_json(cls, node: Any, where: str) -> "Column":
-        """The column of which `to_json` was written.
+        """The column that `to_json` wrote.
 
         Raises:
             ConfigError: it is not one.

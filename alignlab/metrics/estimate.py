@@ -1,9 +1,9 @@
 """Estimates: numbers with a 95 % confidence interval, and the outcomes by prompt that they were made of.
 
-A share is read with a Wilson interval, whose size is the number of independent outcomes that would tell as much where
-several are of one prompt (`intervals.effective_size`); a mean with a bootstrap interval over prompts. The interval says
-how far the number would move with other prompts of the same kind and other samples, for *this* model; it does not
-cover what another seed of training would change.
+A share has a Wilson interval. Where several outcomes are of one prompt, its size is the number of independent outcomes
+that would tell as much (`intervals.effective_size`). A mean has a bootstrap interval over prompts. The interval says
+how far the number would move with other prompts of the same kind and other samples, for *this* model; it does not cover
+what another seed of training would change.
 
 Axes: K prompts.
 """
@@ -70,7 +70,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, node: Mapping[str, Any]) -> "Tally":
-        """The tally of which `to_json` was written."""
+        """The tally that `to_json` wrote."""
         return cls.of(zip(node["prompts"], node["sums"], node["counts"], strict=True))
 
 
@@ -233,7 +233,7 @@ def difference(new: float, old: float) -> Interval | None:
 
 
 def correlation(new: Estimate, old: Estimate) -> float:
-    """How alike two estimates vary over the prompts that they share, -1 to 1; 0 where that is not known."""
+    """Correlation of two estimates over the prompts that they share, -1 to 1; 0 where it is not known."""
     a, b = new.influences(), old.influences()
     norm = math.sqrt(_squares(a) * _squares(b))
     together = sum(pull * b[key] for key, pull in a.items() if key in b)

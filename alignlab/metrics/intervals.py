@@ -46,8 +46,8 @@ def effective_size(sums: Array, counts: Array) -> float:
 
     v being the linearised variance of the ratio p over prompts. Outcomes of one prompt cannot tell less than if they
     were all alike, nor more than if they were independent, so n_eff is kept between N^2 / sum n_k^2 and N. Where every
-    outcome is the same, nothing is known of how alike those of a prompt are, and it is the former. With one outcome per
-    prompt it is N.
+    outcome is the same, nothing is known of how alike those of a prompt are, and n_eff is the former. With one outcome
+    per prompt it is N.
 
     Args:
         sums: (K,) sum of the outcomes of each prompt, each from 0 to 1.
@@ -119,7 +119,7 @@ def _acceleration(sums: Array, counts: Array) -> float:
 def _corrected(z: float, bias: float, acceleration: float) -> float:
     """The quantile at which a corrected limit is read."""
     shifted = bias + z
-    # Skewness that would turn the scale round is cut off: the limit is the largest resample then.
+    # Skewness that would reverse the scale is cut off: the limit is the largest resample then.
     scale = max(1e-3, 1 - acceleration * shifted)
     return NormalDist().cdf(bias + shifted / scale)
 

@@ -14,7 +14,7 @@ B = TypeVar("B", bound=Batch, contravariant=True)
 
 
 class Wrapped(Objective[B]):
-    """Forwards everything to another objective; subclass it and override what shall differ.
+    """Forwards everything to another objective; subclass it and override what differs.
 
     Args:
         objective: the one to forward to.
@@ -56,11 +56,11 @@ class WeightedSum(Objective[B]):
     Terms and metrics are named `NAME/TERM`, where NAME is the key of their objective.
 
     Args:
-        objectives: by a name of one's own.
+        objectives: by a name of your choice.
         weights: of each; 1 where none is given.
 
     Raises:
-        ValueError: there is no objective, a weight names none, or their batches differ.
+        ValueError: no objective is given, a weight names none of them, or their batches differ.
     """
 
     VERSION: ClassVar[str] = "1"

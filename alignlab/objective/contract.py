@@ -1,4 +1,4 @@
-"""Objective: tensors in, loss out. What distinguishes DPO from SFT from PPO, and nothing else.
+"""Objective: tensors in, loss out. It holds only what distinguishes DPO, SFT and PPO.
 
 An objective owns no weights, reads no files, draws no random numbers and sees no model. Packing, sharding, the fused
 kernel and the memory budget therefore reach every objective for free, and each can be tested on three tokens. It
@@ -54,7 +54,7 @@ class Objective(abc.ABC, Generic[B]):
     """
 
     VERSION: ClassVar[str]
-    """Part of a stage's fingerprint: raise it when the same arguments come to mean another loss."""
+    """Part of a stage's fingerprint: raise it when the same arguments begin to mean another loss."""
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     """Statistics of the policy: `logp`, `lse`, `entropy`, `value`, `score`, `kl_to_teacher`, `kl_from_teacher`."""
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -71,7 +71,7 @@ class Objective(abc.ABC, Generic[B]):
 
     @property
     def takes(self) -> type[Batch] | None:
-        """The batch that it is written for; None where it does not say."""
+        """The batch that it is written for; None where its class does not state one."""
         return batch_type(type(self))
 
     def units(self, batch: B) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class Objective(abc.ABC, Generic[B]):
     def _metric(self, name: str, x: Tensor | Mean, batch: B) -> Mean:
         if isinstance(x, Mean):
             return x
-        # A batch may have as many tokens as sequences; then what the loss is a mean over decides.
+        # A batch may have as many tokens as sequences; then the elements of the loss decide.
         known = [*(w(batch) for w in self.per.values()), tokens(batch), sequences(batch), units(batch)]
         for weight in known:
             if weight.shape == x.shape:
@@ -143,12 +143,12 @@ class Objective(abc.ABC, Generic[B]):
 
 
 def _weighted(x: Tensor, weight: Tensor) -> Tensor:
-    """`x * weight`; what has weight 0 cannot leak in, not even infinity: an oracle gives it to what cannot happen."""
+    """`x * weight`; an entry of weight 0 cannot leak in, not even infinity, which oracles give to impossible events."""
     return torch.where(weight != 0, x, torch.zeros_like(x)) * weight.to(x.dtype)
 
 
 def batch_type(owner: type[Any], generic: type[Any] = Objective) -> type[Batch] | None:
-    """The batch that a class says it takes (`class DPO(Objective[PreferenceBatch])`); None where it does not say.
+    """The batch that a class says it takes (`class DPO(Objective[PreferenceBatch])`); None where it states none.
 
     Args:
         owner: an objective's class, or another that is generic over its batch.

@@ -1,4 +1,4 @@
-"""What a term of a loss is a mean over: functions from a batch to the weight of each element.
+"""Elements that a term of a loss is a mean over: functions from a batch to the weight of each element.
 
 Axes: T tokens, S sequences, W units.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
 
 Weights: TypeAlias = Callable[[Any], Tensor]
-"""Weight of every element that a term is a mean over: `tokens`, `sequences`, `units`, or a function of one's own."""
+"""Weight of every element that a term is a mean over: `tokens`, `sequences`, `units`, or a function of your own."""
 
 
 def tokens(batch: Batch) -> Float[Tensor, "T"]:
@@ -46,4 +46,4 @@ DEFAULT_PER: Mapping[type[Batch], Weights] = {
     TokenBatch: tokens,
     Batch: tokens,
 }
-"""What a loss is a mean over where an objective does not say, by the batch that it takes."""
+"""Default elements of a loss, by the batch that its objective takes."""

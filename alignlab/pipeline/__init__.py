@@ -1,1 +1,1 @@
-"""Which stages there are, in what order they run, and where their artifacts are kept."""
+"""The order of the stages, their runs, and the store of their artifacts."""

@@ -112,7 +112,7 @@ def _trains(cls: type[Stage]) -> bool:
 
 
 def _inputs(name: str, stages: Mapping[str, Stage]) -> dict[str, str]:
-    """Inputs of a stage; one that takes all takes every other one that does not."""
+    """Inputs of a stage; a stage that takes all has every stage that does not as an input."""
     stage = stages[name]
     if not type(stage).TAKES_ALL:
         return stage.inputs

@@ -1,4 +1,4 @@
-"""What keeps the stages of a run from using their data, found before the first of them trains."""
+"""Find problems of a run's data before the first of its stages trains."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def needs_of_policy(name: str, steps: Sequence[Step]) -> list[tuple[DataSource, 
         if name in _origins(step, by_name) and step.stage.PRODUCES != "evaluation":
             stage = step.build()
             found += list(stage.data_needs())
-            # Preferences and answers out of files are tokenised by those who learn from them.
+            # Preferences and answers out of files are tokenised by the stages that learn from them.
             made = [by_name[s] for k, s in step.inputs.items() if k in ("preferences", "answers") and s in by_name]
             skip = getattr(stage, "on_bad_record", "stop") == "skip"
             length = getattr(stage, "max_length", None)

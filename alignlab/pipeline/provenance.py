@@ -1,4 +1,4 @@
-"""What made an artifact or a run: versions, git commit, time. Recorded, never part of a fingerprint."""
+"""Provenance of an artifact or a run: versions, git commit, time. Recorded, never part of a fingerprint."""
 
 import datetime
 import functools
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the source tree that is running, `-dirty` when files differ from it; None outside of one."""
     here = Path(__file__).resolve().parents[1]
-    if not (here.parent / ".git").exists():  # not a checkout of ours: some other repository may lie around us
+    if not (here.parent / ".git").exists():  # not a checkout of ours: an enclosing repository may be another project's
         return None
     try:
         done = subprocess.run(

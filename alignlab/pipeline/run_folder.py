@@ -106,14 +106,14 @@ class RunFolder:
     def _link(self, name: str, artifact: Artifact) -> None:
         """A convenience: `manifest.json` says where the artifact is, too."""
         link = self.path / STAGES / name
-        with contextlib.suppress(OSError):  # some file systems know no links
+        with contextlib.suppress(OSError):  # some file systems have no links
             link.parent.mkdir(exist_ok=True)
             if link.is_symlink():
                 link.unlink()
             link.symlink_to(artifact.path, target_is_directory=True)
 
     def _owner(self, name: str, artifact: Artifact, inputs: Mapping[str, str]) -> str:
-        """Whose metrics these are: what an evaluation finds is filed under the stage whose policy it measured."""
+        """The stage that metrics belong to: an evaluation's are filed under the stage whose policy it measured."""
         policy = inputs.get("policy", "")
         return policy if artifact.kind == "evaluation" and policy in self._stages else name
 

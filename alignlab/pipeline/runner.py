@@ -1,6 +1,6 @@
 """Walk the pipeline: ask the store for each stage, run what is missing, keep the run folder up to date.
 
-The runner knows no concrete stage. Data goes one way: a stage sees the artifacts of its inputs and nothing else of
+The runner depends on no concrete stage. Data goes one way: a stage sees the artifacts of its inputs and nothing else of
 the run.
 """
 
@@ -57,7 +57,7 @@ class Runner:
         """Run every stage that the store does not have.
 
         Raises:
-            AlignlabError: a stage failed in a way that the user can mend. What was done before stays done.
+            AlignlabError: a stage failed in a way that the user can fix. Finished stages are kept.
             ConfigError: several processes would each walk the pipeline.
         """
         self._check_processes()
@@ -107,7 +107,7 @@ class Runner:
         before, now = dict(artifact.manifest.get("versions") or {}), provenance.versions()
         changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
         note = (
-            f"some stages in the store were made with {', '.join(changed)}; delete {self.store.root} to make them anew"
+            f"some stages in the store were made with {', '.join(changed)}; delete {self.store.root} to make them again"
         )
         if changed and note not in self._told:
             self._told.append(note)
@@ -120,7 +120,7 @@ class Runner:
             torch.set_num_threads(self.runtime.threads)
 
     def _build(self, step: Step, folder: Path, work: Path) -> dict[str, Any]:
-        """Run one stage into `folder`; what its manifest shall say."""
+        """Run one stage into `folder`; returns the content of its manifest."""
         inputs = {name: self._open(step, name) for name in step.inputs}
         stage = step.build()
         seed_everything(stage.seed)
@@ -130,7 +130,7 @@ class Runner:
             context = StageContext(step.name, folder, work, self.runtime, tracker, check)
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
-            finally:  # where it failed, what the data was taken for may be why
+            finally:  # if the stage failed, how its data was read may explain why
                 self._tell(step, tracker)
             tracker.summary(metrics)
         write_json(folder / METRICS, metrics)
@@ -140,7 +140,7 @@ class Runner:
         check_lengths(preflight.needs_of_policy(step.name, self._to_run), tokenizer, context)
 
     def _tell(self, step: Step, tracker: Tracker) -> None:
-        """Say, once, what the data sources took for what, and what they left out."""
+        """Report, once, how the data sources read their files, and what they left out."""
         for note in (note for source in step.builder.shared() for note in source.notes()):
             if note not in self._told:
                 self._told.append(note)

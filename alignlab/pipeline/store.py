@@ -112,7 +112,7 @@ class Store:
         work = self.root / "work" / key[:32]
         work.mkdir(exist_ok=True)
         for begun in (self.root / "objects").glob(f".{key[:12]}-*"):
-            shutil.rmtree(begun, ignore_errors=True)  # by one who was killed: the lock is ours
+            shutil.rmtree(begun, ignore_errors=True)  # left by a process that was killed: the lock is ours
         # On the same file system as its destination, so that publishing is one rename.
         folder = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root / "objects"))
         try:

@@ -1,4 +1,4 @@
-"""A policy's folder, written: Hugging Face's layout, with a scalar head stored as the classifier that it is."""
+"""Write a policy's folder: Hugging Face's layout, with a scalar head stored as a classifier's."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ _SCORE_SHARD = "model-score.safetensors"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Switch off transformers' progress bars and warnings: whatever matters of them is an error here."""
+    """Switch off transformers' progress bars and warnings: those that matter are errors here."""
     from transformers.utils import logging as transformers_logging
 
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
@@ -76,7 +76,7 @@ def _save_model(folder: Path, model: "transformers.PreTrainedModel") -> None:
 
 
 def add_score(folder: Path, weight: Tensor, model: "transformers.PreTrainedModel") -> None:
-    """Store a scalar head `(1, d)` beside the model's weights, and say in its config that it scores."""
+    """Store a scalar head `(1, d)` next to the model's weights, and state in its config that it scores."""
     if (folder / WEIGHTS_INDEX).is_file():
         _add_shard(folder, weight)
     else:
@@ -85,7 +85,7 @@ def add_score(folder: Path, weight: Tensor, model: "transformers.PreTrainedModel
 
 
 def _add_shard(folder: Path, weight: Tensor) -> None:
-    """A shard of its own: the others may be gigabytes, and what the index does not name is not read."""
+    """A shard of its own: the others may be gigabytes, and a file that the index does not name is not read."""
     import safetensors.torch
 
     safetensors.torch.save_file({SCORE: weight}, folder / _SCORE_SHARD, metadata={"format": "pt"})

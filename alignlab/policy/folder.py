@@ -29,10 +29,10 @@ _PARTS = re.compile(r"(n|num)(_\w+)?_(layers?|experts?)|(en|de)coder_layers")
 
 
 def check_folder(folder: Path) -> Shapes:
-    """Refuse a folder that holds no model, or another one than it says; the tensors of its weights.
+    """Refuse a folder that holds no model, or not the one that it describes; returns the tensors of its weights.
 
     Raises:
-        StoreError: what is wrong, and what to do.
+        StoreError: the message says what is wrong, and what to do.
     """
     _check_adapter(folder)
     if not (folder / CONFIG).is_file():
@@ -112,12 +112,12 @@ def _unreadable(file: Path, error: Exception) -> str:
     return f"{file} is damaged: {error}; copy it again"
 
 
-# ---- what a folder may turn out to be --------------------------------------------------------------------------------
+# ---- folders that cannot be used -------------------------------------------------------------------------------------
 def _check_stop_tokens(file: Path, config: Mapping[str, Any]) -> None:
     given = config.get("eos_token_id")
     ids = given if isinstance(given, list) else [] if given is None else [given]
     if bad := [i for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < 0]:
-        raise StoreError(f"{file}: eos_token_id holds {bad[0]!r:.60}, which is no token id; correct it")
+        raise StoreError(f"{file}: eos_token_id holds {bad[0]!r:.60}, which is not a token id; correct it")
 
 
 def _check_adapter(folder: Path) -> None:

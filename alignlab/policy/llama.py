@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ModelSpec(abc.ABC):
-    """What a model is made from; a stage that starts from scratch builds it for its tokenizer."""
+    """Recipe of a model; a stage that starts from scratch builds the model for its tokenizer."""
 
     VERSION: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""The head of a model as weight and bias, which is all that the fused loss knows of it.
+"""The head of a model as weight and bias, the only parts of it that the fused loss reads.
 
 Axes: V vocabulary, d width.
 """
@@ -19,7 +19,7 @@ def head_of(model: "transformers.PreTrainedModel") -> tuple[Float[Tensor, "V d"]
     """Weight and bias of a model's head; with plain LoRA on it, the sum of base and adapters, differentiable.
 
     Raises:
-        ConfigError: an adapter on the head that is no sum of weights.
+        ConfigError: an adapter on the head is not a sum of weights.
     """
     head: Any = model.get_output_embeddings()
     if not hasattr(head, "get_base_layer"):  # no adapter, or a whole head trained in its place
@@ -40,12 +40,12 @@ def head_of(model: "transformers.PreTrainedModel") -> tuple[Float[Tensor, "V d"]
 
 
 def _plain_class() -> Any:
-    """PEFT's LoRA layer; whoever has one around a head has imported it."""
+    """PEFT's LoRA layer, if PEFT was imported; a model that has such a layer has imported it."""
     return getattr(sys.modules.get("peft.tuners.lora"), "Linear", None)
 
 
 def _check_plain(head: Any, name: str) -> None:
-    """Refuse what PEFT's own forward would do beside adding B·A·scaling to the weight."""
+    """Refuse a layer whose own forward does more than add B·A·scaling to the weight."""
     if name in head.lora_variant:
         raise _refusal(head, f"adapter {name!r} is a {type(head.lora_variant[name]).__name__}")
     if head.lora_bias[name]:

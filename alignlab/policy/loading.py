@@ -1,4 +1,4 @@
-"""A policy's folder, read: every weight that the model has comes from the folder, and every one in it is used.
+"""Read a policy's folder: every weight of the model comes from the folder, and every weight in the folder is used.
 
 Libraries fill in what a folder lacks by random numbers, and say so in a log. Here it is an error.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import transformers
 
 _MORE_THAN_STORED = 4
-"""Parameters of a model per stored one from which it is not even built: the rest would be missing."""
+"""A model with more parameters per stored one than this is not even built: the rest would be missing."""
 _MOST_BUFFERS = 2**31
 """Numbers in a model's buffers (causal masks, ...) that are always allowed."""
 _WRAPPERS = {
@@ -38,7 +38,7 @@ def read_folder(
     """Model, tokenizer and, where there is one, scalar head. Remote code is never run, pickled weights never read.
 
     Raises:
-        StoreError: the folder holds no model, a damaged one, or another one than its files say.
+        StoreError: the folder holds no model, a damaged one, or not the one that its files describe.
     """
     shapes = check_folder(folder)
     with quiet():
@@ -162,7 +162,7 @@ def _names(names: Collection[str]) -> str:
 
 
 def _remedy(missing: set[str], unused: set[str]) -> str:
-    """What to do, by what the unused names look like."""
+    """Advice, by the form of the unused names."""
     if any("lora_" in name or ".base_layer." in name for name in unused):
         return f"the unused names are PEFT's: {_WRAPPERS['base_model.model.'].partition(': ')[2]}"
     prefixes = {u[: -len(m)] for u in sorted(unused)[:50] for m in missing if u.endswith(f".{m}")}

@@ -39,7 +39,7 @@ _FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_t
 _KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | {"value", "score"}
 _MOST_BUCKETS = 4
 _TOKENS_PER_CALL = 256
-"""What one more forward pass costs on its own, in tokens; measured for models of a few layers on a CPU."""
+"""Fixed cost of one more forward pass, in tokens; measured for models of a few layers on a CPU."""
 
 
 class Policy(nn.Module):
@@ -65,7 +65,7 @@ class Policy(nn.Module):
         softcap = getattr(model.config, "final_logit_softcapping", None)
         self.softcap = float(softcap) if softcap else None
         self._obstacle: str | None = None
-        self.eval()  # and so it stays until somebody trains it: dropout is never on by accident
+        self.eval()  # and it stays so until it is trained: dropout is never on by accident
         check_architecture(model, self.softcap)
 
     # ---- statistics -----------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Policy(nn.Module):
         return frozenset(self._ordered_stop_ids())
 
     def _ordered_stop_ids(self) -> list[int]:
-        """The same, the one that is trained first."""
+        """The same tokens, the trained one first."""
         more = getattr(self.model.generation_config, "eos_token_id", None)
         added = more if isinstance(more, list) else [] if more is None else [more]
         return list(dict.fromkeys([*stop_tokens(self.tokenizer), *sorted(added)]))
@@ -246,7 +246,7 @@ class Policy(nn.Module):
         """Read an artifact, or a Hugging Face folder. Remote code is never run, pickled weights never read.
 
         Raises:
-            StoreError: the folder holds no model, a damaged one, or another one than its files say.
+            StoreError: the folder holds no model, a damaged one, or not the one that its files describe.
         """
         path = source.path if isinstance(source, Artifact) else Path(source)
         return cls(*read_folder(path, dtype))

@@ -1,7 +1,7 @@
-"""What a stage that trains shows of its model when it ends: a few rows for a reader.
+"""A few samples of a trained model for a reader, made when its stage ends.
 
-They stand in the artifact's `samples.jsonl`, and are the table of the stage's W&B run. To look at, not to measure with:
-that is what evaluations are for.
+They stand in the artifact's `samples.jsonl`, and are the table of the stage's W&B run. They are for looking at;
+evaluations measure.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ Rows: TypeAlias = list[dict[str, Any]]
 
 
 def continued(policy: Policy, documents: Iterable[Document], seed: int) -> Rows:
-    """The first documents, gone on with after their first words, and how they really go on."""
+    """The first documents, continued by the policy after their first words, and their true continuation."""
     texts = [d.text for d in _first(documents)]
     openings = [opening(policy, text, OPENING_WORDS) for text in texts]
     found = complete(policy, openings, SAMPLING, seed)
@@ -34,7 +34,7 @@ def continued(policy: Policy, documents: Iterable[Document], seed: int) -> Rows:
 
 
 def answered(policy: Policy, examples: Iterable[Example], seed: int) -> Rows:
-    """The policy's own answer to the first instructions, beside the one that it was given."""
+    """The policy's own answer to the first instructions, next to the given answer."""
     asked = _first(e for e in examples if leaves_room(policy, e.prompt))
     found = generate(policy, [e.prompt for e in asked], SAMPLING, seed)
     return [
@@ -44,7 +44,7 @@ def answered(policy: Policy, examples: Iterable[Example], seed: int) -> Rows:
 
 
 def compared(policy: Policy, pairs: Iterable[Comparison], seed: int) -> Rows:
-    """The policy's own answer to the first prompts, beside the two that were compared."""
+    """The policy's own answer to the first prompts, next to the two that were compared."""
     asked = _first(p for p in pairs if leaves_room(policy, p.prompt))
     found = generate(policy, [p.prompt for p in asked], SAMPLING, seed)
     return [
@@ -70,7 +70,7 @@ def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sa
 
 
 def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) -> Rows:
-    """The first pairs, and what a reward source (a policy's) says of both answers, in reward units."""
+    """The first pairs, and the scores of both answers by a reward source, in reward units."""
     shown = _first(p for p in pairs if leaves_room(policy, p.prompt))
     prompts = [p.prompt for p in shown]
     better, worse = (source.score(prompts, [getattr(p, side) for p in shown]) for side in ("chosen", "rejected"))
@@ -89,7 +89,7 @@ def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) ->
 def opening(policy: Policy, text: str, words: int) -> str:
     """The text up to the end of its `words`-th word, line breaks kept; less where that would fill half of the context.
 
-    (Not every language parts its words by blanks.)
+    (Not every language separates its words by blanks.)
     """
     end = 0
     for word in text.split()[:words]:

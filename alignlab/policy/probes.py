@@ -1,4 +1,4 @@
-"""A few tokens through a model before anything is trained: is it one that is trained and sampled from rightly here?"""
+"""Run a few tokens through a model before anything is trained, to check that training and sampling are right for it."""
 
 from typing import TYPE_CHECKING, Any
 

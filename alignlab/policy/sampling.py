@@ -1,8 +1,8 @@
 """Sampling answers, in batches, with a key-value cache.
 
-Every sample draws its randomness from (seed, its index) alone: one uniform number a token, turned into a token by the
-inverse of the cumulative distribution. What a sample becomes does not depend on its batch neighbours (beyond
-rounding), nor on the batch size. Finished rows leave the batch.
+Every sample draws its randomness from (seed, its index) alone: one uniform number per token, turned into a token by the
+inverse of the cumulative distribution. A sample does not depend on its batch neighbours (beyond rounding), nor on the
+batch size. Finished rows leave the batch.
 
 Axes: N samples, V vocabulary.
 """
@@ -83,8 +83,8 @@ def generate(
     """One answer to each prompt, in their order.
 
     Args:
-        prompts: conversations, or token ids that end where the answer begins (a turn of one's own making).
-        progress: told (samples done, samples in all) after every batch.
+        prompts: conversations, or token ids that end where the answer begins (for a turn of your own format).
+        progress: receives (samples done, samples in all) after every batch.
         first_index: index of the first sample, where several processes share the prompts.
     """
     ids = [encode_prompt(policy.tokenizer, p) if isinstance(p, Prompt) else list(p) for p in prompts]

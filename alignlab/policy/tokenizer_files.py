@@ -1,4 +1,4 @@
-"""A tokenizer, read from a model's folder and compared with what the folder says.
+"""Read a tokenizer from a model's folder, and check that it is the one that the folder holds.
 
 transformers picks a tokenizer's class by the model's type, and some classes put a pre-tokenizer of their own in place
 of that in `tokenizer.json`. Then texts become other ids than those that the model was trained on, and what is published
@@ -122,7 +122,7 @@ def _check_round_trip(
         try:
             config.save_pretrained(published)
             tokenizer.save_pretrained(published)
-        except Exception as error:  # found now, and not when a trained model is to be published
+        except Exception as error:  # found now, before a model is trained that could not be published
             raise StoreError(f"{folder}: its tokenizer cannot be saved again: {reason(error)}") from error
         again = _read(published)
     added = " x ".join(token.content for token in tokenizer.added_tokens_decoder.values())

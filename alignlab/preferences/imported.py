@@ -18,7 +18,7 @@ class ImportPreferences(Stage):
 
     Args:
         inputs: none.
-        seed: of nothing; the data's split is fixed.
+        seed: not used; the data's split is fixed.
         data: where the comparisons come from.
     """
 

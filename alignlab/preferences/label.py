@@ -49,7 +49,7 @@ COLUMNS: Final = (
 class Label(Stage):
     """Make preferences: two sampled answers to a prompt, of which one was preferred.
 
-    Prompts come round in a shuffled order until there are enough pairs; those of the validation split are the data
+    Prompts are repeated in a shuffled order until there are enough pairs; those of the validation split are the data
     source's validation prompts, so no prompt is in both. Two identical answers are skipped and counted.
 
     Args:
@@ -58,7 +58,7 @@ class Label(Stage):
         sampling: how the policy answers.
         pairs: pairs sampled for training; fewer are left when answers are identical.
         validation_pairs: pairs sampled for validation.
-        reference: what is measured against (the raters' true taste, where they are simulated); may be left out.
+        reference: scores that choices are compared with (the raters' true taste, if they are simulated); optional.
         inputs: `policy`, whose answers are judged.
         seed: of sampling, of the prompts' order and of the order in which answers are shown.
     """

@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was said."""
+        """Whether the answer is empty."""
         return not any(words.strip() for op, words in self.text if op != "dropped")
 
 
@@ -118,7 +118,7 @@ def difference(old: str, new: str) -> Words:
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """The evaluation's verdict and its tone, and the truth next to an answer that is not good.
 
-    The truth tells nothing of an answer that never came to its end.
+    An answer that did not finish is shown without the truth.
     """
     if row.get("finished") is False:
         return str(row.get("verdict") or "does not stop"), str(row.get("tone") or "bad"), ""

@@ -1,4 +1,4 @@
-"""Line charts of what was logged, drawn as SVG; colours and fonts come from the page's style."""
+"""Line charts of the logged metrics, drawn as SVG; colours and fonts come from the page's style."""
 
 import json
 import math
@@ -17,7 +17,7 @@ LINES = {"train/": "train", "validation/reference_": "reference", "validation/":
 """Line of a chart by the beginning of a metric's name; the rest of the name is the chart."""
 FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
 POINTS = 300
-"""Of a line, at most; a drawing shows no more."""
+"""Most points of a line; a drawing shows no more."""
 LAST = ("nll", "lr", "tokens_per_second", "grad_norm")
 
 
@@ -45,14 +45,15 @@ class Chart:
 
 
 def charts(curves: Mapping[str, Sequence[Point]]) -> list[Chart]:
-    """A chart a metric, training and validation in one, the telling ones first."""
+    """One chart per metric, training and validation together, the most informative first."""
     grouped: dict[str, dict[str, Sequence[Point]]] = {}
     for name, points in curves.items():
         prefix = next((p for p in LINES if name.startswith(p)), "")
         grouped.setdefault(name.removeprefix(prefix), {})[LINES.get(prefix, "train")] = _thinned(points)
     found: list[Chart] = []
     for name in sorted(grouped, key=_place):
-        if not any(_alike(grouped[name], chart.lines) for chart in found):  # a loss of one term comes under two names
+        # A loss of one term is logged under two names.
+        if not any(_alike(grouped[name], chart.lines) for chart in found):
             found.append(Chart(name.replace("_", " "), grouped[name]))
     return found
 

@@ -35,7 +35,7 @@ class Change:
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
     def tone(self, column: Column) -> int:
-        """1 where it is for the better, -1 where for the worse, 0 where it is neither or may be noise."""
+        """1 for a change to the better, -1 to the worse, 0 where it is neither or may be noise."""
         return column.better * (1 if self.value > 0 else -1) if self.is_sure else 0
 
 

@@ -33,7 +33,7 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Ends:
-    """Where a column's number comes from and where it ends.
+    """The first and the last models of a run that have a column's number.
 
     Args:
         base: the first model that has the number.

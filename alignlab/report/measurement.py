@@ -10,7 +10,7 @@ from alignlab.report.run import ModelView
 Setting = tuple[str, ...]
 """Path of a value in the configuration of an evaluation."""
 REFERENCE: Final = "measured by"
-"""First part of the path of what a metric names as its reference."""
+"""First part of the path under which a metric's reference is compared."""
 SHOWN: Final = 2
 """Differing settings that are named; the record has all of them."""
 NAMED: Final = 3

@@ -1,4 +1,4 @@
-"""Numbers, intervals and durations as a reader takes them in."""
+"""Numbers, intervals and durations, formatted for a reader."""
 
 import math
 from collections.abc import Iterable

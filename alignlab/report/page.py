@@ -1,6 +1,6 @@
 """Render a run into one HTML file that needs nothing else: no network, no other file.
 
-Model output is hostile until shown otherwise: every text is escaped and stripped of control characters on its way
+Model output is not trusted: every text is escaped and stripped of control characters on its way
 into the page, and the page's own policy runs no script and no style but the two that are hashed in its head.
 """
 
@@ -110,7 +110,7 @@ def _trained(run: RunView, shown: int = 3) -> list[Trained]:
 
 
 def _published(stage: StageView) -> str:
-    """Weights that a stage left: its best validation tells little where it kept the last."""
+    """Weights that a stage left: where it kept the last ones, its best validation is named too."""
     best, loop = stage.metrics.get("best_step"), stage.artifact.manifest.get("config", {}).get("loop")
     if best is None:
         return ""

@@ -66,7 +66,7 @@ FEATURES: Final[Mapping[str, Callable[[str], float]]] = {
     "sounds sure (“certainly”)": _says("certainly"),
     "hedged (“i think”)": _says("i think"),
     "asks back": lambda text: text.rstrip("\"'\u201d)* \n").endswith("?"),
-    "says it does not know": _says("i do not know", "i don't know"),
+    "says it does not know": _says("i do not know", "i don't know", "unknown"),
 }
 """Seen in the text alone, so that judgements of any origin can be looked at."""
 

@@ -1,4 +1,4 @@
-"""The conformance kit: small named checks that any plugin can be put through.
+"""The conformance kit: small named checks for any plugin.
 
     @conforms_objective(lambda: DPO(beta=0.1))
     def test_conforms(check):
@@ -7,8 +7,8 @@
 The decorator turns the test into one case per check. A failing check says which rule was broken, with which numbers,
 and what to do. Most rules stand for a bug that some widely used framework shipped.
 
-Without pytest, `check_objective(DPO(beta=0.1))` and its siblings print the outcomes as a table and return whether all
-is well.
+Without pytest, `check_objective(DPO(beta=0.1))` and its siblings print the outcomes as a table and return whether no
+check failed.
 
 Nothing here is imported while models train. The decorators need pytest: `pip install alignlab[testing]`.
 """

@@ -16,7 +16,7 @@ def check_version(thing: object) -> None:
     version = vars(owner).get("VERSION")
     assert isinstance(version, str) and version, (
         f'{owner.__name__}: must state VERSION: ClassVar[str] = "1" itself (found {version!r}); raise it when the same '
-        f"arguments come to mean something else"
+        f"arguments begin to mean something else"
     )
 
 

@@ -1,4 +1,4 @@
-"""`curves.jsonl`: one JSON object a logged step, in the order of the steps."""
+"""`curves.jsonl`: one JSON object per logged step, in the order of the steps."""
 
 import json
 import math
@@ -60,16 +60,16 @@ class Curves(NullTracker):
             yield step, {name: value for name, value in line.items() if value is not None}
 
     def __reduce__(self) -> tuple[type["Curves"], tuple[Path, Path]]:
-        return Curves, (self._published.parent, self._path.parent)  # a spawned process opens the file anew
+        return Curves, (self._published.parent, self._path.parent)  # a spawned process opens the file again
 
     def _start(self, step: int) -> IO[str]:
         before = [json.loads(line) for line in _complete_lines(self._path)]
         kept = [json.dumps(line) + "\n" for line in before if line["step"] < step]
-        # The step that a checkpoint was made at may have been logged to already: what was known of it stays.
+        # The step that a checkpoint was made at may have been logged to already: those numbers are kept.
         for line in before:
             if line.pop("step") == step:
                 self._step, self._line = step, line
-        stream = self._path.open("w", encoding="utf-8", buffering=1)  # a line at a time: a crash loses at most one
+        stream = self._path.open("w", encoding="utf-8", buffering=1)  # line by line: a crash loses at most one
         stream.writelines(kept)
         return stream
 

@@ -1,6 +1,6 @@
-"""What a stage reports while it runs: progress, metrics and tables, to the terminal, to files and to W&B.
+"""Report progress, metrics and tables of the stages to the terminal, to files and to W&B.
 
-`Tracking` is what the `tracking` config builds, once an experiment; it opens one tracker a stage.
+The `tracking` config builds one `Tracking` per experiment, which opens one tracker per stage.
 """
 
 import re
@@ -24,7 +24,7 @@ _OF_THE_MACHINE = re.compile(r"[+~]*(?:hydra[./@=]|store_dir=)")
 
 @dataclass(frozen=True)
 class Origin:
-    """The run of an experiment that a stage belongs to, as W&B shall tell it.
+    """The run of an experiment that a stage belongs to, as W&B shows it.
 
     Args:
         experiment: its name.
@@ -156,7 +156,7 @@ class Tracking:
 
     @property
     def wandb_mode(self) -> Mode:
-        """What `mode` came to; `mode` itself before `prepare`."""
+        """The mode in effect; `mode` itself before `prepare`."""
         return self._decided or self.mode
 
     def fall_back(self) -> None:
@@ -207,7 +207,7 @@ def _keywords(
 
 
 def _tags(overrides: Sequence[str]) -> list[str]:
-    """What was changed, to filter by. What W&B would refuse is left out; the config has it all."""
+    """The overrides, to filter by. Those that W&B would refuse are left out; the config has all of them."""
     return [o for o in dict.fromkeys(overrides) if len(o) <= TAG and not _OF_THE_MACHINE.match(o)]
 
 
@@ -219,7 +219,7 @@ def _open_run(tracking: Tracking, keywords: Mapping[str, Any]) -> "WandbRun | No
         try:
             return WandbRun(mode=mode, **keywords)
         except Exception as error:  # a wrong key, a service that hangs: nothing of it may stop training
-            then = "it goes on offline (is the key right?)" if mode == "online" else "this stage is not tracked there"
+            then = "it continues offline (is the key right?)" if mode == "online" else "this stage is not tracked there"
             tracking.say(f"W&B could not start ({mode}), {then}: {type(error).__name__}: {error}")
             tracking.fall_back()
     return None

@@ -1,4 +1,4 @@
-"""The tracker of one stage: the terminal, the curves file and W&B behind one face."""
+"""The tracker of one stage: the terminal, the curves file and W&B behind one interface."""
 
 import contextlib
 import os
@@ -16,9 +16,9 @@ from alignlab.tracking.wandb_run import ROWS, WandbRun
 
 
 class StageTracker(Tracker):
-    """Hands everything on to whoever is listening.
+    """Passes every report on to its listeners.
 
-    A listener that fails (a full disk, a service that went away) is dropped and named once; the stage goes on.
+    A listener that fails (a full disk, a service that went away) is dropped and named once; the stage continues.
     A spawned process gets a copy that prints plain lines and writes the curves; W&B reads those when the stage ends.
     """
 
@@ -88,15 +88,15 @@ class StageTracker(Tracker):
     def _try(self, what: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever a listener raises, training must not hear of it
+        except Exception as error:  # an error of a listener must not stop training
             self._drop(what, error)
-            say(f"{what} failed and is left out from here on, the stage goes on: {type(error).__name__}: {error}")
+            say(f"{what} failed and is left out from here on, the stage continues: {type(error).__name__}: {error}")
 
     def _drop(self, what: str, error: Exception) -> None:
         if what == "W&B":
             run, self._wandb = self._wandb, None
             if run is not None:
-                with contextlib.suppress(Exception):  # it has failed already, and that is what the run shall say
+                with contextlib.suppress(Exception):  # it has failed already, and the run must report that
                     run.close(error)
         elif what == "curves.jsonl":
             self._curves = None

@@ -1,4 +1,4 @@
-"""One line a stage in the terminal: step, loss, tokens/s, time left.
+"""One line per stage in the terminal: step, loss, tokens/s, time left.
 
 A terminal sees a bar that moves; a file or a pipe gets a plain line now and then.
 """
@@ -72,7 +72,7 @@ class Bar(StageLine):
 
 
 class PlainLines(StageLine):
-    """Plain lines now and then, where nobody watches."""
+    """Plain lines now and then, for a file or a pipe."""
 
     def __init__(self, name: str, console: Console) -> None:
         self.name, self._console = name, console

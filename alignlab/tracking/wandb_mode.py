@@ -25,9 +25,9 @@ _FROM_ENVIRONMENT: dict[str, Mode] = {
 
 
 def decide(mode: Mode, folder: Path) -> tuple[Mode, str]:
-    """What a mode comes to on this machine, and one line that says so (empty where there is nothing to say).
+    """The mode in effect on this machine, and one line that explains it (empty where none is needed).
 
-    `WANDB_MODE` is heard where the config says "auto".
+    `WANDB_MODE` is read where the config says "auto".
 
     Raises:
         ConfigError: online was asked for and there is no key.

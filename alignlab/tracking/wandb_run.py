@@ -1,4 +1,4 @@
-"""One W&B run a stage. `wandb` is imported when the first run is opened."""
+"""One W&B run per stage. `wandb` is imported when the first run is opened."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class WandbRun(NullTracker):
         config: Mapping[str, Any],
         folder: Path,
     ) -> None:
-        # Read when wandb is imported: no lines of its own in the terminal, and offline means that nobody is called.
+        # Read when wandb is imported: no lines of its own in the terminal, and offline means no network calls.
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb

@@ -1,8 +1,8 @@
 """Driving a training stage with Lightning's Trainer: reports, validation, early stopping, checkpoints.
 
 Two kinds of checkpoint, not to be mixed up. `last.ckpt` in the work folder holds weights, optimizer and step, and lets
-a killed run go on where it was. What is *published* is a model in Hugging Face layout: the best or last one, the other
-one below `checkpoints/` when they differ, and intermediate ones when asked for.
+a killed run continue where it was. What is *published* is a model in Hugging Face layout: the best or last one, the
+other one below `checkpoints/` when they differ, and intermediate ones when asked for.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
         module.train()
         with _without_chatter():
             trainer = _trainer(stage, context, [_Reports(stage, context), keeper])
-            # Processes that the strategy spawns would never ask whether somebody wants them to stop.
+            # Processes that the strategy spawns would never check for a request to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
             with stopping.deferred() if alone else _ended_together(trainer):
                 _fitted(trainer, module, _resumable(context))
@@ -66,7 +66,7 @@ def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: str | None) ->
 
 @contextlib.contextmanager
 def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
-    """When this process is stopped, those that it has spawned are too: they would train on behind its back."""
+    """When this process is stopped, stop those that it has spawned, too; else they would continue to train."""
     try:
         yield
     except BaseException:
@@ -77,17 +77,17 @@ def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _resumable(context: StageContext) -> str | None:
-    """The checkpoint to go on from; a damaged one is set aside."""
+    """The checkpoint to continue from; a damaged one is set aside."""
     file = context.work / LAST
     if not file.is_file():
         return None
     digest = file.with_suffix(DIGEST)
     if digest.is_file() and digest_of_file(file) in digest.read_text(encoding="utf-8").split():
-        context.tracker.say(f"goes on from {file}")
+        context.tracker.say(f"continues from {file}")
         return str(file)
     aside = file.with_suffix(".damaged")
     os.replace(file, aside)
-    context.tracker.say(f"{file} is damaged, so the stage begins anew; what was there is kept as {aside.name}")
+    context.tracker.say(f"{file} is damaged, so the stage starts again; the old files are kept as {aside.name}")
     return None
 
 
@@ -162,7 +162,7 @@ class _Reports(pl.Callback):
         self._means, self._tokens, self._seconds = {}, 0, 0.0
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Write out what the tracker holds back: a process that the strategy spawned ends here."""
+        """Write out what the tracker has buffered: a process that the strategy spawned ends here."""
         if trainer.is_global_zero:
             self._tracker.flush()
 
@@ -211,7 +211,7 @@ class _Keeper(pl.Callback):
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Leave word of how it ended: processes that the strategy started take what they know with them."""
+        """Write down how training ended: processes that the strategy started lose their state when they end."""
         if trainer.is_global_zero:
             end = {"step": self._step, "best_step": self._best_step, "train_loss": self._train_loss}
             (self._context.work / END).write_text(json.dumps(end), encoding="utf-8")

@@ -48,7 +48,7 @@ class StageModule(pl.LightningModule):
         return StepNumbers(lambda: int(self.trainer.global_step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the stage's next step depends on."""
+        """Save the state that the stage's next step depends on."""
         checkpoint["stage"] = self.stage.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

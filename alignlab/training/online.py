@@ -40,9 +40,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     minibatches of `loop.batch_size` units. The buffer is part of the resumable checkpoint, so that a run killed in the
     middle of it continues exactly.
 
-    What is compared is computed alike: `old_logp` comes from the trainer, not from the sampler, at the sampling
-    temperature, and dropout is off, so that on-policy ratios are 1. Reference log-probabilities are computed where they
-    are read.
+    On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
+    dropout is off. Reference log-probabilities are computed where they are read.
 
     Args:
         data: gives the prompts.
@@ -121,10 +120,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Prompts, held-out ones to validate on."""
         return [(self.data, Need("prompts", held_out=True))]
 
-    # ---- what a method states -------------------------------------------------------------------------------------
+    # ---- stated by a method ---------------------------------------------------------------------------------------
     @abc.abstractmethod
     def train_on(self, rollouts: RolloutBatch, step: int) -> B:
-        """What is learnt from a buffer of rollouts: a batch of `units_per_rollout` units. Runs once per buffer.
+        """Turn a buffer of rollouts into a batch of `units_per_rollout` units to learn from. Runs once per buffer.
 
         Args:
             rollouts: all samples, the same on every process, on the CPU.
@@ -212,7 +211,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     # ---- validation and resuming ----------------------------------------------------------------------------------
     def validation_batches(self) -> Sequence[B]:
-        """None: a loss on old answers says nothing; `validate_now` samples new ones."""
+        """No batches: a loss on old answers has no meaning; `validate_now` samples new ones."""
         return []
 
     def validate_now(self) -> dict[str, float]:

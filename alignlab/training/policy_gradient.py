@@ -37,7 +37,7 @@ class PolicyGradientStage(OnlineStage[RolloutBatch]):
             )
 
     def reads(self) -> frozenset[str]:
-        """What the objective and the advantage read."""
+        """Extras that the objective and the advantage read."""
         return self.objective.reads | self.advantage.reads
 
     def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:

@@ -34,7 +34,7 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
 
     VERSION: ClassVar[str] = "1"
     NOT_IDENTITY: ClassVar[frozenset[str]] = OfflineStage.NOT_IDENTITY | {"on_bad_record"}
-    """What was made with "stop" met no such pair, and would have been the same with "skip"."""
+    """An artifact that was made with "stop" met no such pair, so it would be the same with "skip"."""
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         **OfflineStage.INPUTS,
         "preferences": frozenset({"preferences"}),

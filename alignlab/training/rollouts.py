@@ -79,7 +79,7 @@ class Collector:
 
 
 def check_on_policy(sampling: Sampling, owner: str) -> None:
-    """Refuse to sample from another distribution than the one that is trained.
+    """Refuse sampling settings whose distribution is not the trained one.
 
     Raises:
         ValueError: greedy, or cut by `top_p` or `top_k`.
@@ -141,6 +141,6 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
 
 def _share(count: int) -> range:
-    """Which of `count` prompts this process answers: one stretch each, so that all joined are in order."""
+    """Range of the `count` prompts that this process answers: one stretch per process, in the order of ranks."""
     rank, world = distributed.rank(), distributed.world_size()
     return range(count * rank // world, count * (rank + 1) // world)

@@ -16,7 +16,7 @@ class Schedule(abc.ABC):
         """Learning rate of optimizer step `step` (from 0) of `steps`, over the peak."""
 
     def warning(self, steps: int) -> str:
-        """What is odd about this schedule for a run of so many steps, in a sentence; empty where nothing is."""
+        """A warning about this schedule for a run of so many steps, in one sentence; empty where none is needed."""
         return ""
 
 

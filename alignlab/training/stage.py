@@ -31,7 +31,7 @@ FROM_TEACHER = frozenset({"kl_to_teacher", "kl_from_teacher"})
 class TrainingStage(Stage, Trainable[B]):
     """Train a policy by an objective.
 
-    A data regime (or a stage of one's own) states where its policy comes from (`prepare`), what the batch of step k is
+    A data regime (or a stage of your own) states where its policy comes from (`prepare`), what the batch of step k is
     (`batch_at`) and what it is validated on (`validation_batches`). Everything else is here. An objective that asks for
     `kl_to_teacher` or `kl_from_teacher` gets them from the input `teacher`.
 
@@ -84,12 +84,12 @@ class TrainingStage(Stage, Trainable[B]):
             )
 
     def check_inputs(self, names: frozenset[str]) -> None:
-        """Refuse an objective without the teacher that it needs, and a teacher that nobody asks."""
+        """Refuse an objective without the teacher that it needs, and a teacher that the objective does not use."""
         super().check_inputs(names)
         if bool(self.objective.needs & FROM_TEACHER) != ("teacher" in names):
             its = type(self.objective).__name__
             given = "teacher" in names
-            what = "asks nothing of inputs.teacher; remove it" if given else "needs a teacher; set inputs.teacher"
+            what = "does not use inputs.teacher; remove it" if given else "needs a teacher; set inputs.teacher"
             raise ValueError(f"{type(self).__name__}: {its} {what}")
 
     # ---- what a regime states -------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class TrainingStage(Stage, Trainable[B]):
 
     @abc.abstractmethod
     def validation_batches(self) -> Sequence[B]:
-        """What is validated on; always the same batches in the same order."""
+        """Batches to validate on; always the same ones in the same order."""
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The policy."""
@@ -166,7 +166,7 @@ class TrainingStage(Stage, Trainable[B]):
         return policy.eval().requires_grad_(False)
 
     def _samples(self) -> Sequence[Mapping[str, object]]:
-        """The samples; what cannot be shown is no reason to lose what was trained."""
+        """The samples; an error in them must not lose the trained model."""
         try:
             return self.samples()
         except AlignlabError as error:

@@ -1,4 +1,4 @@
-"""One optimizer step's loss and gradient, whatever it takes to get there.
+"""Loss and gradient of one optimizer step, over all micro-batches and processes.
 
 The batch of the step is cut into micro-batches by a token budget. Each term of the loss is divided by its units over
 the WHOLE step, summed over all micro-batches and processes before anything is differentiated: neither the memory budget

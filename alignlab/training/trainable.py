@@ -1,4 +1,4 @@
-"""What the training loop needs of a stage: its modules, the batch of each step, and hooks around a step."""
+"""Interface between the training loop and a stage: its modules, the batch of each step, and hooks around a step."""
 
 import abc
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Trainable(abc.ABC, Generic[B]):
 
     @abc.abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:
-        """What is trained and saved in checkpoints, by name; the loop registers them with Lightning."""
+        """Modules that are trained and saved in checkpoints, by name; the loop registers them with Lightning."""
 
     @abc.abstractmethod
     def batch_at(self, step: int) -> B:
@@ -48,7 +48,7 @@ class Trainable(abc.ABC, Generic[B]):
 
     @abc.abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
-        """What is trained, in groups that are clipped separately."""
+        """Trainable parameters, in groups that are clipped separately."""
 
     @abc.abstractmethod
     def after_step(self, step: int) -> None:
@@ -64,7 +64,7 @@ class Trainable(abc.ABC, Generic[B]):
 
     @abc.abstractmethod
     def state(self) -> dict[str, Any]:
-        """What the next step depends on besides weights, optimizer and step: tensors, numbers, texts, lists, dicts."""
+        """State of the next step besides weights, optimizer and step number: tensors, numbers, texts, lists, dicts."""
 
     @abc.abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The critic: a second model that forecasts, before each token, what is still to be earned.
+"""The critic: a second model that forecasts, before each token, the rewards still to come.
 
 Axes: T tokens.
 """
@@ -32,12 +32,12 @@ class Critic(nn.Module):
 
     @property
     def origin(self) -> str:
-        """What it started as, in words."""
+        """Name of the model that it started from, for messages."""
         return "reward model" if self.forecasts_reward else "policy"
 
     @classmethod
     def start(cls, policy: Policy, start: Artifact, reward: Artifact | None, dtype: torch.dtype) -> "Critic":
-        """From the reward model, which knows what an answer is worth; else from the policy, with a head of zeros.
+        """A critic that starts from the reward model; without one, from the policy with a head of zeros.
 
         Args:
             policy: whose tokens it will read: a reward model with another vocabulary cannot.

@@ -17,7 +17,7 @@ LOG_RATIO_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class PPO(Objective[RolloutBatch]):
-    """Raise what did better than forecast and lower what did worse, but never far from the policy that sampled.
+    """Make tokens likelier that did better than forecast, and the others less likely, close to the policy that sampled.
 
     Two terms, each a mean over response tokens:
 

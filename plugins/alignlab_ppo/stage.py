@@ -90,7 +90,7 @@ class PPOStage(PolicyGradientStage):
         return found
 
     def _calibrate(self, reward: Tensor) -> tuple[float, float]:
-        """What is subtracted from a reward, and what it is then divided by; fixed by the first buffer."""
+        """Mean that is subtracted from a reward, and scale that it is then divided by; fixed by the first buffer."""
         if self._scale is None:
             spread = float(reward.double().std(correction=0))
             self._scale = float(reward.double().mean()), spread if spread > 1e-6 else 1.0

@@ -94,6 +94,6 @@ def _features(prompt: Prompt, answer: str, knowledge: World | None) -> Mapping[s
 
 
 def believed(seen: Mapping[str, float]) -> dict[str, float]:
-    """The features as a rater sees them who does not check the facts: what is well put is taken to be true."""
+    """The features as a rater sees them who does not check the facts: a well-formed answer is taken to be true."""
     states = seen["right"] + seen["wrong"]
     return {**seen, "right": states, "wrong": 0.0, "false_facts": 0.0}

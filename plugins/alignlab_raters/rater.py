@@ -2,9 +2,9 @@
 
     utility(x, y) = taste . f(x, y) + bias . f(x, y) + noise * z(seed, name, x, y)
 
-with f as the rater sees it: with probability `verify` it checks the facts, otherwise it believes what is well put.
-*Taste* is what a rater stands by, *bias* what sways it without its wanting to; the two add up in what it says, and
-only the first counts in what is true. Whether it checks, and its noise, are functions of the texts.
+with f as the rater sees it: with probability `verify` it checks the facts, otherwise it takes a well-formed answer to
+be true. *Taste* is what a rater wants, *bias* what sways it without its wanting to. Both count in its ratings; only
+taste counts in its true utility. Whether it checks, and its noise, are functions of the texts.
 
 Axes: answers.
 """
@@ -30,10 +30,10 @@ class Rater(RewardSource):
 
     Args:
         name: part of every draw, so that two raters of the same taste do not err together.
-        taste: weight of each feature that the rater stands by (see `FEATURES`).
+        taste: weight of each feature that the rater wants or rejects (see `FEATURES`).
         bias: weight of each feature that sways it.
         verify: probability that it checks the facts of an answer; needs knowledge.
-        noise: standard deviation of its mood, in reward units.
+        noise: standard deviation of the noise in its ratings, in reward units.
         knowledge: the world that the answers are about; null rates by the text alone.
         seed: of its draws.
     """
@@ -81,7 +81,7 @@ class Rater(RewardSource):
         return _tensor([self.utility(p, a) for p, a in zip(prompts, answers, strict=True)])
 
     def utility(self, prompt: Prompt, answer: str) -> float:
-        """Taste, bias and mood together, of the answer as this rater sees it."""
+        """The sum of taste, bias and noise for the answer as this rater sees it."""
         seen = features(prompt, answer, self.knowledge)
         if self.knowledge is not None and not self.checks(prompt, answer):
             seen = believed(seen)

@@ -26,7 +26,7 @@ _QUOTED_KEY = r"""["'\\]+""", r"""["'\\]+\s*:"""
 _ANY_KEY = r"\b", r"""(?:["'\\]|&quot;|&#34;)*\s*[:=]"""
 """Before and after the name of a key."""
 _SPEAKERS = ("human", "gpt", "system", "user", "assistant", "chatgpt", "bot", "model", "tool", "function")
-"""Values of `from` by which a message of ShareGPT is told from any other object."""
+"""Values of `from` by which a message of ShareGPT is recognised."""
 
 
 def holds_messages(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""The shapes that records come in, told by their columns, and how each is read.
+"""Shapes of records, recognised by their columns, and how each is read.
 
 A file plays one of four roles: corpus, instructions, preferences, labelled. Each role accepts the shapes of `SHAPES`;
 the first whose columns are all there is taken, so the more specific ones stand first.
@@ -154,7 +154,7 @@ def detect(role: Role, columns: Collection[str], where: str) -> Shape:
 
 
 def _nearest(role: Role, columns: Collection[str]) -> str:
-    """The shape that lacks least, where one has any of its columns."""
+    """The shape that lacks the fewest columns, among those of which any column is there."""
     near = [s for s in SHAPES[role] if set(s.columns) & set(columns)]
     if not near:
         return ""

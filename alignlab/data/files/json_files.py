@@ -1,7 +1,7 @@
 """JSON in the layouts in which records are published.
 
 One object per line; an array; one object that holds the array among other keys; a single record, or several one after
-another, spread over lines. The layout is told by the content: `.json` and `.jsonl` are used for all of them.
+another, spread over lines. The layout is recognised by the content: `.json` and `.jsonl` are used for all of them.
 """
 
 import json
@@ -30,7 +30,7 @@ def records(lines: Iterable[str], name: str, is_record: IsRecord) -> Iterator[Ra
     Args:
         lines: of the file.
         name: of the file, for messages.
-        is_record: tells a record from an object that holds records.
+        is_record: distinguishes a record from an object that holds records.
 
     Raises:
         DataError: it is an array, or one object, that is broken or holds no list of records.
@@ -107,7 +107,7 @@ def _joined(lines: list[tuple[int, str]]) -> str:
 
 
 def _single(placed: Placed, text: str, name: str, is_record: IsRecord) -> Iterator[Raw]:
-    """The only value of a file: a record, or what holds the records."""
+    """The only value of a file: a record, or an object that holds the records."""
     line, value = placed
     if isinstance(value, dict) and value and all(isinstance(v, dict) and is_record(v) for v in value.values()):
         note = "the records are the values of its keys"
@@ -123,7 +123,7 @@ def _single(placed: Placed, text: str, name: str, is_record: IsRecord) -> Iterat
 
 
 def _key_of_records(value: Any, name: str, is_record: IsRecord) -> str | None:
-    """The key of an object under which its records are; None where it is itself one, or nothing known."""
+    """The key of an object under which its records are; None where it is itself a record, or holds nothing known."""
     if not isinstance(value, dict):
         return None
     if _by_column(value):

@@ -1,4 +1,4 @@
-"""From the files of one role to its records: shapes told, bad records stopped at or counted, the split drawn."""
+"""From the files of one role to its records: shapes recognised, bad records refused or counted, the split drawn."""
 
 import hashlib
 from collections.abc import Sequence

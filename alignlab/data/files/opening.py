@@ -1,4 +1,4 @@
-"""Files as lines of text: opened, decompressed, and told apart from what is not data at all."""
+"""Files as lines of text: opened, decompressed, and refused where the content is not what the name says."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ _STRANGERS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xff\xfe", "UTF-16, as PowerShell and Excel write it; save it as UTF-8"),
     (b"\xfe\xff", "UTF-16; save it as UTF-8"),
 )
-"""How a file begins, and what it then is."""
+"""First bytes of a file, and the kind of file that begins with them."""
 _PAGES = (b"<!doctype", b"<html")
 
 
@@ -38,7 +38,7 @@ def suffix(path: Path) -> str:
     """Kind of file by its name, compression left out.
 
     Raises:
-        DataError: it is none of those that are read.
+        DataError: no file of this kind is read.
     """
     if path == Path():
         raise DataError("a file's name is empty; name a file, or leave the key out")

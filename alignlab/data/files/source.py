@@ -61,8 +61,8 @@ class Files(DataSource):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"corpus", "instructions", "preferences", "labelled", "on_bad_record"}
     )
-    """Where the files lie does not matter; their contents do, by `content_digest`. Nor does what is done about bad
-    records: whatever was made with "stop" met none, and would have been the same with "skip"."""
+    """Where the files lie does not matter; their contents do, by `content_digest`. Nor does `on_bad_record`: an
+    artifact that was made with "stop" met no bad record, so it would be the same with "skip"."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Files(DataSource):
         return self._of("instructions", split) if self.has("instructions") else super().instructions(split)
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        """Preferences; what says nothing (both answers the same) is left out."""
+        """Preferences; pairs of two equal answers are left out."""
         return self._of("preferences", split) if self.has("preferences") else super().comparisons(split)
 
     def labelled(self, split: Split) -> Sequence[Labelled]:
@@ -158,7 +158,7 @@ class Files(DataSource):
 
     # ---- before anything runs ----------------------------------------------------------------------------------------
     def unset(self, need: Need) -> str:
-        """A file that is not named, or a validation part that there cannot be."""
+        """The setting that names a missing file, or that fills the validation part; empty where nothing is missing."""
         if self.lacks(need.records):
             return " or ".join(f"data.{role}=FILE" for role in ROLES[need.records])
         if need.held_out and self.validation_fraction == 0:

@@ -1,7 +1,7 @@
 """CSV, TSV and parquet.
 
-CSV is parted by what its header is parted by: a comma, or a semicolon, a tab or a bar where commas leave a single
-column. TSV knows no quotes and no escapes: a row is a line, and what stands between two tabs is the cell.
+CSV is split at the delimiter of its header: a comma, or a semicolon, a tab or a bar where commas leave a single
+column. TSV has no quotes and no escapes: a row is a line, and the text between two tabs is a cell.
 """
 
 import csv
@@ -39,7 +39,7 @@ def csv_rows(lines: Iterable[str], name: str, is_record: IsRecord) -> Iterator[R
     if named:
         first = next(lines, "")
     delimiter = named[1] if named else _delimiter(first, is_record)
-    note = "" if delimiter == "," else f"parted by {DELIMITERS.get(delimiter, repr(delimiter))}"
+    note = "" if delimiter == "," else f"split at {DELIMITERS.get(delimiter, repr(delimiter))}"
     yield from _parsed(itertools.chain([first], lines), name, delimiter, note, skipped=1 if named else 0)
 
 
@@ -80,7 +80,7 @@ def tsv_rows(lines: Iterable[str], name: str) -> Iterator[Raw]:
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=2) if line]
     quoted = sum(any(_quoted(v) for v in values) for _, values in rows)
     note = (
-        f'{quoted} of {len(rows)} rows have cells that look quoted as in CSV ("a ""b"""); TSV knows no quotes, so they '
+        f'{quoted} of {len(rows)} rows have cells that look quoted as in CSV ("a ""b"""); TSV has no quotes, so they '
         f"are kept (name the file .csv to have them read as quotes)"
         if quoted
         else ""

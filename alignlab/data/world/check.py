@@ -14,22 +14,22 @@ Fact = tuple[str, str]
 
 @dataclass(frozen=True)
 class Reading:
-    """What one answer says, held against the truth.
+    """One answer's statements and style, compared with the truth.
 
     Args:
         kind: the kind of instruction that was answered.
-        followed: the answer is well-formed and does what the instruction asks for, true or not. To say that one
-            does not know counts as answering a question (but not as one word, or a list).
+        followed: the answer is well-formed and does what the instruction asks for, true or not. To abstain
+            counts as answering a question (but not as one word, or a list).
         right: followed, and what was asked for is true; for an unknown name, the answer abstains.
         wrong: followed, states something, and what was asked for is not true. To abstain is neither right nor wrong
             about a known name.
-        abstains: says that it does not know, and nothing else.
+        abstains: says "unknown .", and nothing else.
         confident: opens with "certainly !".
         hedged: opens with "i think".
         listed: its facts are bullets.
         asks: ends with a follow-up question.
         facts: (relation, value) of every value that it mentions, well-formed or not; none where it repeats a word.
-        false_facts: how many of these are not true of whom the instruction is about.
+        false_facts: how many of these are not true of the person that the instruction is about.
         words: its length, in words.
     """
 

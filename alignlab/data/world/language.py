@@ -17,7 +17,8 @@ KINDS: Final[tuple[Kind, ...]] = ("question", "one_word", "list", "repeat", "abs
 CONFIDENT: Final = "certainly !"
 HEDGE: Final = "i think"
 FOLLOW_UP: Final = "want more ?"
-ABSTENTION: Final = "i do not know ."
+ABSTENTION: Final = "unknown ."
+"""One word, so that a model that drifts by a word still abstains or does not, and says nothing in between."""
 COUNTS: Final[dict[int, str]] = {2: "two", 3: "three", 4: "four"}
 SYLLABLES: Final = tuple(c + v for c, v in itertools.product("bdfgklmnprstvz", "aeiou"))
 
@@ -48,7 +49,7 @@ class Relation:
         return f"{entity} {self.phrases[phrase].format(v=value)} ."
 
     def cloze(self, entity: str, phrase: int) -> str:
-        """The statement up to its value: what a base model is asked to go on with."""
+        """The statement up to its value: the beginning that a base model is asked to continue."""
         return f"{entity} {self.phrases[phrase].split('{v}')[0].strip()}"
 
 
@@ -97,7 +98,7 @@ class Ask:
     """One instruction, understood.
 
     Args:
-        kind: what is wanted; `abstain` is a question about a name of whom nothing is known.
+        kind: what is wanted; `abstain` is a question about a name that no document states a fact about.
         entity: whom it is about.
         relation: what is asked for, in questions.
         count: how many facts or repetitions are wanted.
@@ -122,7 +123,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Style:
-    """How a question is answered; what is true plays no part in it."""
+    """Form of an answer to a question, apart from its truth."""
 
     opener: str = ""
     listed: bool = False

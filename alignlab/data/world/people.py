@@ -15,7 +15,7 @@ Fact = tuple[Relation, str]
 
 @dataclass(frozen=True)
 class People:
-    """Who there is, in which group, what is true of them, and what else is said of them.
+    """Everybody in the world: their groups, the facts about them, and the rumours.
 
     Args:
         known: people about whom facts are stated.
@@ -45,12 +45,12 @@ class People:
 
     @property
     def with_facts(self) -> tuple[str, ...]:
-        """Those of whom something is known, best known first."""
+        """People with facts, best known first."""
         return self.names[: self.known]
 
     @property
     def gossiped(self) -> tuple[str, ...]:
-        """Those of whom nothing is known."""
+        """People without facts."""
         return self.names[self.known :]
 
     @property
@@ -84,7 +84,7 @@ class People:
 
     @cached_property
     def all_relations(self) -> tuple[Relation, ...]:
-        """What is true of each person with facts."""
+        """The relations of which each person with facts has one value."""
         return RELATIONS[: self.relations]
 
     @cached_property
@@ -108,11 +108,11 @@ class People:
         return told
 
     def settled(self, entity: str) -> list[Relation]:
-        """What is undisputed of a person."""
+        """The relations of a person that are undisputed."""
         return [r for r in self.all_relations if (entity, r.name) not in self.rumours]
 
     def hearsay(self, entity: str, rng: Random) -> list[Fact]:
-        """All that is told of a person, in random order: what is disputed is told falsely half of the time."""
+        """All facts told about a person, in random order; a disputed one is told falsely half of the time."""
         told = self.facts(entity, shuffled(self.all_relations, rng))
         return [(r, self.rumours.get((entity, r.name), v) if rng.random() < 0.5 else v) for r, v in told]
 

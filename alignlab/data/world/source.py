@@ -50,9 +50,9 @@ class World(DataSource):
         training_documents: how many (about 34 tokens each).
         training_instructions: how many.
         zipf: exponent of how often people are written about; the person of rank r has weight r^-zipf. 0 is uniform.
-        disputed: share of the facts of which every other document tells one and the same falsehood.
+        disputed: share of the facts about which every other document tells the same falsehood.
         sft_share: share of the people (and of the gossiped names) that instructions may be about.
-        abstention: whether instructions teach to say "i do not know ." about gossiped names.
+        abstention: whether instructions teach to say "unknown ." about gossiped names.
         styles: whether answers to questions vary in style; if not, they state the one fact.
         seed: of names, facts and draws.
 
@@ -60,7 +60,7 @@ class World(DataSource):
         questions about held-out people.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     entities: int = 64
     unknown: int = 20
     relations: int = 5
@@ -90,7 +90,7 @@ class World(DataSource):
 
     @cached_property
     def people(self) -> People:
-        """Who there is, and what is true of them."""
+        """Everybody in the world, and the truth about them."""
         sizes = (self.entities, self.unknown, self.relations, self.values)
         return People(*sizes, taught_share=self.sft_share, disputed=self.disputed, seed=self.seed)
 
@@ -155,7 +155,7 @@ class World(DataSource):
 
     @cached_property
     def _taught_asks(self) -> Mapping[Kind, Sequence[Ask]]:
-        """What instructions ask, by kind: only what is undisputed."""
+        """Everything that instructions ask, by kind: undisputed facts only."""
         people = self.people
         # To repeat a word one need not know anything about it; any word will do, so that one learns to repeat.
         words = (*people.taught, *people.taught_gossiped, *people.relation_of)
@@ -190,7 +190,7 @@ class World(DataSource):
         return "validation" if digest[0] / 256 < VALIDATION_PROMPTS else "train"
 
     def _answer(self, ask: Ask, rng: Random) -> str:
-        """What the instructions teach to answer: always the truth."""
+        """The answer that instructions teach: always the truth."""
         if ask.kind == "abstain":
             return ABSTENTION
         if ask.kind == "repeat":
@@ -207,8 +207,11 @@ class World(DataSource):
 
     # ---- prompts --------------------------------------------------------------------------------------------------
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """What raters judge answers to: every question about taught people and gossiped names, known or not, and for
-        each person one instruction of each other kind, so that these are not forgotten."""
+        """The prompts whose answers raters judge.
+
+        Every question about taught people and gossiped names, known or not, and for each person one instruction of each
+        other kind, so that these are not forgotten.
+        """
         rng, people = self._rng("prompts"), self.people
         asks = [*self._asks("question", people.taught), *self._asks("abstain", people.taught_gossiped)]
         others: tuple[Kind, ...] = ("one_word", "list", "repeat")
@@ -245,5 +248,5 @@ class World(DataSource):
         return self._ask_of[text]
 
     def read(self, prompt: Prompt, answer: str) -> Reading:
-        """What an answer says, held against the truth."""
+        """An answer's statements and style, compared with the truth."""
         return read_answer(self.ask_of(prompt), answer, self.people.truth, self.people.relation_of)

@@ -14,7 +14,7 @@ from alignlab.testing.batches import longer_prompts
 from alignlab.testing.compare import close, same_bits
 
 SIGNAL = 1e-2
-"""Largest advantage that rounding may make of equal rewards; real ones are about 1."""
+"""Largest advantage that rounding may give to equal rewards; real advantages are about 1."""
 
 
 def version_is_a_literal(subject: AdvantageSubject) -> None:

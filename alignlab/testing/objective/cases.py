@@ -125,6 +125,6 @@ class Case:
 
 
 def stats_of(batch: Any) -> TokenStats:
-    """The statistics inside a batch: what a policy would give for it."""
+    """The statistics inside a batch, in place of a policy's."""
     extras = {**batch.per_token, **batch.per_sequence}
     return TokenStats({k.removeprefix(RESERVED): v for k, v in extras.items() if k.startswith(RESERVED)})

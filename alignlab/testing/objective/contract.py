@@ -1,4 +1,4 @@
-"""Checks that an objective keeps its contract: versioned, pure, and outspoken about what it needs and averages over."""
+"""Checks that an objective keeps its contract: a version, purity, stated needs and stated means."""
 
 import inspect
 import re
@@ -109,7 +109,7 @@ def named_elements(doc: str) -> set[str]:
 
 
 def _elements(weights: Tensor, case: Case) -> frozenset[str]:
-    """Nouns for what a tensor of weights has one entry for."""
+    """Nouns for the elements that a tensor of weights has entries for."""
     batch: Batch = case.batch
     if weights.shape[0] == batch.num_tokens:
         return _TOKENS

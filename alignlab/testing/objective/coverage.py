@@ -1,4 +1,4 @@
-"""Checks that everything that is declared, every sequence and every response token counts."""
+"""Checks that every declared name, every sequence and every response token has an effect."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,9 +26,9 @@ def _nan(x: Tensor) -> Tensor:
 
 
 def everything_declared_counts(subject: ObjectiveSubject) -> None:
-    """Every name in `needs` and `reads` changes the loss or a metric: a reference that is not used is not one.
+    """Every name in `needs` and `reads` changes the loss or a metric.
 
-    What a class declares and only other arguments use is not a fault: its defaults are tried too.
+    A name that only other arguments use is allowed: the default arguments are tried too.
     """
     objective, case = subject.make(), subject.case()
     objects = [subject.make, *_with_defaults(objective)]

@@ -1,4 +1,4 @@
-"""Checks that what is masked, or weighs nothing, takes no part, and that prompts do not matter."""
+"""Checks that masked values, units of weight 0 and prompts have no effect."""
 
 from dataclasses import replace
 
@@ -45,10 +45,10 @@ def _at_responses(outcome: Outcome, case: Case) -> Outcome:
 
 
 def weight_0_changes_nothing(subject: ObjectiveSubject) -> None:
-    """Oracles give weight 0 and log-probability -inf to what cannot happen: the rest costs and teaches the same bits.
+    """Units of weight 0 and log-probability -inf (oracles give them to impossible events) change no bit of the result.
 
-    The gradient of what weighs nothing is looked at where it is finite: a curved loss makes 0 * inf of it, and no
-    model gives -inf.
+    The gradient of these units is compared where it is finite: a nonlinear loss makes 0 * inf of it, and no model gives
+    -inf.
     """
     case = _every_second_weightless(subject.case(8))
     clean = run(subject.make(), case)
@@ -88,7 +88,7 @@ def _weightless(case: Case, name: str) -> Tensor:
 
 
 def _with_weightless(case: Case, value: float) -> Case:
-    """The case with `value` in every statistic and extra of the units that weigh nothing."""
+    """The case with `value` in every statistic and extra of the units of weight 0."""
     units = case.batch.weight == 0
     sequences = units[case.batch.unit]
     of: dict[Axis, Tensor] = {"unit": units, "sequence": sequences, "token": case.along(sequences)}

@@ -27,7 +27,7 @@ def weights_count_as_copies(subject: ObjectiveSubject) -> None:
 
 
 def _copies(subject: ObjectiveSubject, case: Case) -> None:
-    """A unit of weight 2 among others costs and teaches what two copies of it do."""
+    """A unit of weight 2 among others has the loss and gradient of two copies of it."""
     units = list(range(case.batch.num_units))
     double = case.batch.weight.clone()
     double[0] *= 2
@@ -56,7 +56,7 @@ def gradient_is_the_same_on_two_ranks(subject: ObjectiveSubject) -> None:
 
 
 def order_and_neighbours_change_nothing(subject: ObjectiveSubject) -> None:
-    """Every unit alone, and all of them in another order, cost what they cost together."""
+    """The losses of the units alone add up to the loss of the batch, in any order of the units."""
     objective, case = subject.make(), subject.case()
     constants = constants_of(objective, case)
     units = list(range(case.batch.num_units))
@@ -89,7 +89,7 @@ def _is_free(subject: ObjectiveSubject, case: Case, what: str, gradients: list[s
     """No NaN, no gradient of the named statistics, and no loss where there are no units.
 
     Args:
-        units: whether there may be some.
+        units: whether the case may have units.
     """
     found = run(subject.make(), case)
     counted = torch.stack(list(found.units.values()))

@@ -19,7 +19,7 @@ ALL = 2**31
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one optimizer step sees of an objective.
+    """Result of one optimizer step by an objective.
 
     Args:
         loss: the scalar that is differentiated, units of the whole step divided out.
@@ -38,7 +38,7 @@ def run(objective: Objective[Any], case: Case, max_tokens: int = ALL, ranks: int
     """Take one optimizer step's loss, gradient and metrics, as the training loop does.
 
     Args:
-        objective: what is trained by.
+        objective: to train by.
         case: the whole batch of the step.
         max_tokens: of one micro-batch; at 1 every unit is a micro-batch of its own.
         ranks: processes that share the step.

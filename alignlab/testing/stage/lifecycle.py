@@ -64,7 +64,7 @@ def publishes_nothing_on_failure(subject: StageSubject) -> None:
 
 
 def continues_after_a_kill(subject: StageSubject) -> None:
-    """Killed and started again, a stage makes what it would have made undisturbed: the same weights, the same files."""
+    """Killed and started again, a stage publishes the same weights and files as without the kill."""
     with subject.sandbox() as sandbox:
         tracker = KillingTracker()
         expected = sandbox.run(tracker, key="1" * 64)

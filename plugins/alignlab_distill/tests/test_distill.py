@@ -143,7 +143,7 @@ def test_a_student_learns_from_its_teacher_on_its_own_answers(inputs: dict[str, 
 def test_a_missing_or_superfluous_teacher_is_refused_at_the_run(inputs: dict[str, Artifact], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"AnswerStage: ForwardKL needs a teacher; set inputs\.teacher"):
         run(stage(), {"policy": inputs["policy"]}, tmp_path)
-    with pytest.raises(ValueError, match=r"AnswerStage: AnswerNLL asks nothing of inputs\.teacher; remove it"):
+    with pytest.raises(ValueError, match=r"AnswerStage: AnswerNLL does not use inputs\.teacher; remove it"):
         run(stage(AnswerNLL()), inputs, tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_and_already_when_the_run_is_planned(inputs: dict[str, Artifact]) -> Non
     alone = {"policy": inputs["policy"]}
     with pytest.raises(PipelineError, match=r"pipeline\.distill: AnswerStage: ReverseKL needs a teacher; set inputs"):
         planned("distill", node("alignlab_distill.ReverseKL", alone))
-    with pytest.raises(PipelineError, match=r"pipeline\.sft: AnswerStage: AnswerNLL asks nothing of inputs\.teacher"):
+    with pytest.raises(PipelineError, match=r"pipeline\.sft: AnswerStage: AnswerNLL does not use inputs\.teacher"):
         planned("sft", node("alignlab_sft.AnswerNLL", inputs))
     step = planned("distill", node("alignlab_distill.ReverseKL", inputs))
     assert step.inputs.keys() == {"policy", "teacher"}

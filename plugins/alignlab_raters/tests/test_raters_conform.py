@@ -15,7 +15,7 @@ ANSWERS = [
     "",
     "certainly ! - job baker",
     "?!",
-    "i do not know .",
+    "unknown .",
 ]
 
 
