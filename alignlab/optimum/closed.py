@@ -55,9 +55,9 @@ class Tilted(Optimum):
         """The tilted reference."""
         return (tables.reference + tables.penalised(self.penalty).reward / self.beta).log_softmax(-1)
 
-    def regret(self, policy: Float[Tensor, "P Y"], tables: Tables) -> float:
-        """What a policy loses in E[r] - beta KL against the optimum, reward units: beta KL(policy || pi*)."""
-        return self.beta * float(kl(policy, self.policy(tables)).mean())
+    def regret(self, policy: Float[Tensor, "P Y"], tables: Tables) -> Float[Tensor, "P"]:
+        """`(P,)` reward units that a policy loses in E[r] - beta KL against the optimum: beta KL(policy || pi*)."""
+        return self.beta * kl(policy, self.policy(tables))
 
 
 @dataclass(frozen=True)

@@ -71,16 +71,18 @@ Declared: TypeAlias = Optimum | RewardItself | PolicyGradient | NoneKnown
 
 
 def combined(gradient: PolicyGradient, credit: Credit | NoneKnown) -> Optimum | NoneKnown:
-    """Where a policy gradient ends with an advantage."""
+    """Where a policy gradient ends with an advantage.
+
+    With the KL in the reward alone, every answer is paid the same at pi*, so that every advantage is 0 there, however
+    it is scaled and however tokens are weighted.
+    """
     if isinstance(credit, NoneKnown):
         return credit
     if credit.beta and gradient.beta:
         return NoneKnown("the KL is paid twice, in the reward and in the loss")
-    if credit.kind == "reward" and not gradient.beta and not gradient.mean_over_answer:
-        if not credit.beta:
-            return NoneKnown("nothing holds it near the reference, so that it ends at the best answer alone")
+    if credit.beta:
         return Tilted(credit.beta, penalty=credit.penalty)
-    if credit.beta or not gradient.beta:
-        return NoneKnown("a mean over each answer's tokens with the KL in the reward has no closed form")
+    if not gradient.beta:
+        return NoneKnown("nothing keeps it close to the reference, so that it ends at the best answer alone")
     estimator = gradient.estimator
     return Stationary(gradient.beta, estimator, gradient.mean_over_answer, credit.kind, credit.penalty, credit.eps)

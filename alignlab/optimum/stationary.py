@@ -41,7 +41,6 @@ class Stationary(Optimum):
         eps: added to a group's standard deviation.
     """
 
-    tolerance: ClassVar[float] = 1e-3
     beta: float
     estimator: Estimator
     mean_over_answer: bool

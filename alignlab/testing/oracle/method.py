@@ -4,7 +4,7 @@ Axes: P prompts, Y answers to each prompt.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ from alignlab.testing.oracle.world import World
 
 PROMPTS = 4
 """That are trained."""
-_LOGP = frozenset({"logp"})
+LOGP = frozenset({"logp"})
+"""Needed of a reference."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,38 @@ class Method:
         objective: what is trained by.
         advantage: credits rollouts; None for objectives on anything else, and where rollouts need none.
         alter: changes the batch that the objective and the advantage see; for mutants.
+        held_against: an optimum to use instead of the declared one; for mutants.
     """
 
     objective: Objective[Any]
     advantage: Advantage | None = None
     alter: Callable[[Batch], Batch] | None = None
+    held_against: Optimum | RewardItself | NoneKnown | None = None
 
     @cached_property
     def declared(self) -> Optimum | RewardItself | NoneKnown:
         """Where it says that it ends."""
+        if self.held_against is not None:
+            return self.held_against
         found = self.objective.optimum()
         if not isinstance(found, PolicyGradient):
             return found
         if self.advantage is None:
             return NoneKnown("a policy gradient ends where its advantage leads; name one with advantage=...")
         return combined(found, self.advantage.optimum())
+
+    def of(self, objective: Objective[Any]) -> "Method":
+        """The same with another objective, held against the same optimum in the same world."""
+        return replace(self, objective=objective, held_against=self.declared)
+
+    def credited_by(self, advantage: Advantage) -> "Method":
+        """The same with another advantage, held against the same optimum in the same world."""
+        return replace(self, advantage=advantage, held_against=self.declared)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Extras that its parts read."""
+        return self.objective.reads | (self.advantage.reads if self.advantage else frozenset())
 
     @cached_property
     def world(self) -> World:
@@ -84,7 +102,7 @@ class Method:
         else:
             batch = self.world.texts()
         if "reference_logp" in self.objective.reads:
-            reference = TablePolicy(self.world).token_stats(batch, _LOGP).logp.detach()
+            reference = TablePolicy(self.world).token_stats(batch, LOGP).logp.detach()
             batch = batch.with_tokens(reference_logp=reference)
         return self.alter(batch) if self.alter else batch
 

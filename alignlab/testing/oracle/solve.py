@@ -66,14 +66,14 @@ def natural_gradient(method: OnPolicy, logits: Float[Tensor, "P K V"]) -> Float[
     return torch.cat([natural[:-1], torch.zeros_like(natural[-1:])])
 
 
-def fixed_point(method: OnPolicy, rounds: int = 60, stop: float = 1e-10) -> Float[Tensor, "P K V"]:
+def fixed_point(method: OnPolicy, rounds: int = 50, stop: float = 1e-10) -> Float[Tensor, "P K V"]:
     """Where an online method ends: its natural gradient followed in implicit steps that grow as it shrinks.
 
     Prompts meet only in common denominators, so that all of them are perturbed at once: the Jacobian is block-diagonal
     up to those. What that leaves out costs rounds and no exactness.
 
     Returns:
-        `(P, K, V)` the logits.
+        `(P, K, V)` the logits; NaN where it would leave that point again (a maximum of the loss, say).
 
     Source: Kelley & Keyes 1998, SIAM J. Numer. Anal. 35(2) (pseudo-transient continuation).
     """
@@ -91,24 +91,37 @@ def fixed_point(method: OnPolicy, rounds: int = 60, stop: float = 1e-10) -> Floa
                 break
             pace /= 4
         logits, residual, pace = moved, new, pace * min(10.0, max(1.5, smaller))
-    return logits
+        if pace < 1e-6:
+            break
+    stays = torch.linalg.eigvals(_jacobian(method, logits, residual)[:-1]).real
+    return logits if bool((stays > 0).all()) else torch.full_like(logits, torch.nan)
 
 
-def _jacobian(method: OnPolicy, logits: Tensor, residual: Tensor, small: float = 1e-6) -> Float[Tensor, "P KV KV"]:
-    """How each prompt's residual changes with its logits."""
+def _jacobian(method: OnPolicy, logits: Tensor, residual: Tensor, small: float = 1e-3) -> Float[Tensor, "P KW KW"]:
+    """How each prompt's residual changes with its logits, both relative to the last word's (W words without it).
+
+    The differences are not tiny: rewards that are equal up to rounding give no advantage, by design.
+    """
     _, states, words = logits.shape
     columns = []
     for state in range(states):
-        for word in range(words):
+        for word in range(words - 1):
             moved = logits.clone()
             moved[:, state, word] += small
-            columns.append((natural_gradient(method, moved) - residual).flatten(1) / small)
+            columns.append((_relative(natural_gradient(method, moved) - residual) / small).flatten(1))
     return torch.stack(columns, -1)
 
 
-def _implicit_step(jacobian: Float[Tensor, "P KV KV"], residual: Float[Tensor, "P K V"], pace: float) -> Tensor:
-    """An implicit Euler step of the natural gradient's flow; Newton's step where `pace` is large."""
+def _implicit_step(jacobian: Float[Tensor, "P KW KW"], residual: Float[Tensor, "P K V"], pace: float) -> Tensor:
+    """`(P, K, V)` an implicit Euler step of the natural gradient's flow; Newton's step where `pace` is large."""
     largest = float(jacobian.diagonal(dim1=-2, dim2=-1).abs().max())
     identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype) * max(largest / pace, 1e-12)
-    step = torch.linalg.solve(jacobian + identity, -residual.flatten(1)).view_as(residual)
+    wanted = _relative(residual)
+    step = torch.linalg.solve(jacobian + identity, -wanted.flatten(1)).view_as(wanted)
+    step = torch.cat([step, torch.zeros_like(step[..., :1])], -1)
     return step - step.mean(-1, keepdim=True)  # the logits of a state may all move together, at no effect
+
+
+def _relative(x: Float[Tensor, "P K V"]) -> Float[Tensor, "P K W"]:
+    """To the last word's entry."""
+    return x[..., :-1] - x[..., -1:]

@@ -1,7 +1,7 @@
 """Hold a method against the optimum that it declares."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from alignlab.advantage import Advantage
 from alignlab.objective import Objective
 from alignlab.optimum import NoneKnown, Optimum, RewardItself, Tilted
-from alignlab.testing.oracle.method import Method
+from alignlab.testing.oracle.method import PROMPTS, Method
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,21 @@ class Verdict:
         """Whether it ended at the declared optimum."""
         return self.distance is not None and self.tolerance is not None and self.distance <= self.tolerance
 
+    @property
+    def failed(self) -> bool:
+        """Whether it declares an optimum and ended elsewhere."""
+        return self.is_known and not self.reached
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite distance is null and `reached` false."""
         found = {**asdict(self), "reached": self.reached if self.is_known else None}
         return {k: None if isinstance(v, float) and v == float("inf") else v for k, v in found.items()}
+
+
+def described(declared: Any) -> str:
+    """An optimum with the parameters that are not left at their defaults."""
+    shown = [f for f in fields(declared) if f.default is MISSING or getattr(declared, f.name) != f.default]
+    return f"{type(declared).__name__}({', '.join(f'{f.name}={getattr(declared, f.name)!r}' for f in shown)})"
 
 
 def verify(objective: Objective[Any], advantage: Advantage | None = None, name: str = "") -> Verdict:
@@ -74,10 +85,12 @@ def verdict(method: Method, name: str = "") -> Verdict:
     with torch.random.fork_rng(devices=[]):
         policy = method.solve()
     seconds = time.perf_counter() - started
-    regret = declared.regret(policy.log_probability(), tables) if isinstance(declared, Tilted) else None
+    regret = None
+    if isinstance(declared, Tilted):
+        regret = float(declared.regret(policy.log_probability(), tables)[:PROMPTS].mean())
     if isinstance(declared, RewardItself):
         start = float((method.world.reward - method.world.reward.mean(-1, keepdim=True)).abs().max())
     else:
         assert isinstance(declared, Optimum)
         start = method.distance_of(tables.reference)
-    return Verdict(name, repr(declared), "", method.distance(policy), start, declared.tolerance, regret, seconds)
+    return Verdict(name, described(declared), "", method.distance(policy), start, declared.tolerance, regret, seconds)

@@ -1,0 +1,145 @@
+"""`alignlab verify [objective=NAME | stage=NAME] [KEY=VALUE ...] [--all] [--mutants] [--json FILE]`: where methods end.
+
+Trains each method to its end in a world of 60 answers, exactly weighted and in float64, through the training step, and
+compares that with the optimum that the method declares. Exit code 1 where one misses it.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignlab.cli.arguments import Parser, check_flags
+from alignlab.cli.launch import config_folders
+from alignlab.config import options
+from alignlab.config.compose import Session, session
+from alignlab.config.grammar import parse
+from alignlab.config.spec import Spec
+from alignlab.errors import ConfigError, suggestion
+
+if TYPE_CHECKING:
+    from alignlab.testing.oracle import Verdict
+
+GROUPS = ("stage", "objective", "advantage")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One method by its configuration."""
+
+    name: str
+    objective: Spec
+    advantage: Spec | None = None
+
+    @property
+    def objective_key(self) -> str:
+        """Equal for equal objectives."""
+        return json.dumps(self.objective.plain(), sort_keys=True)
+
+    @property
+    def key(self) -> str:
+        """Equal for equal methods."""
+        return self.objective_key + json.dumps(None if self.advantage is None else self.advantage.plain(), sort_keys=True)
+
+
+def run(arguments: list[str]) -> int:
+    """Print the table, and JSON where it is asked for; exit code."""
+    parser = Parser("alignlab verify", description="Train methods to their end, and compare with the optimum declared.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="objective=dpo objective.beta=0.5, stage=ppo")
+    parser.add_argument("--all", action="store_true", help="every objective and stage of every installed plugin")
+    parser.add_argument("--mutants", action="store_true", help="also the usual mistakes, which must be caught")
+    parser.add_argument("--config-dir", "-cd", help="a folder of your own options")
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
+    check_flags(arguments)
+    asked = parser.parse_intermixed_args(arguments)
+    with session(asked.overrides, config_folders(asked.config_dir)) as hydra:
+        methods = list(_all(hydra) if asked.all else _named(hydra, asked.overrides))
+    verdicts = [verdict for method in methods for verdict in _verified(method, asked.mutants)]
+    if asked.json:
+        found = json.dumps([verdict.to_json() for verdict in verdicts], indent=2)
+        Path(asked.json).write_text(found + "\n", encoding="utf-8")
+    missed = [verdict.method for verdict in verdicts if verdict.failed]
+    if missed:
+        print(f"{len(missed)} of {len(verdicts)} failed: {', '.join(missed)}")
+    return 1 if missed else 0
+
+
+# ---- which methods ---------------------------------------------------------------------------------------------------
+def _named(hydra: Session, overrides: Sequence[str]) -> Iterator[Asked]:
+    """The method of the command line."""
+    parsed = {o.input_line: o.get_key_element().lstrip("+~") for o in parse(overrides)}
+    keys = {key.partition(".")[0].partition("@")[0] for key in parsed.values()}
+    if unknown := sorted(keys - set(GROUPS)):
+        hint = suggestion(unknown[0], GROUPS)
+        raise ConfigError(f"{unknown[0]}: there is nothing to set but {', '.join(GROUPS)}{hint}")
+    chosen = {key: text.partition("=")[2] for text, key in parsed.items() if key in GROUPS}
+    if not chosen.keys() & {"objective", "stage"}:
+        raise ConfigError("nothing to verify: name objective=... or stage=..., or pass --all")
+    added = [f"+{key}@probe.{key}={name}" for key, name in chosen.items()]
+    changed = [f"{'+' * text.startswith('+')}probe.{text.lstrip('+')}" for text, key in parsed.items() if "." in key]
+    config = hydra.compose([*added, *changed])
+    objective = _node(config, "probe.objective") or _node(config, "probe.stage.objective")
+    if objective is None:
+        raise ConfigError(f"stage={chosen['stage']}: has no objective, so that there is nothing to verify")
+    advantage = _node(config, "probe.advantage") or _node(config, "probe.stage.advantage")
+    yield _method(" ".join(f"{key}={name}" for key, name in chosen.items()), objective, advantage)
+
+
+def _all(hydra: Session) -> Iterator[Asked]:
+    """Every objective, and every stage that brings an objective and an advantage; what is the same once."""
+    groups = options.catalog(options.options())
+    wanted = [(group, name) for group in ("objective", "stage") for name in groups.get(group, ())]
+    config = hydra.compose([f"+{group}@probe.option{i}={name}" for i, (group, name) in enumerate(wanted)])
+    found: list[Asked] = []
+    for i, (group, name) in enumerate(wanted):
+        at = f"probe.option{i}"
+        objective = _node(config, at if group == "objective" else f"{at}.objective")
+        if objective is not None:
+            found.append(_method(f"{group}={name}", objective, _node(config, f"{at}.advantage")))
+    credited = {method.objective_key for method in found if method.advantage is not None}
+    seen: set[str] = set()
+    for method in found:
+        is_half = method.advantage is None and method.objective_key in credited
+        if not is_half and method.key not in seen:
+            seen.add(method.key)
+            yield method
+
+
+def _node(config: Any, path: str) -> dict[str, Any] | None:
+    """A resolved part of a configuration; None where there is none."""
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.select(config, path)
+    node: Any = None if found is None else OmegaConf.to_container(found, resolve=True)
+    return node
+
+
+def _method(name: str, objective: Mapping[str, Any], advantage: Mapping[str, Any] | None) -> Asked:
+    from alignlab.config.check import parse as checked
+
+    credit = None if advantage is None else checked(advantage, f"{name}: advantage")
+    return Asked(name, checked(objective, f"{name}: objective"), credit)
+
+
+# ---- what comes out --------------------------------------------------------------------------------------------------
+def _verified(asked: Asked, with_mutants: bool) -> "Iterator[Verdict]":
+    import torch
+
+    from alignlab.testing.oracle import verify
+
+    torch.set_num_threads(1)  # the tables are small
+    advantage = None if asked.advantage is None else asked.advantage.build()
+    verdict = verify(asked.objective.build(), advantage, asked.name)
+    _print(verdict)
+    yield verdict
+
+
+def _print(verdict: "Verdict") -> None:
+    if not verdict.is_known:
+        print(f"{verdict.method:<26} {verdict.declared}: {verdict.reason}")
+    else:
+        mark = "ok" if verdict.reached else "MISSED"
+        print(f"{verdict.method:<26} {mark:<6} {verdict.distance:8.1e} of {verdict.start:<6.2g} {verdict.declared}")
+    sys.stdout.flush()
