@@ -13,7 +13,8 @@ CORE = sorted((ROOT / "alignlab").rglob("*.py"))
 PLUGINS = sorted(p for p in (ROOT / "plugins").glob("*/**/*.py") if "tests" not in p.relative_to(ROOT).parts)
 LAYERS = (
     ("__main__",),
-    ("evaluation", "preferences", "testing", "cli"),
+    ("cli",),
+    ("evaluation", "preferences", "testing"),
     ("training",),
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),

@@ -8,9 +8,9 @@ from alignlab.errors import ConfigError, suggestion
 
 COMMANDS: Final = {
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
-    "verify": "train methods to their end in a small world, and compare with the optimum that each declares",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
+    "verify": "where methods end, against the optimum that each declares: verify objective=NAME, verify --all",
 }
 """Name and one line of each command; the module of that name in this package runs it."""
 

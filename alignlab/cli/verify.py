@@ -5,9 +5,10 @@ compares that with the optimum that the method declares. Exit code 1 where one m
 """
 
 import json
-import sys
+import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ class Asked:
     @property
     def key(self) -> str:
         """Equal for equal methods."""
-        return self.objective_key + json.dumps(None if self.advantage is None else self.advantage.plain(), sort_keys=True)
+        return self.objective_key + json.dumps(
+            None if self.advantage is None else self.advantage.plain(), sort_keys=True
+        )
 
 
 def run(arguments: list[str]) -> int:
@@ -56,7 +59,8 @@ def run(arguments: list[str]) -> int:
     asked = parser.parse_intermixed_args(arguments)
     with session(asked.overrides, config_folders(asked.config_dir)) as hydra:
         methods = list(_all(hydra) if asked.all else _named(hydra, asked.overrides))
-    verdicts = [verdict for method in methods for verdict in _verified(method, asked.mutants)]
+    print(f"{'method':<25} {'':<6} {'distance from its optimum':<24}")
+    verdicts = [_verified(method, asked.mutants) for method in methods]
     if asked.json:
         found = json.dumps([verdict.to_json() for verdict in verdicts], indent=2)
         Path(asked.json).write_text(found + "\n", encoding="utf-8")
@@ -113,7 +117,7 @@ def _node(config: Any, path: str) -> dict[str, Any] | None:
 
     found = OmegaConf.select(config, path)
     node: Any = None if found is None else OmegaConf.to_container(found, resolve=True)
-    return node
+    return node if isinstance(node, dict) else None
 
 
 def _method(name: str, objective: Mapping[str, Any], advantage: Mapping[str, Any] | None) -> Asked:
@@ -124,22 +128,36 @@ def _method(name: str, objective: Mapping[str, Any], advantage: Mapping[str, Any
 
 
 # ---- what comes out --------------------------------------------------------------------------------------------------
-def _verified(asked: Asked, with_mutants: bool) -> "Iterator[Verdict]":
-    import torch
+def _verified(asked: Asked, with_mutants: bool) -> "Verdict":
+    """Train one method to its end, print the line, and the mistakes below it."""
+    from alignlab.testing.oracle import Method, Verdict, mutations, verdict
 
-    from alignlab.testing.oracle import verify
-
-    torch.set_num_threads(1)  # the tables are small
-    advantage = None if asked.advantage is None else asked.advantage.build()
-    verdict = verify(asked.objective.build(), advantage, asked.name)
-    _print(verdict)
-    yield verdict
+    started = time.perf_counter()
+    try:
+        method = Method(asked.objective.build(), None if asked.advantage is None else asked.advantage.build())
+        found = verdict(method, asked.name)
+        _print(found)
+        if with_mutants and found.is_known:
+            found = replace(found, mutants=mutations(method))
+            for mutant in found.mutants:
+                away = "" if mutant.distance is None else f"{mutant.distance:8.1e}"
+                print(f"    {mutant.mistake:<28} {mutant.outcome:<13}{away}", flush=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # a plugin's own: the others are verified all the same
+        found = Verdict(asked.name, "failed", f"{type(error).__name__}: {error}", seconds=time.perf_counter() - started)
+        _print(found)
+    return found
 
 
 def _print(verdict: "Verdict") -> None:
+    """A line, and more where it is long; 80 columns."""
     if not verdict.is_known:
-        print(f"{verdict.method:<26} {verdict.declared}: {verdict.reason}")
+        text = f"{verdict.method:<25} {verdict.declared}: {verdict.reason}"
     else:
         mark = "ok" if verdict.reached else "MISSED"
-        print(f"{verdict.method:<26} {mark:<6} {verdict.distance:8.1e} of {verdict.start:<6.2g} {verdict.declared}")
-    sys.stdout.flush()
+        line = (
+            f"{verdict.method:<25} {mark:<6} {verdict.distance:7.1e} of {verdict.start:<4.2g} {verdict.seconds:4.1f} s"
+        )
+        text = f"{line}  {verdict.declared}"
+    print(textwrap.fill(text, 80, subsequent_indent=" " * 26), flush=True)

@@ -1,4 +1,4 @@
-"""What an objective or an advantage may declare about where it ends."""
+"""Declarations of objectives and advantages about where they end."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
@@ -39,7 +39,7 @@ class PolicyGradient:
 
 @dataclass(frozen=True)
 class Credit:
-    """What an advantage credits to an answer, in expectation over the other answers of its group.
+    """Credit that an advantage gives to an answer, in expectation over the other answers of its group.
 
     Args:
         kind: "reward" is the reward less a baseline that does not depend on the answer; "centred" less the group's
@@ -67,7 +67,7 @@ class NoneKnown:
 
 
 Declared: TypeAlias = Optimum | RewardItself | PolicyGradient | NoneKnown
-"""What an objective may declare."""
+"""The declaration of an objective."""
 
 
 def combined(gradient: PolicyGradient, credit: Credit | NoneKnown) -> Optimum | NoneKnown:

@@ -12,7 +12,7 @@ Axes: P prompts, Y answers to each prompt.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float

@@ -4,6 +4,9 @@ Everything is exact and deterministic: each answer or pair is fed once, weighted
 the objective's own class, token statistics, batches, masks, and the training step's own normalisation.
 """
 
-from alignlab.testing.oracle.verify import Verdict, verify
+from alignlab.testing.oracle.method import Method
+from alignlab.testing.oracle.mutants import MISTAKES, Mutation, mutations
+from alignlab.testing.oracle.verdict import Verdict, verdict, verify
+from alignlab.testing.oracle.world import World
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["MISTAKES", "Method", "Mutation", "Verdict", "World", "mutations", "verdict", "verify"]

@@ -18,7 +18,7 @@ from alignlab.stats import Mean, TokenStats
 from alignlab.testing.oracle.method import LOGP, Method
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
-from alignlab.testing.oracle.solve import gradient
+from alignlab.testing.oracle.solve import gradient, one_thread
 from alignlab.testing.oracle.world import STOP
 
 Outcome = Literal["caught", "equivalent", "unseen", "not possible"]
@@ -44,7 +44,9 @@ class Mutation:
 # ---- mistakes in what is seen ----------------------------------------------------------------------------------------
 def drops_eos(method: Method) -> Method:
     """The stop token does not count as part of the answer."""
-    return replace(method, alter=lambda batch: replace(batch, response_mask=batch.response_mask & (batch.tokens != STOP)))
+    return replace(
+        method, alter=lambda batch: replace(batch, response_mask=batch.response_mask & (batch.tokens != STOP))
+    )
 
 
 def no_reference(method: Method) -> Method | None:
@@ -127,7 +129,7 @@ def off_by_one(method: Method) -> Method | None:
 
 
 def mean_for_sum(method: Method) -> Method | None:
-    """What is said per token is divided by the answer's length once more."""
+    """Statistics of each token are divided by the answer's length once more."""
     if not method.objective.needs & TOKENS:
         return None
 
@@ -198,11 +200,13 @@ MISTAKES: Final[tuple[Callable[[Method], Method | None], ...]] = (
 # ---- are they caught? ------------------------------------------------------------------------------------------------
 def mutations(method: Method) -> list[Mutation]:
     """Make every mistake in a method that declares an optimum, and see whether it still ends there."""
-    assert not isinstance(method.declared, NoneKnown), "a mistake can be told by where the method ends"
-    return [_tried(mistake, method) for mistake in MISTAKES]
+    declared = method.declared
+    assert not isinstance(declared, NoneKnown), "a mistake can be told by where the method ends"
+    with one_thread():
+        return [_tried(mistake, method, declared.tolerance) for mistake in MISTAKES]
 
 
-def _tried(mistake: Callable[[Method], Method | None], method: Method) -> Mutation:
+def _tried(mistake: Callable[[Method], Method | None], method: Method, tolerance: float) -> Mutation:
     name = mistake.__name__
     mutant = mistake(method)
     if mutant is None:
@@ -213,7 +217,7 @@ def _tried(mistake: Callable[[Method], Method | None], method: Method) -> Mutati
         distance = mutant.distance(mutant.solve())
     except (ValueError, RuntimeError, IndexError):  # it does not even run
         return Mutation(name, "caught", float("inf"))
-    return Mutation(name, "caught" if distance > method.declared.tolerance else "unseen", distance)
+    return Mutation(name, "caught" if distance > tolerance else "unseen", distance)
 
 
 def _same_direction(method: Method, mutant: Method) -> bool:

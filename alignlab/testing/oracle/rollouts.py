@@ -56,7 +56,7 @@ class OnPolicy:
         return self.alter(rollouts) if self.alter else rollouts
 
     def rollouts(self, policy: TablePolicy) -> RolloutBatch:
-        """What this policy would sample, credited.
+        """Everything that this policy would sample, credited.
 
         Raises:
             ValueError: the objective reads what neither the rollouts nor the advantage have.

@@ -3,6 +3,8 @@
 Axes: P prompts, K states of a prompt, V words.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,17 @@ from alignlab.training.step import backward, whole_step
 
 PARTS = 4
 """Micro-batches of a step, about: their normalisation is part of what is checked."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: with tables as small as these, further ones only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def gradient(

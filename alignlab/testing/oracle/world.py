@@ -86,7 +86,7 @@ class World:
 
     @cached_property
     def tables(self) -> Tables:
-        """What closed forms are made of."""
+        """The numbers that closed forms are made of."""
         return Tables(
             answers=self.answers,
             finished=torch.tensor([float(a[-1] == STOP) for a in self.answers], dtype=torch.float64),
@@ -115,7 +115,7 @@ class World:
         return torch.where(there, logp, 0.0).sum(-1)
 
     def values(self, logp: Float[Tensor, "P Y"], reward: Float[Tensor, "P Y"], beta: float) -> Float[Tensor, "P K"]:
-        """What is still to be paid from each state on, in expectation, reward units: the reward less beta KL."""
+        """Expected payment from each state on, reward units: the reward less beta KL."""
         reference, found = self.tables.reference, []
         for state in self.states:
             after = [y for y, answer in enumerate(self.answers) if answer[: len(state)] == state]

@@ -1,15 +1,17 @@
 """Hold a method against the optimum that it declares."""
 
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
-
-import torch
 
 from alignlab.advantage import Advantage
 from alignlab.objective import Objective
 from alignlab.optimum import NoneKnown, Optimum, RewardItself, Tilted
 from alignlab.testing.oracle.method import PROMPTS, Method
+from alignlab.testing.oracle.mutants import Mutation
+from alignlab.testing.oracle.solve import one_thread
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Verdict:
         tolerance: largest distance at which it counts as reached.
         regret: reward less beta KL that is lost against the optimum, reward units, where that is what is maximised.
         seconds: of training.
+        mutants: outcome of each of the usual mistakes, where they were tried.
     """
 
     method: str
@@ -36,6 +39,7 @@ class Verdict:
     tolerance: float | None = None
     regret: float | None = None
     seconds: float = 0.0
+    mutants: Sequence[Mutation] = ()
 
     @property
     def is_known(self) -> bool:
@@ -49,13 +53,18 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether it declares an optimum and ended elsewhere."""
-        return self.is_known and not self.reached
+        """Whether it declares an optimum and ended elsewhere, or could not be trained."""
+        return self.declared == "failed" or (self.is_known and not self.reached)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite distance is null and `reached` false."""
         found = {**asdict(self), "reached": self.reached if self.is_known else None}
-        return {k: None if isinstance(v, float) and v == float("inf") else v for k, v in found.items()}
+        found["mutants"] = [_finite(asdict(mutant)) for mutant in self.mutants]
+        return _finite(found)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def described(declared: Any) -> str:
@@ -82,7 +91,7 @@ def verdict(method: Method, name: str = "") -> Verdict:
     if isinstance(declared, NoneKnown):
         return Verdict(name, "none known", declared.reason)
     started, tables = time.perf_counter(), method.world.tables
-    with torch.random.fork_rng(devices=[]):
+    with one_thread():
         policy = method.solve()
     seconds = time.perf_counter() - started
     regret = None

@@ -1,0 +1,175 @@
+"""Every built-in method ends where it says, and the oracle notices when it does not."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from alignlab_distill import ForwardKL, ReverseKL
+from alignlab_dpo import DPO, IPO
+from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
+from alignlab_ppo import GAE, PPO
+from alignlab_pretrain import CausalLM
+from alignlab_reward_model import BradleyTerry
+from alignlab_sft import AnswerNLL
+from alignlab_simpo import SimPO
+
+from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats
+from alignlab.optimum import Declared, Tilted
+from alignlab.optimum.tables import kl
+from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verify
+from alignlab.testing.oracle.policy import TablePolicy
+from alignlab.testing.oracle.rollouts import OnPolicy
+from alignlab.testing.oracle.solve import natural_gradient
+
+METHODS: dict[str, tuple[Any, ...]] = {
+    "dpo": (DPO(),),
+    "dpo at another price": (DPO(beta=0.7),),
+    "ipo": (IPO(),),
+    "simpo": (SimPO(gamma=0.0),),
+    "answer_nll": (AnswerNLL(),),
+    "causal_lm": (CausalLM(),),
+    "forward_kl": (ForwardKL(),),
+    "reverse_kl": (ReverseKL(),),
+    "bradley_terry": (BradleyTerry(),),
+    "rloo": (Reinforce(), LeaveOneOut()),
+    "rloo, clipped and averaged within answers": (GRPO(beta=0.0), LeaveOneOut()),
+    "ppo": (PPO(), GAE()),
+    "ppo, not whitened": (PPO(), GAE(whiten=False, lam=1.0)),
+    "grpo": (GRPO(), GroupRelative()),
+    "grpo, not scaled": (GRPO(), GroupRelative(scale=False)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_ends_where_it_says(name: str) -> None:
+    verdict = verify(*METHODS[name])
+    assert verdict.reached and verdict.start is not None and verdict.start > 0.1, verdict
+
+
+# Not possible, without effect, or seen by the conformance kit alone: everything else must end elsewhere.
+HARMLESS = {
+    "dpo": {"mask_in_the_numerator_only"},
+    "ipo": {"mask_in_the_numerator_only"},
+    "simpo": {"no_reference", "stale_reference"},
+    "answer_nll": {"mask_in_the_numerator_only", "beta_twice", "no_reference", "stale_reference"},
+    # A teacher that can be matched exactly is matched whatever the weights of its tokens are.
+    "forward_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
+    "reverse_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
+    # A score has no tokens.
+    "bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
+    # At pi* every answer is paid the same, so that weights of tokens and answers are those of nothing.
+    "rloo": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
+    "ppo": {"mean_for_sum", "normalised_per_micro_batch"},
+    "grpo": set(),
+    "grpo, not scaled": set(),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("bradley_terry", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow) for n in HARMLESS],
+)
+def test_mistakes_are_caught(name: str) -> None:
+    outcomes = {m.mistake: m.outcome for m in mutations(Method(*METHODS[name]))}
+    assert outcomes.keys() == {m.__name__ for m in MISTAKES}
+    assert {mistake for mistake, outcome in outcomes.items() if outcome != "caught"} == HARMLESS[name]
+
+
+@dataclass(frozen=True)
+class Hopeful(Objective[PreferenceBatch]):
+    """DPO that declares the optimum of another price."""
+
+    VERSION: ClassVar[str] = "1"
+    reads: ClassVar[frozenset[str]] = frozenset({"reference_logp"})
+
+    def optimum(self) -> Declared:
+        return Tilted(0.2)
+
+    def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
+        return DPO(0.1)(stats, batch)
+
+
+def test_a_false_claim_is_refuted() -> None:
+    verdict = verify(Hopeful())
+    assert verdict.failed and verdict.distance is not None and verdict.distance > 0.1
+    assert verdict.to_json()["reached"] is False
+
+
+def test_what_declares_nothing_says_so() -> None:
+    class Silent(Hopeful):
+        optimum = Objective.optimum
+
+    verdict = verify(Silent())
+    assert not verdict.is_known and not verdict.failed and "optimum()" in verdict.reason
+
+
+def test_an_objective_that_no_advantage_serves_is_named() -> None:
+    with pytest.raises(ValueError, match=r"PPO reads returns, which rollouts with LeaveOneOut do not have"):
+        verify(PPO(), LeaveOneOut())
+
+
+# ---- the world -------------------------------------------------------------------------------------------------------
+def test_the_answers_are_all_there_are() -> None:
+    world = World()
+    assert len(world.answers) == 15 and len(set(world.answers)) == 15
+    torch.testing.assert_close(world.tables.reference.exp().sum(-1), torch.ones(4, dtype=torch.float64))
+    policy = TablePolicy(world)
+    batch = world.texts()
+    logp = batch.sum_by_sequence(policy.token_stats(batch, frozenset({"logp"})).logp)
+    torch.testing.assert_close(logp, world.tables.reference.flatten())
+
+
+def test_batches_hold_everything_once_by_its_probability() -> None:
+    world = World()
+    pairs = world.pairs()
+    assert pairs.num_units == 4 * 15 * 15
+    # Of each two answers drawn from the reference one is chosen: an ordered pair has half of the draws, on average.
+    torch.testing.assert_close(pairs.weight.sum(), torch.tensor(2.0, dtype=torch.float64))
+    flipped = world.pairs(flips=1.0).weight.view(4, 15, 15)
+    torch.testing.assert_close(flipped.mT, pairs.weight.view(4, 15, 15))
+    torch.testing.assert_close(world.texts().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
+    torch.testing.assert_close(world.labelled().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
+    torch.testing.assert_close(world.labelled(False).weight.sum(), torch.tensor(4.0, dtype=torch.float64))
+
+
+def test_values_are_expectations_of_what_is_still_to_be_paid() -> None:
+    world, beta = World(), 0.3
+    logp = world.of_answers(world.teacher)
+    values = world.values(logp, world.reward, beta)
+    whole = (logp.exp() * (world.reward - beta * (logp - world.tables.reference))).sum(-1)
+    torch.testing.assert_close(values[:, world.states.index(())], whole)
+
+
+def test_the_natural_gradient_of_a_policy_gradient_is_the_soft_advantage() -> None:
+    """Per state and token: expected reward less beta KL after it, against the state's mean, over the mean length."""
+    world, beta = World(prompts=3), 0.4
+    method = OnPolicy(world, Reinforce(), LeaveOneOut(beta=beta, missing_eos_penalty=0.0))
+    found = natural_gradient(method, world.teacher)
+    logp = world.of_answers(world.teacher)
+    paid = world.reward - beta * (logp - world.tables.reference)
+    state = world.states.index((0,))
+    expected = []
+    for word in range(3):
+        after = [y for y, a in enumerate(world.answers) if a[:2] == (0, word)]
+        expected.append((logp[:, after].softmax(-1) * paid[:, after]).sum(-1))
+    wanted = torch.stack(expected, -1)
+    chance = world.teacher[:, state].softmax(-1)
+    wanted = wanted - (wanted * chance).sum(-1, keepdim=True)
+    ratio = found[:-1, state] / -wanted[:-1]
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
+    assert float(ratio[0, 0]) > 0 and float(found[-1].abs().max()) == 0
+
+
+def test_training_on_sampled_rollouts_agrees_with_the_exact_gradient() -> None:
+    """The enumerated buffer is the expectation of the sampled one."""
+    world = World(prompts=2)
+    policy = TablePolicy(world, world.teacher)
+    method = OnPolicy(world, Reinforce(), LeaveOneOut(beta=0.0, missing_eos_penalty=0.0))
+    whole: RolloutBatch = method.rollouts(policy)
+    assert whole.num_units == 2 * 15 * 15 * 2
+    chance = policy.log_probability().exp()
+    mean = (chance * world.reward).sum(-1)
+    drawn = (whole.weight * whole.sequence("reward")).view(2, -1).sum(-1) / whole.weight.view(2, -1).sum(-1)
+    torch.testing.assert_close(drawn, mean)
+    assert float(kl(policy.log_probability(), world.tables.reference).min()) > 0
