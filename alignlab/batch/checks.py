@@ -1,15 +1,43 @@
 """Checks of a batch as it is made: lengths that fit, sequences and units in order, position 0 never scored."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
-
-if TYPE_CHECKING:
-    import alignlab.batch.base
+from torch import Tensor
 
 
-def check_sizes(batch: "alignlab.batch.base.Batch") -> None:
+@runtime_checkable
+class Fields(Protocol):
+    """The fields of a batch."""
+
+    @property
+    def sequence_id(self) -> Tensor: ...
+    @property
+    def position(self) -> Tensor: ...
+    @property
+    def response_mask(self) -> Tensor: ...
+    @property
+    def unit(self) -> Tensor: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def per_token(self) -> Mapping[str, Tensor]: ...
+    @property
+    def per_sequence(self) -> Mapping[str, Tensor]: ...
+    @property
+    def per_unit(self) -> Mapping[str, Tensor]: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_sequences(self) -> int: ...
+    @property
+    def num_units(self) -> int: ...
+
+
+def check_sizes(batch: Fields) -> None:
     """Refuse tensors whose first axis does not fit, and a temperature that is not positive.
 
     Raises:
@@ -33,7 +61,7 @@ def check_sizes(batch: "alignlab.batch.base.Batch") -> None:
         raise malformed(batch, f"temperature must be > 0, got {batch.temperature}")
 
 
-def check_numbers(batch: "alignlab.batch.base.Batch") -> None:
+def check_numbers(batch: Fields) -> None:
     """Refuse sequences, positions or units that are not numbered in order, and a scored token at position 0.
 
     Raises:
@@ -70,6 +98,6 @@ def check_rows(owner: str, rows: Sequence[Sequence[int]], masks: Sequence[Sequen
             raise ValueError(f"{owner}: row {number} has no tokens")
 
 
-def malformed(batch: "alignlab.batch.base.Batch", what: str) -> ValueError:
+def malformed(batch: Fields, what: str) -> ValueError:
     """The error of a batch that breaks a rule."""
     return ValueError(f"{type(batch).__name__}: {what}")
