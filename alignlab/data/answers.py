@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab.artifact import ANSWERS, Artifact, write_lines
 from alignlab.data import judgement
-from alignlab.data.preferences import check_texts, messages, prompt_of, split_of
+from alignlab.data.artifact_lines import check_texts, common, prompt_of, records
 from alignlab.data.records import Example
 from alignlab.data.source import Split
 from alignlab.errors import DataError
@@ -19,8 +19,7 @@ from alignlab.errors import DataError
 def row(example: Example, split: Split, **logged: Any) -> dict[str, Any]:
     """One line of the file; `logged` holds further facts of the answer (`index`, `source`, ...)."""
     return {
-        "prompt": messages(example.prompt),
-        **({"facts": dict(example.prompt.facts)} if example.prompt.facts else {}),
+        **common(example.prompt),
         "answer": example.answer,
         "split": split,
         **({"kind": example.kind} if example.kind else {}),
@@ -40,18 +39,10 @@ def read(artifact: Artifact, split: Split) -> list[Example]:
     Raises:
         DataError: a line lacks a field, or the file holds no answer at all; the message names file and line.
     """
-    found, number = [], 0
-    for number, line in enumerate(artifact.lines(ANSWERS), start=1):
-        try:
-            example = _example(line, f"{ANSWERS}:{number}")
-            if split_of(line) == split:
-                found.append(example)
-        except (KeyError, TypeError, ValueError) as error:
-            where = f"{artifact.path / ANSWERS}:{number}"
-            raise DataError(f"{where}: an answer needs prompt, answer and split ({error})") from error
-    if not number:
+    found = list(records(artifact, ANSWERS, _example, "an answer needs prompt, answer and split"))
+    if not found:
         raise DataError(f"{artifact.path / ANSWERS} holds no answer")
-    return found
+    return [example for part, example in found if part == split]
 
 
 def _example(line: Mapping[str, Any], where: str) -> Example:
