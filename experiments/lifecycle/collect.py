@@ -1,14 +1,19 @@
-"""Collect what lifecycle runs measured: `python experiments/lifecycle/collect.py RUN_FOLDER RUN_FOLDER ...`.
+"""Collect what lifecycle runs measured.
 
-Writes results.csv (a row for each run, model and metric) and figure.png beside this file. What is no folder of a run
-(a sweep's multirun.yaml) is passed over; a run that is not complete is named.
+    python experiments/lifecycle/collect.py "two threads" RUN RUN ... -- "one thread" RUN RUN ...
+
+Each group of run folders follows a name for the arithmetic that they ran with. Writes results.csv (a row for each run,
+model and metric) and figure.png next to this file, and prints the tables of README.md: means, and in how many runs each
+model's number is higher than that of the model it started from.
 """
 
 import csv
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 import yaml
@@ -27,24 +32,28 @@ PANELS = {
 }
 
 
-def rows(folder: Path) -> list[dict[str, object]]:
+STARTED_FROM = {"sft": "pretrain", "dpo": "sft", "ppo": "sft"}
+
+
+def rows(folder: Path, arithmetic: str) -> list[dict[str, object]]:
     """What one run measured, with the seconds of each stage."""
     seed = yaml.safe_load((folder / "config.yaml").read_text())["seed"]
     metrics = json.loads((folder / "metrics.json").read_text())
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     found = [(*name.split("/"), value) for name, value in metrics.items()]
     found += [(name, "seconds", stage["seconds"]) for name, stage in stages.items() if not stage["cached"]]
-    return [{"seed": seed, "stage": s, "metric": m, "value": f"{v:.6g}"} for s, m, v in sorted(found)]
+    run = {"arithmetic": arithmetic, "seed": seed}
+    return [{**run, "stage": s, "metric": m, "value": f"{v:.6g}"} for s, m, v in sorted(found)]
 
 
 def draw(table: list[dict[str, object]], path: Path) -> None:
-    """A panel for each metric, a column for each model, a dot for each seed."""
+    """A panel for each metric, a column for each model, a dot for each run."""
     figure, axes = plt.subplots(2, 4, figsize=(10.5, 5), constrained_layout=True)
     for axis, (metric, title) in zip(axes.flat, PANELS.items(), strict=True):
         for x, (model, color) in enumerate(MODELS.items()):
-            values = [float(str(r["value"])) for r in table if (r["stage"], r["metric"]) == (model, metric)]
-            axis.bar(x, sum(values) / max(1, len(values)), color=color, alpha=0.25, width=0.7)
-            axis.plot([x] * len(values), values, "o", color=color, markersize=5)
+            found = list(values(table, model, metric).values())
+            axis.bar(x, mean(found) if found else 0.0, color=color, alpha=0.25, width=0.7)
+            axis.plot([x] * len(found), found, "o", color=color, markersize=4, alpha=0.6)
         axis.set_title(title, fontsize=9)
         axis.set_xticks(range(len(MODELS)), list(MODELS), fontsize=8)
         axis.tick_params(axis="y", labelsize=8)
@@ -65,10 +74,49 @@ def runs(names: Sequence[str]) -> list[Path]:
     return complete
 
 
+def values(table: Sequence[dict[str, object]], model: str, metric: str) -> dict[tuple[object, object], float]:
+    """A metric of one model, by run; a run that does not have it is left out."""
+    wanted = (r for r in table if (r["stage"], r["metric"]) == (model, metric))
+    return {(r["arithmetic"], r["seed"]): float(str(r["value"])) for r in wanted}
+
+
+def means(table: Sequence[dict[str, object]]) -> str:
+    """Mean and standard deviation over runs: a Markdown table with a line for each metric."""
+    lines = [f"| | {' | '.join(MODELS)} |", f"|---|{'---|' * len(MODELS)}"]
+    for metric in PANELS:
+        found = [list(values(table, model, metric).values()) for model in MODELS]
+        cells = [f"{mean(x):.2f} ± {stdev(x):.2f}" if len(x) > 1 else "–" for x in found]
+        lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def directions(table: Sequence[dict[str, object]]) -> str:
+    """In how many runs a model's number is higher than that of the model it started from: a Markdown table."""
+    lines = [f"| | {' | '.join(STARTED_FROM)} |", f"|---|{'---|' * len(STARTED_FROM)}"]
+    for metric in PANELS:
+        cells = []
+        for model, before in STARTED_FROM.items():
+            new, old = values(table, model, metric), values(table, before, metric)
+            both = new.keys() & old.keys()
+            up, down = (sum(sign * (new[k] - old[k]) > 1e-9 for k in both) for sign in (1, -1))
+            cells.append(f"{up} up, {down} down of {len(both)}" if both else "–")
+        lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def groups(words: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """The name and the folders of each group; groups are parted by `--`."""
+    for is_end, group in itertools.groupby(words, "--".__eq__):
+        if not is_end:
+            name, *folders = group
+            yield name, folders
+
+
 if __name__ == "__main__":
-    everything = [row for folder in runs(sys.argv[1:]) for row in rows(folder)]
+    everything = [r for name, names in groups(sys.argv[1:]) for folder in runs(names) for r in rows(folder, name)]
     with (HERE / "results.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["seed", "stage", "metric", "value"], lineterminator="\n")
+        writer = csv.DictWriter(stream, ["arithmetic", "seed", "stage", "metric", "value"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(everything)
     draw(everything, HERE / "figure.png")
+    print(means(everything), directions(everything), sep="\n\n")
