@@ -114,19 +114,19 @@ def _print(plans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
-    """A table in which no name is broken: columns are left out, the least important first, until it fits."""
+    """A table of one line per stage, or two where it takes many: columns are left out, the least important first."""
     from rich.table import Table
     from rich.text import Text
 
     rows = [_cells(stage) for stage in stages]
     heads = list(rows[0])
-    words = {h: max((len(w) for row in rows for w in [h, *row[h].split()]), default=0) for h in heads}
+    words = {h: max(len(w) for row in rows for w in [h, *(row[h].split() if h == "takes" else [row[h]])]) for h in heads}
     for dropped in ("key", "makes", "sizes", "takes"):
         if sum(words[h] + 2 for h in heads) > console.width + 2:
             heads.remove(dropped)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in heads:
-        table.add_column(head, min_width=words[head], no_wrap=head not in ("takes", "sizes"))
+        table.add_column(head, min_width=words[head], no_wrap=head != "takes")
     for row in rows:
         style = "green" if row["state"] == "cached" else "yellow"
         table.add_row(*(Text(row[head], style=style if head == "state" else "") for head in heads))
