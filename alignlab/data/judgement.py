@@ -95,8 +95,8 @@ def _number(name: str, value: object) -> float | None:
     """The value as a number; None where it is missing (null, NaN, an empty cell)."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if name == "tie" and isinstance(value, bool):
-        return float(value)
+    if name == "tie" and (word := str(value).strip().lower()) in ("true", "false"):
+        return float(word == "true")
     try:
         number = float("text") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # that is the test
     except (TypeError, ValueError):
