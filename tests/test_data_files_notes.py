@@ -90,6 +90,9 @@ def test_one_question_with_two_reference_answers_is_asked_with_both(tmp_path: Pa
         ({"margin": 1.5}, {"margin": 1.5}),
         ({"margin": -2, "agreement": 1}, {"margin": -2.0, "agreement": 1.0}),
         ({"probability": 0.25}, {"probability": 0.25}),
+        ({"tie": 1, "margin": 0}, {"tie": 1.0, "margin": 0.0}),
+        ({"tie": True}, {"tie": 1.0}),
+        ({"tie": False}, {"tie": 0.0}),
         ({"score_chosen": 8.5, "score_rejected": 6}, {"margin": 2.5}),
         ({"score_chosen": 8.5, "score_rejected": 6, "margin": 2.5}, {"margin": 2.5}),
         ({"score_chosen": 8.5}, {}),
@@ -116,6 +119,7 @@ def test_notes_are_read_from_columns(tmp_path: Path, columns: dict[str, Any], ex
         ({"margin": "large"}, r"field 'margin' must be a number, found 'large'; rename the column"),
         ({"margin": math.inf}, r"field 'margin' must be a finite number, got inf"),
         ({"margin": True}, r"field 'margin' must be a number, found True"),
+        ({"tie": 2}, r"field 'tie' must be from 0 to 1 \(1 where neither answer is better\), got 2"),
         (
             {"score_chosen": 3, "score_rejected": 1, "margin": 5},
             r"field 'margin' is 5, but score_chosen - score_rejected is 2",

@@ -1,6 +1,5 @@
 """docs/metrics.yaml names all that the built-in objectives, stages and evaluations log or return, and nothing else."""
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from training_runs import Heard
 from alignlab import Choice, Objective, Pair, Preference, RewardSource, Stage, TokenStats
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.config.check import parse
 from alignlab.data.files import Files
 from alignlab.data.preferences import row, write
 from alignlab.data.records import Comparison, Document, Example, Prompt
@@ -66,11 +66,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
 def objectives() -> list[Objective[Any]]:
     """Each objective that an option of this repository names."""
     contents = [yaml.safe_load(f.read_text(encoding="utf-8")) for f in ROOT.glob("plugins/*/conf/objective/*.yaml")]
-    found = []
-    for content in sorted(contents, key=lambda c: str(c["_target_"])):
-        package, _, name = content.pop("_target_").rpartition(".")
-        found.append(getattr(importlib.import_module(package), name)(**content))
-    return found
+    return [parse(content, "objective").build() for content in sorted(contents, key=lambda c: str(c["_target_"]))]
 
 
 def batch_for(objective: Objective[Any]) -> Batch:
@@ -80,7 +76,8 @@ def batch_for(objective: Objective[Any]) -> Batch:
     paired = "mismatched" in objective.reads
     batch = kind.of([[1, 2, 3]] * 4, [[False, True, True]] * 4, unit=[0, 0, 1, 1] if paired else None)
     numbers = {name: torch.linspace(-1, 1, batch.num_tokens) for name in objective.reads}
-    return batch.with_tokens(**numbers).with_units(desirable=torch.arange(batch.num_units).float())
+    notes = {name: torch.full((batch.num_units,), 0.5) for name in objective.reads & PreferenceStage.PROVIDES}
+    return batch.with_tokens(**numbers).with_units(**notes, desirable=torch.arange(batch.num_units).float())
 
 
 @pytest.mark.parametrize("objective", objectives(), ids=lambda o: type(o).__name__)

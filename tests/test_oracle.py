@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from alignlab_distill import ForwardKL, ReverseKL
-from alignlab_dpo import DPO, IPO
+from alignlab_dpo import (
+    DPO,
+    IPO,
+    WPO,
+    ConservativeDPO,
+    DavidsonDPO,
+    LengthNormalizedDPO,
+    PlackettLuce,
+    RobustDPO,
+    SoftLabelDPO,
+)
 from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
 from alignlab_ppo import GAE, PPO
 from alignlab_pretrain import CausalLM
@@ -26,6 +36,15 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "dpo": (DPO(),),
     "dpo at another price": (DPO(beta=0.7),),
     "ipo": (IPO(),),
+    "cdpo, not smoothed": (ConservativeDPO(label_smoothing=0.0),),
+    "rdpo": (RobustDPO(),),
+    "rdpo, two labels in five flipped": (RobustDPO(flip_rate=0.4),),
+    "soft_dpo": (SoftLabelDPO(),),
+    "length_normalized_dpo": (LengthNormalizedDPO(),),
+    "wpo": (WPO(),),
+    "davidson_dpo": (DavidsonDPO(),),
+    "davidson_dpo, few ties": (DavidsonDPO(nu=0.2),),
+    "plackett_luce": (PlackettLuce(),),
     "simpo": (SimPO(gamma=0.0),),
     "answer_nll": (AnswerNLL(),),
     "causal_lm": (CausalLM(),),
@@ -48,7 +67,7 @@ def test_it_ends_where_it_says(name: str) -> None:
 
 
 # Not possible, without effect, or seen by the conformance kit alone: everything else must end elsewhere.
-HARMLESS = {
+HARMLESS: dict[str, set[str]] = {
     "dpo": {"mask_in_the_numerator_only"},
     "ipo": {"mask_in_the_numerator_only"},
     "simpo": {"no_reference", "stale_reference"},
@@ -131,6 +150,39 @@ def test_batches_hold_everything_once_by_its_probability() -> None:
     torch.testing.assert_close(world.texts().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled(False).weight.sum(), torch.tensor(4.0, dtype=torch.float64))
+
+
+def test_flipped_labels_move_dpo_and_unmodelled_ties_do_too() -> None:
+    """What rDPO and Davidson's model are for: DPO on the same data ends elsewhere."""
+    for end in (Tilted(0.1, flips=0.25), Tilted(0.1, ties=1.0)):
+        method = Method(DPO(), held_against=end)
+        assert method.distance(method.solve()) > 0.1
+
+
+def test_ties_are_davidsons() -> None:
+    """At nu = 1 equal answers tie every second time; and what does not tie is chosen as without ties."""
+    world = World()
+    weight, plain = world.pairs(ties=1.0).weight.view(2, 4, 15, 15), world.pairs().weight.view(4, 15, 15)
+    decided, tied = weight[0] + weight[0].mT, weight[1] + weight[1].mT
+    torch.testing.assert_close(weight.sum(), plain.sum())
+    torch.testing.assert_close(decided.diagonal(dim1=1, dim2=2), tied.diagonal(dim1=1, dim2=2))
+    torch.testing.assert_close(weight[0] / decided, plain / (plain + plain.mT))
+    # tie^2 = 4 nu^2 win * loss, a pair drawn in either order
+    torch.testing.assert_close(tied.square(), 4 * (2 * weight[0]) * (2 * weight[0].mT))
+    assert world.pairs(ties=1.0).of_unit("tie").view(2, -1).mean(-1).tolist() == [0.0, 1.0]
+    assert world.pairs().of_unit("tie").max() == 0
+
+
+def test_lists_hold_every_order_of_a_set_by_its_probability() -> None:
+    world = World()
+    lists = world.lists()
+    assert lists.num_units == 4 * 15 * 6 and lists.num_sequences == 3 * lists.num_units
+    sets = torch.stack([world.tables.reference.roll(-i, -1) for i in range(3)]).sum(0).exp()
+    torch.testing.assert_close(lists.weight.view(4, 15, 6).sum(-1), sets)
+    # On lists of two, Plackett and Luce's raters are Bradley and Terry's.
+    pairs, true = world.lists(2).weight.view(4, 15, 2), world.tables.preference
+    first = torch.arange(15)
+    torch.testing.assert_close(pairs[..., 0] / pairs.sum(-1), true[:, first, (first + 1) % 15])
 
 
 def test_values_are_expectations_of_what_is_still_to_be_paid() -> None:

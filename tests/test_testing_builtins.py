@@ -1,6 +1,5 @@
 """Every objective, advantage, preference, reward source, evaluation and stage that is shipped passes the kit."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from alignlab_pretrain import CausalLM
 from alignlab_raters import Panel, Rater
 from alignlab_reward_model import BradleyTerry
 
+from alignlab.config.check import parse
 from alignlab.policy import LearnedReward
 from alignlab.testing import (
     Check,
@@ -38,10 +38,8 @@ def target_of(file: Path) -> str:
 
 
 def build(file: Path) -> Any:
-    """The object of an option without options of its own."""
-    arguments = yaml.safe_load(file.read_text(encoding="utf-8"))
-    module, _, name = arguments.pop("_target_").rpartition(".")
-    return getattr(importlib.import_module(module), name)(**arguments)
+    """The object of an option without a list of defaults."""
+    return parse(yaml.safe_load(file.read_text(encoding="utf-8")), file.stem).build()
 
 
 # ---- objectives and advantages: every option, as it is shipped -------------------------------------------------------

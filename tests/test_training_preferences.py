@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from alignlab_dpo import DPO
+from alignlab_dpo import DPO, DavidsonDPO
 from torch import Tensor
 
 from alignlab.artifact import Artifact
@@ -76,6 +76,19 @@ def test_numbers_on_a_judgement_stay_with_their_pair(tmp_path: Path, inputs: dic
     for step in range(STEPS):
         margins = stage.batch_at(step).of_unit("margin").tolist()
         assert margins == [float(i) for i in order_at(step, 8, 3, SEED)]
+
+
+def test_a_pair_is_decided_where_no_note_says_that_it_is_a_tie(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    found = [(s, p) for s in ("train", "validation") for p in preferences.read(inputs["preferences"], s)]
+    tied = [(s, dataclasses.replace(p, notes={"tie": 1.0} if i % 2 else {})) for i, (s, p) in enumerate(found)]
+    preferences.write(tmp_path, (preferences.row(p, s) for s, p in tied))
+    inputs["preferences"] = Artifact(tmp_path, "preferences", "tied")
+    stage = stage_of(tmp_path)
+    stage.objective = DavidsonDPO()
+    stage.prepare(without_reference(inputs), stage.context)
+    for step in range(STEPS):
+        ties = stage.batch_at(step).of_unit("tie").tolist()
+        assert ties == [float(i % 2) for i in order_at(step, 8, 3, SEED)]
 
 
 def test_a_number_that_a_pair_lacks_is_refused(tmp_path: Path, inputs: dict[str, Artifact]) -> None:

@@ -12,8 +12,11 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "margin": (-math.inf, math.inf),
     "agreement": (0.0, 1.0),
     "probability": (0.0, 1.0),
+    "tie": (0.0, 1.0),
 }
 """The notes that a column can bring, and what they may be."""
+DEFAULTS: Mapping[str, float] = {"tie": 0.0}
+"""The notes that a judgement has where no column says otherwise."""
 SCORES = ("score_chosen", "score_rejected")
 """Columns whose difference is the margin, where both are there."""
 FIRST = "first_preferred"
@@ -22,6 +25,7 @@ _MEANING = {
     "margin": "how much better the chosen answer is",
     "agreement": "the share of the judges who prefer the chosen answer",
     "probability": "the probability that the chosen answer is chosen",
+    "tie": "1 where neither answer is better",
 }
 
 
@@ -91,6 +95,8 @@ def _number(name: str, value: object) -> float | None:
     """The value as a number; None where it is missing (null, NaN, an empty cell)."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if name == "tie" and (word := str(value).strip().lower()) in ("true", "false"):
+        return float(word == "true")
     try:
         number = float("text") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # that is the test
     except (TypeError, ValueError):

@@ -1,9 +1,10 @@
 """Objective: tensors in, loss out; what its terms are means over, and how objectives combine."""
 
+from alignlab.objective.arguments import check_positive
 from alignlab.objective.combinators import WeightedSum, Wrapped
 from alignlab.objective.contract import Loss, Objective, batch_type
 from alignlab.objective.elements import Weights, chosen_tokens, pairs, sequences, tokens, units
-from alignlab.objective.ratios import log_ratio, pair_metrics, preferred
+from alignlab.objective.ratios import log_ratio, mean_log_ratio, pair_metrics, preferred, soft_label_loss
 
 __all__ = [
     "Loss",
@@ -12,12 +13,15 @@ __all__ = [
     "Weights",
     "Wrapped",
     "batch_type",
+    "check_positive",
     "chosen_tokens",
     "log_ratio",
+    "mean_log_ratio",
     "pair_metrics",
     "pairs",
     "preferred",
     "sequences",
+    "soft_label_loss",
     "tokens",
     "units",
 ]

@@ -1,10 +1,11 @@
-"""Quantities that many objectives share: log-ratios to a reference, and the metrics of preference pairs.
+"""Quantities that many objectives share: log-ratios to a reference, losses of labels, and the metrics of pairs.
 
 Axes: S sequences, W units.
 """
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from alignlab.batch import Batch, PreferenceBatch
 from alignlab.stats import TokenStats
@@ -13,6 +14,21 @@ from alignlab.stats import TokenStats
 def log_ratio(stats: TokenStats, batch: Batch) -> Float[Tensor, "S"]:
     """`log pi(y|x) - log pi_ref(y|x)` of each answer, in nats, summed over its response tokens."""
     return batch.sum_by_sequence(stats.logp - batch.reference_logp.to(stats.logp.dtype))
+
+
+def mean_log_ratio(stats: TokenStats, batch: Batch) -> Float[Tensor, "S"]:
+    """The same per response token: nats per token, so that long answers count no more than short ones."""
+    return batch.mean_by_sequence(stats.logp - batch.reference_logp.to(stats.logp.dtype))
+
+
+def soft_label_loss(logit: Float[Tensor, "W"], label: Float[Tensor, "W"] | float) -> Float[Tensor, "W"]:
+    """Cross-entropy `-label log sigmoid(logit) - (1 - label) log sigmoid(-logit)`, finite for every logit.
+
+    Args:
+        logit: for the event, nats.
+        label: probability of the event. Weights that add up to 1 may also leave 0 to 1, as those of robust losses do.
+    """
+    return (1 - label) * logit - logsigmoid(logit)
 
 
 TIE = 1e-6

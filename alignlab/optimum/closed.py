@@ -38,6 +38,8 @@ class Tilted(Optimum):
         beta: price of leaving the reference, reward units per nat.
         flips: share of the labels that are wrong in the data from which it is reached all the same.
         penalty: reward units off for an answer that did not finish.
+        ties: Davidson's nu of the raters in the data from which it is reached; at 0 they call no pair a tie.
+        ranked: answers of each list in that data; 2 for pairs.
 
     Source: Rafailov et al. 2023, arXiv:2305.18290, eq. 4.
     """
@@ -45,6 +47,8 @@ class Tilted(Optimum):
     beta: float
     flips: float = 0.0
     penalty: float = 0.0
+    ties: float = 0.0
+    ranked: int = 2
 
     @property
     def scale(self) -> float:

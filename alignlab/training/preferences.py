@@ -8,7 +8,7 @@ import torch
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
-from alignlab.data.judgement import RANGES
+from alignlab.data.judgement import DEFAULTS, RANGES
 from alignlab.data.records import Comparison
 from alignlab.data.rows import Row, Truncation, check_max_length, comparison_parts, preference_batch, resolve_max_length
 from alignlab.errors import DataError
@@ -40,7 +40,7 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         "preferences": frozenset({"preferences"}),
     }
     PROVIDES: ClassVar[frozenset[str]] = OfflineStage.PROVIDES | set(RANGES)
-    """Also numbers on each judgement (`Comparison.notes`): margin, agreement, probability of the choice."""
+    """Also numbers on each judgement (`Comparison.notes`): margin, agreement, probability of the choice, tie."""
     DROPOUT: ClassVar[bool] = False
 
     held_out: list[Comparison]
@@ -80,7 +80,7 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         return train, held_out
 
     def _check_notes(self, pairs: Sequence[RowPair]) -> None:
-        for note in self._notes():
+        for note in sorted(set(self._notes()) - DEFAULTS.keys()):
             without = [chosen.name for chosen, _ in pairs if note not in chosen.notes]
             if without:
                 raise DataError(
@@ -94,7 +94,8 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
 
     def batch_of(self, units: Sequence[RowPair]) -> PreferenceBatch:
         """The chosen and the rejected answer of each pair, in turn, with the numbers that the objective reads."""
-        notes = {note: torch.tensor([chosen.notes[note] for chosen, _ in units]) for note in self._notes()}
+        known = [{**DEFAULTS, **chosen.notes} for chosen, _ in units]
+        notes = {note: torch.tensor([of[note] for of in known]) for note in self._notes()}
         return preference_batch(units).with_units(**notes)
 
     def samples(self) -> Sequence[Mapping[str, object]]:

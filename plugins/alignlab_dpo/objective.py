@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch.nn.functional import logsigmoid
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
-from alignlab.objective import log_ratio, pair_metrics
+from alignlab.objective import check_positive, log_ratio, pair_metrics
 from alignlab.optimum import Declared, PreferenceTilted, Tilted
 
 
@@ -28,8 +28,7 @@ class DPO(Objective[PreferenceBatch]):
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"DPO: beta must be > 0, got {self.beta}; it scales the margin")
+        check_positive(self, beta="it scales the margin")
 
     def optimum(self) -> Declared:
         """pi_ref tilted by the raters' utility over beta."""
@@ -58,8 +57,7 @@ class IPO(Objective[PreferenceBatch]):
     tau: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.tau <= 0:
-            raise ValueError(f"IPO: tau must be > 0, got {self.tau}; the wanted margin is 1 / (2 tau)")
+        check_positive(self, tau="the wanted margin is 1 / (2 tau)")
 
     def optimum(self) -> Declared:
         """pi_ref tilted by how often an answer is preferred."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch.nn.functional import logsigmoid
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
-from alignlab.objective import preferred
+from alignlab.objective import check_positive, preferred
 from alignlab.optimum import Declared, LengthTilted, NoneKnown
 
 
@@ -29,8 +29,7 @@ class SimPO(Objective[PreferenceBatch]):
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"SimPO: beta must be > 0, got {self.beta}; it scales the difference")
+        check_positive(self, beta="it scales the difference")
         if self.gamma < 0:
             raise ValueError(f"SimPO: gamma must be >= 0, got {self.gamma}; it is a margin")
 

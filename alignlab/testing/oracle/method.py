@@ -94,9 +94,9 @@ class Method:
     @cached_property
     def batch(self) -> Batch:
         """Everything that can be given to it, each by its probability."""
-        taken, flips = self.objective.takes, self.declared.flips if isinstance(self.declared, Tilted) else 0.0
+        taken, end = self.objective.takes, self.declared if isinstance(self.declared, Tilted) else Tilted(1.0)
         if taken is not None and issubclass(taken, PreferenceBatch):
-            batch: Batch = self.world.pairs(flips)
+            batch: Batch = self.world.pairs(end.flips, end.ties) if end.ranked == 2 else self.world.lists(end.ranked)
         elif taken is not None and issubclass(taken, LabelledBatch):
             batch = self.world.labelled("mismatched" in self.objective.reads)
         else:

@@ -50,16 +50,33 @@ def gradient(
 def minimise(
     objective: Objective[Any], batch: Batch, policy: TablePolicy, teacher: TablePolicy | None = None, rounds: int = 400
 ) -> None:
-    """Minimise an objective over a fixed batch by L-BFGS."""
-    optimizer = torch.optim.LBFGS(
-        policy.parameters,
-        max_iter=rounds,
-        tolerance_grad=1e-13,
-        tolerance_change=1e-18,
-        history_size=40,
-        line_search_fn="strong_wolfe",
-    )
-    optimizer.step(lambda: float(gradient(objective, batch, policy, teacher)))
+    """Minimise an objective over a fixed batch by L-BFGS, first with a line search and then by the gradient alone.
+
+    A line search compares losses, and it is lost where a weight is taken without gradient (WPO's): there the gradient
+    is not that of the loss. Both are scaled up, since PyTorch ignores curvature below an absolute 1e-10, which rare
+    pairs do not reach.
+    """
+    gradient(objective, batch, policy, teacher)
+    first = sum(float(p.grad.abs().sum()) for p in policy.parameters if p.grad is not None)
+    scale = 1e7 / max(first, 1e-7)
+
+    def scaled() -> float:
+        loss = gradient(objective, batch, policy, teacher)
+        for parameter in policy.parameters:
+            if parameter.grad is not None:
+                parameter.grad *= scale
+        return float(loss) * scale
+
+    for search in ("strong_wolfe", None):
+        optimizer = torch.optim.LBFGS(
+            policy.parameters,
+            max_iter=rounds,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-18,
+            history_size=100,
+            line_search_fn=search,
+        )
+        optimizer.step(scaled)
 
 
 def natural_gradient(method: OnPolicy, logits: Float[Tensor, "P K V"]) -> Float[Tensor, "P K V"]:

@@ -141,26 +141,45 @@ class World:
         batch = TokenBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
         return _weighted(batch, self.tables.data.exp().flatten())
 
-    def pairs(self, flips: float = 0.0) -> PreferenceBatch:
+    def pairs(self, flips: float = 0.0, ties: float = 0.0) -> PreferenceBatch:
         """Every ordered pair, weighted by how often the reference draws it and raters so choose.
 
         Args:
             flips: share of the choices that are turned round.
+            ties: Davidson's nu. Above 0, every ordered pair is there again as a tie, weighted by how often it is one.
+        """
+        count, true = len(self.answers), self.tables.preference
+        ordered = itertools.product(range(self.prompts), range(count), range(count))
+        kinds = 2 if ties else 1
+        rows, masks, state, answer = self.rows([(p, y) for p, a, b in ordered for y in (a, b)] * kinds)
+        batch = PreferenceBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
+        gap = self.reward[:, :, None] - self.reward[:, None, :]
+        tied = 2 * ties / (2 * ties + 2 * (gap / 2).cosh())
+        chosen = (1 - tied) * ((1 - flips) * true + flips * (1 - true))
+        drawn = self.tables.reference.exp()
+        # A tie has no better answer: it counts half in either order.
+        weight = drawn[:, :, None] * drawn[:, None, :] * torch.stack([chosen, tied / 2])[:kinds]
+        notes = {"probability": true, "agreement": torch.maximum(true, 1 - true), "margin": gap.abs()}
+        notes |= {name: note.expand_as(weight) for name, note in notes.items()}
+        notes["tie"] = torch.arange(kinds, dtype=weight.dtype)[:, None, None, None].expand_as(weight)
+        return _weighted(batch, weight.flatten()).with_units(**{name: note.flatten() for name, note in notes.items()})
+
+    def lists(self, size: int = 3) -> PreferenceBatch:
+        """Every ranking of `size` answers that follow each other in `answers`, weighted by how often raters so rank.
+
+        Raters rank as Plackett and Luce have it: the best answer is chosen by utility, then the best of the others. Not
+        every set of answers is there, but their comparisons connect all answers, so that the utilities follow.
         """
         count = len(self.answers)
-        asked = [(p, y) for p in range(self.prompts) for a in range(count) for b in range(count) for y in (a, b)]
+        sets = [[(start + i) % count for i in range(size)] for start in range(count)]
+        ranked = torch.tensor([list(order) for one in sets for order in itertools.permutations(one)])
+        asked = [(p, y) for p in range(self.prompts) for order in ranked.tolist() for y in order]
         rows, masks, state, answer = self.rows(asked)
-        batch = PreferenceBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        chosen = (1 - flips) * self.tables.preference + flips * (1 - self.tables.preference)
-        drawn = self.tables.reference.exp()
-        weight = drawn[:, :, None] * drawn[:, None, :] * chosen
-        true = self.tables.preference.flatten()
-        batch = _weighted(batch, weight.flatten())
-        return batch.with_units(probability=true, agreement=torch.maximum(true, 1 - true), margin=self._margin())
-
-    def _margin(self) -> Float[Tensor, "W"]:
-        """How far apart the two rewards of every ordered pair are, reward units."""
-        return (self.reward[:, :, None] - self.reward[:, None, :]).abs().flatten()
+        batch = PreferenceBatch.of(rows, masks, unit=[i // size for i in range(len(asked))])
+        batch = batch.with_tokens(state=state).with_sequences(answer=answer)
+        utility = self.reward[:, ranked]
+        chance = sum((utility[..., k] - utility[..., k:].logsumexp(-1) for k in range(size)), utility.new_zeros(()))
+        return _weighted(batch, (chance + self.tables.reference[:, ranked].sum(-1)).exp().flatten())
 
     def labelled(self, is_mismatched: bool = True) -> LabelledBatch:
         """Every answer, called good and called bad, weighted by how often.

@@ -24,9 +24,9 @@ _SIDE = re.compile(r"\((chosen|rejected)\)")
 def batches_hold_what_was_given(subject: StageSubject) -> None:
     """Answers, labels and notes are those of the record that they are named after.
 
-    Chosen and rejected answers are of one record, good answers are chosen ones, and a `margin`, `agreement` or
-    `probability` of a unit is its record's. Steps hold records of the train split alone, validation those of the
-    validation split.
+    Chosen and rejected answers are of one record, good answers are chosen ones, and a `margin`, `agreement`,
+    `probability` or `tie` of a unit is its record's. Steps hold records of the train split alone, validation those of
+    the validation split.
     """
     with subject.sandbox() as sandbox:
         stage = prepared(subject, sandbox)
