@@ -120,7 +120,8 @@ def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
 
     rows = [_cells(stage) for stage in stages]
     heads = list(rows[0])
-    words = {h: max(len(w) for row in rows for w in [h, *(row[h].split() if h == "takes" else [row[h]])]) for h in heads}
+    parts = {h: [w for row in rows for w in (row[h].split() if h == "takes" else [row[h]])] for h in heads}
+    words = {h: max(map(len, [h, *parts[h]])) for h in heads}
     for dropped in ("key", "makes", "sizes", "takes"):
         if sum(words[h] + 2 for h in heads) > console.width + 2:
             heads.remove(dropped)
