@@ -14,7 +14,10 @@ pytestmark = pytest.mark.usefixtures("fakes_here")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fake"], "unknown command 'fake' (commands: chat, plan, plugins, verify); an experiment is run by experiment=fake"),
+        (
+            ["fake"],
+            "unknown command 'fake' (commands: chat, plan, plugins, verify); an experiment is run by experiment=fake",
+        ),
         (["make"], "; a single stage is run by experiment=train stage=make"),
         (["--experiment", "fake"], "--experiment: overrides are written without dashes: experiment=fake"),
         (["--experiment=fake"], "overrides are written without dashes: experiment=fake"),
