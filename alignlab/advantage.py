@@ -91,6 +91,18 @@ def _group_sum(x: Float[Tensor, "S"], group: Int[Tensor, "S"]) -> Float[Tensor, 
     return x.new_zeros(size).index_add(0, group, x)[group]
 
 
+def paid(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "S"]:
+    """Pay of each answer: `reward - beta * sum over its tokens of (old_logp - reference_logp) - penalty`.
+
+    Args:
+        beta: price of leaving the reference, reward units per nat.
+        missing_eos_penalty: reward units off for an answer whose extra `finished` is 0.
+    """
+    kl = rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp)
+    unfinished = 1 - rollouts.sequence("finished").to(kl.dtype)
+    return rollouts.sequence("reward").to(kl.dtype) - beta * kl - missing_eos_penalty * unfinished
+
+
 def token_rewards(rollouts: RolloutBatch, beta: float, missing_eos_penalty: float) -> Float[Tensor, "T"]:
     """Reward of each response token: the price of the KL at every token, the answer's reward at the last one.
 

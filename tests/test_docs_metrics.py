@@ -12,7 +12,7 @@ import torch
 import yaml
 from alignlab_distill import ForwardKL
 from alignlab_dpo import DPO
-from alignlab_grpo import GRPO, GroupRelative
+from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
 from alignlab_kto import KTO
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_ppo import GAE, PPO, PPOStage
@@ -64,9 +64,10 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
 
 # ---- objectives ------------------------------------------------------------------------------------------------------
 def objectives() -> list[Objective[Any]]:
-    """Each objective that an option of this repository names."""
+    """Each objective that an option of this repository names, unless it is made of others."""
     contents = [yaml.safe_load(f.read_text(encoding="utf-8")) for f in ROOT.glob("plugins/*/conf/objective/*.yaml")]
-    return [parse(content, "objective").build() for content in sorted(contents, key=lambda c: str(c["_target_"]))]
+    plain = sorted((c for c in contents if "defaults" not in c), key=lambda c: str(c["_target_"]))
+    return [parse(content, "objective").build() for content in plain]
 
 
 def batch_for(objective: Objective[Any]) -> Batch:
@@ -146,6 +147,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "kto": lambda: LabelledStage(**PARTS, objective=KTO()),
     "online_dpo": lambda: OnlinePreferences(**ONLINE, objective=DPO(), samples_per_prompt=2),
     "grpo": lambda: PolicyGradientStage(**ONLINE, objective=GRPO(), advantage=GroupRelative(), samples_per_prompt=2),
+    "dapo": lambda: DynamicSampling(**ONLINE, objective=DAPO(), advantage=GroupRelative(), samples_per_prompt=2),
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
     "import_preferences": lambda: ImportPreferences(**DATA),

@@ -101,8 +101,8 @@ def test_a_group_of_two_that_holds_the_answer_halves_its_credit() -> None:
 def test_a_policy_gradient_ends_where_its_advantage_leads() -> None:
     paid, free = Credit("reward", beta=0.2, penalty=1.0), Credit("centred")
     assert combined(PolicyGradient(), paid) == Tilted(0.2, penalty=1.0)
-    assert combined(PolicyGradient(mean_over_answer=True), paid) == Tilted(0.2, penalty=1.0)
-    assert combined(PolicyGradient(True, 0.1, "k3"), free) == Stationary(0.1, "k3", True, "centred")
+    assert combined(PolicyGradient("answer_mean"), paid) == Tilted(0.2, penalty=1.0)
+    assert combined(PolicyGradient("answer_mean", 0.1, "k3"), free) == Stationary(0.1, "k3", True, "centred")
     for gradient, credit in [
         (PolicyGradient(beta=0.1), paid),
         (PolicyGradient(), free),

@@ -17,20 +17,42 @@ from alignlab_dpo import (
     RobustDPO,
     SoftLabelDPO,
 )
-from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
+from alignlab_grpo import (
+    CISPO,
+    DAPO,
+    GRPO,
+    GSPO,
+    DrGRPO,
+    GroupRelative,
+    KLInReward,
+    KLToReference,
+    LeaveOneOut,
+    Reinforce,
+    WhitenedReturns,
+)
 from alignlab_ppo import GAE, PPO
 from alignlab_pretrain import CausalLM
 from alignlab_reward_model import BradleyTerry
 from alignlab_sft import AnswerNLL
 from alignlab_simpo import SimPO
 
-from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats
+from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats, WeightedSum
 from alignlab.optimum import Declared, Tilted
 from alignlab.optimum.tables import kl
 from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verify
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
 from alignlab.testing.oracle.solve import natural_gradient
+
+
+def with_kl(policy: Any, estimator: Any, over: Any, weight: float = 0.3) -> Any:
+    """A policy gradient with a KL term in its loss."""
+    return WeightedSum({"policy": policy, "kl": KLToReference(estimator, over)}, {"kl": weight})
+
+
+FREE = LeaveOneOut(beta=0.0, missing_eos_penalty=0.0)
+"""Credit for the reward alone."""
+CENTRED = GroupRelative(scale=False)
 
 METHODS: dict[str, tuple[Any, ...]] = {
     "dpo": (DPO(),),
@@ -56,7 +78,18 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "ppo": (PPO(), GAE()),
     "ppo, not whitened": (PPO(), GAE(whiten=False, lam=1.0)),
     "grpo": (GRPO(), GroupRelative()),
-    "grpo, not scaled": (GRPO(), GroupRelative(scale=False)),
+    "grpo, not scaled": (GRPO(), CENTRED),
+    "dr_grpo, the KL in the reward": (DrGRPO(), KLInReward(CENTRED)),
+    "dr_grpo, k3": (with_kl(DrGRPO(length=4.0), "k3", "answer_sum", 0.1), CENTRED),
+    "dapo, the KL in the reward": (DAPO(), KLInReward(CENTRED)),
+    "dapo, k3": (with_kl(DAPO(), "k3", "token_mean"), GroupRelative()),
+    "gspo, the KL in the reward": (GSPO(), KLInReward(CENTRED)),
+    "gspo, k2": (with_kl(GSPO(), "k2", "answer_mean"), CENTRED),
+    "cispo, the KL in the reward": (CISPO(), KLInReward(CENTRED)),
+    "reinforce, unbiased": (with_kl(Reinforce(), "unbiased", "answer_sum"), FREE),
+    "reinforce, k1 does nothing": (with_kl(Reinforce(), "k1", "answer_sum"), LeaveOneOut()),
+    "reinforce++": (DAPO(clip_high=0.2), WhitenedReturns()),
+    "ppo, unbiased": (with_kl(PPO(), "unbiased", "token_mean"), GAE(beta=0.0, whiten=False)),
 }
 
 
@@ -82,6 +115,11 @@ HARMLESS: dict[str, set[str]] = {
     "ppo": {"mean_for_sum", "normalised_per_micro_batch"},
     "grpo": set(),
     "grpo, not scaled": set(),
+    "dr_grpo, the KL in the reward": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
+    "dr_grpo, k3": {"mask_in_the_numerator_only"},
+    "gspo, the KL in the reward": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
+    "reinforce, unbiased": {"mask_in_the_numerator_only"},
+    "reinforce++": {"mask_in_the_numerator_only"},
 }
 
 

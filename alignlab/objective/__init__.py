@@ -4,7 +4,16 @@ from alignlab.objective.arguments import check_positive
 from alignlab.objective.combinators import WeightedSum, Wrapped
 from alignlab.objective.contract import Loss, Objective, batch_type
 from alignlab.objective.elements import Weights, chosen_tokens, pairs, sequences, tokens, units
-from alignlab.objective.ratios import log_ratio, mean_log_ratio, pair_metrics, preferred, soft_label_loss
+from alignlab.objective.ratios import (
+    clipped_surrogate,
+    log_ratio,
+    log_ratio_to_old,
+    log_ratio_to_reference,
+    mean_log_ratio,
+    pair_metrics,
+    preferred,
+    soft_label_loss,
+)
 
 __all__ = [
     "Loss",
@@ -15,7 +24,10 @@ __all__ = [
     "batch_type",
     "check_positive",
     "chosen_tokens",
+    "clipped_surrogate",
     "log_ratio",
+    "log_ratio_to_old",
+    "log_ratio_to_reference",
     "mean_log_ratio",
     "pair_metrics",
     "pairs",

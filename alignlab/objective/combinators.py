@@ -7,7 +7,7 @@ from torch import Tensor
 
 from alignlab.batch import Batch
 from alignlab.objective.contract import Loss, Objective
-from alignlab.optimum import Declared, NoneKnown
+from alignlab.optimum import Declared, NoneKnown, PolicyGradient, added
 from alignlab.stats import Mean, TokenStats
 
 B = TypeVar("B", bound=Batch, contravariant=True)
@@ -94,9 +94,15 @@ class WeightedSum(Objective[B]):
         return {f"{k}/{name}": mean for k, o in parts for name, mean in o.step_means(stats, batch).items()}
 
     def optimum(self) -> Declared:
-        """None, unless all of them end at the same place."""
+        """That of the sum where all are policy gradients or KL terms; else where all of them end, if they agree."""
+        weights = [self.weights.get(key, 1.0) for key in self.objectives]
         ends = [objective.optimum() for objective in self.objectives.values()]
-        if all(end == ends[0] for end in ends) and all(self.weights.get(key, 1.0) > 0 for key in self.objectives):
+        gradients = [(w, end) for w, end in zip(weights, ends, strict=True) if isinstance(end, PolicyGradient)]
+        if len(gradients) == len(ends):
+            return added(gradients)
+        if unknown := next((end for end in ends if isinstance(end, NoneKnown)), None):
+            return unknown
+        if all(end == ends[0] for end in ends) and all(w > 0 for w in weights):
             return ends[0]
         return NoneKnown("a sum of objectives that end at different places")
 

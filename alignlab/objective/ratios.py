@@ -1,14 +1,18 @@
-"""Quantities that many objectives share: log-ratios to a reference, losses of labels, and the metrics of pairs.
+"""Quantities that many objectives share: log-ratios, the clipped surrogate, losses of labels, metrics of pairs.
 
-Axes: S sequences, W units.
+Axes: T tokens, S sequences, W units, N elements of any kind.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.batch import Batch, PreferenceBatch
+from alignlab.batch import Batch, PreferenceBatch, RolloutBatch
 from alignlab.stats import TokenStats
+
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
 
 
 def log_ratio(stats: TokenStats, batch: Batch) -> Float[Tensor, "S"]:
@@ -29,6 +33,33 @@ def soft_label_loss(logit: Float[Tensor, "W"], label: Float[Tensor, "W"] | float
         label: probability of the event. Weights that add up to 1 may also leave 0 to 1, as those of robust losses do.
     """
     return (1 - label) * logit - logsigmoid(logit)
+
+
+def log_ratio_to_old(stats: TokenStats, batch: RolloutBatch) -> Float[Tensor, "T"]:
+    """`log pi - log pi_old` of each response token, nats, cut at `LOG_RATIO_LIMIT`; 0 on the policy that sampled."""
+    return batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def log_ratio_to_reference(stats: TokenStats, batch: Batch) -> Float[Tensor, "T"]:
+    """`log pi - log pi_ref` of each response token, nats, cut at `LOG_RATIO_LIMIT`; 0 elsewhere."""
+    return batch.scored(stats.logp - batch.reference_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def clipped_surrogate(
+    ratio: Float[Tensor, "N"], advantage: Float[Tensor, "N"], low: float, high: float
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """`max(-A * ratio, -A * clamp(ratio, 1 - low, 1 + high))`, and 1 where that has clipped the gradient away.
+
+    Args:
+        ratio: probability now over that under the policy that sampled, of tokens or of answers.
+        advantage: A, of the same elements.
+        low: how far below 1 the ratio may fall before its gradient stops.
+        high: how far above 1 it may rise.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7.
+    """
+    unclipped, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high)
+    return torch.maximum(unclipped, clipped), (clipped > unclipped).to(ratio.dtype)
 
 
 TIE = 1e-6

@@ -22,7 +22,11 @@ from alignlab.optimum.closed import Optimum
 from alignlab.optimum.tables import Tables
 
 Estimator = Literal["k2", "k3"]
-"""Of a token's KL, from `d = logp - reference_logp`: k2 is d^2 / 2, k3 is exp(-d) - 1 + d."""
+"""Of a token's KL, from `d = logp - reference_logp`: k2 is d^2 / 2, k3 is exp(-d) - 1 + d.
+
+Named by its gradient on the policy that sampled, d for k2 and 1 - exp(-d) for k3. That of k3 times the ratio to that
+policy is k2's: `k3 + 1 - exp(-d) = d`.
+"""
 
 
 @dataclass(frozen=True)

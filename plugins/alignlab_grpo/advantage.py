@@ -1,4 +1,4 @@
-"""Advantages relative to the other answers to the same prompt."""
+"""Advantages without a critic: relative to the other answers to the same prompt, or to the whole buffer."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,8 +6,18 @@ from typing import ClassVar
 import torch
 
 from alignlab import Advantage, RolloutBatch
-from alignlab.advantage import group_mean, others_mean, to_tokens, without_signal
+from alignlab.advantage import (
+    generalized_advantage,
+    group_mean,
+    others_mean,
+    paid,
+    to_tokens,
+    token_rewards,
+    whiten,
+    without_signal,
+)
 from alignlab.optimum import Credit
+from alignlab_grpo.kl import check_prices
 
 
 @dataclass(frozen=True)
@@ -67,18 +77,48 @@ class LeaveOneOut(Advantage):
     missing_eos_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("beta", "missing_eos_penalty"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"LeaveOneOut: {name} must be >= 0, got {getattr(self, name)}; it is a price")
+        check_prices(self, "beta", "missing_eos_penalty")
 
     def optimum(self) -> Credit:
         """Reward less beta KL: the others' mean does not depend on the answer."""
         return Credit("reward", self.beta, self.missing_eos_penalty)
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
-        kl = rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp)
-        unfinished = 1 - rollouts.sequence("finished").to(kl.dtype)
-        paid = rollouts.sequence("reward").to(kl.dtype) - self.beta * kl - self.missing_eos_penalty * unfinished
-        advantage = paid - others_mean(paid, rollouts.group)
-        signal = ~without_signal(paid, rollouts.group)
+        pay = paid(rollouts, self.beta, self.missing_eos_penalty)
+        advantage = pay - others_mean(pay, rollouts.group)
+        signal = ~without_signal(pay, rollouts.group)
         return rollouts.with_tokens(advantage=to_tokens(advantage * signal, rollouts))
+
+
+@dataclass(frozen=True)
+class WhitenedReturns(Advantage):
+    """What each token is still to be paid, standardised over the response tokens of the whole buffer (REINFORCE++).
+
+    Every response token pays `beta * (old_logp - reference_logp)`, and the last one earns the answer's reward, less the
+    penalty where it never stopped. A token's return is the sum from it on; returns then get mean 0 and variance 1.
+    There are no groups, so one answer per prompt is enough. The baseline is the same for all prompts: use it with
+    objectives that weigh the tokens of an answer alike (`DAPO`, `DrGRPO`, `Reinforce`).
+
+    Args:
+        beta: price of leaving the reference, reward units per nat.
+        missing_eos_penalty: reward units off for an answer that never stopped.
+
+    Source: Hu et al. 2025, arXiv:2501.03262, section 3.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    reads: ClassVar[frozenset[str]] = frozenset({"reward", "finished", "old_logp", "reference_logp"})
+    beta: float = 0.2
+    missing_eos_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_prices(self, "beta", "missing_eos_penalty")
+
+    def optimum(self) -> Credit:
+        """Reward less beta KL: what was paid before a token does not depend on it."""
+        return Credit("to_go", self.beta, self.missing_eos_penalty, whitened=True)
+
+    def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
+        rewards = token_rewards(rollouts, self.beta, self.missing_eos_penalty)
+        to_go = generalized_advantage(rewards, torch.zeros_like(rewards), rollouts, gamma=1.0, lam=1.0)
+        return rollouts.with_tokens(advantage=whiten(to_go, rollouts.weight_by_token()))

@@ -45,10 +45,10 @@ class GAE(Advantage):
                 raise ValueError(f"GAE: {name} must be in [0, 1], got {value}")
 
     def optimum(self) -> Credit | NoneKnown:
-        """Reward less beta KL; whitening scales all of it alike, and an exact critic leaves any `lam` unbiased."""
+        """Reward less beta KL; an exact critic leaves any `lam` unbiased."""
         if self.gamma != 1:
             return NoneKnown("a discount below 1 pays an answer less the longer it is")
-        return Credit("reward", self.beta, self.missing_eos_penalty)
+        return Credit("reward", self.beta, self.missing_eos_penalty, whitened=self.whiten)
 
     def __call__(self, rollouts: RolloutBatch) -> RolloutBatch:
         rewards = token_rewards(rollouts, self.beta, self.missing_eos_penalty)

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from alignlab import Loss, Objective, RolloutBatch, TokenStats
-from alignlab.objective import Weights, tokens
+from alignlab.objective import Weights, clipped_surrogate, log_ratio_to_old, tokens
 from alignlab.optimum import Declared, NoneKnown, PolicyGradient
-
-LOG_RATIO_LIMIT = 20.0
-"""Log-ratios beyond this, in nats, are cut before exp: e^20 still squares to a finite float32."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,10 @@ class PPO(Objective[RolloutBatch]):
             )
 
     def optimum(self) -> Declared:
-        """On policy it is the policy gradient, summed over tokens."""
+        """On policy it is the policy gradient, a mean over tokens."""
         if self.entropy_coefficient:
             return NoneKnown("the reward for entropy is not part of reward less beta KL")
-        return PolicyGradient()
+        return PolicyGradient("token_mean")
 
     def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
         policy, policy_metrics = self._policy(stats, batch)
@@ -68,17 +65,15 @@ class PPO(Objective[RolloutBatch]):
         return self.loss(batch, policy=policy, value=value, metrics={**policy_metrics, **value_metrics})
 
     def _policy(self, stats: TokenStats, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        log_ratio = batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        log_ratio = log_ratio_to_old(stats, batch)
         ratio = log_ratio.exp()
-        advantage = batch.scored(batch.advantage)
         entropy = batch.scored(stats.entropy)
-        unclipped, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - self.clip, 1 + self.clip)
-        loss = torch.maximum(unclipped, clipped)
+        loss, clipped = clipped_surrogate(ratio, batch.scored(batch.advantage), self.clip, self.clip)
         if self.entropy_coefficient:
             loss = loss - self.entropy_coefficient * entropy
         return loss, {
             "ratio": ratio,
-            "clip_fraction": (clipped > unclipped).to(ratio.dtype),
+            "clip_fraction": clipped,
             # k3 of Schulman's note, an estimate of KL(old || now) that is never negative. As a metric it is sound.
             "approx_kl": ratio - 1 - log_ratio,
             "entropy": entropy,

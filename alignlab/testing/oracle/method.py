@@ -52,6 +52,8 @@ class Method:
         found = self.objective.optimum()
         if not isinstance(found, PolicyGradient):
             return found
+        if not found.credit:
+            return NoneKnown("a KL term alone stays at the reference; add it to a policy gradient with WeightedSum")
         if self.advantage is None:
             return NoneKnown("a policy gradient ends where its advantage leads; name one with advantage=...")
         return combined(found, self.advantage.optimum())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alignlab.batch import Batch
-from alignlab.objective import Loss, Objective, Wrapped
+from alignlab.objective import Loss, Objective, WeightedSum, Wrapped
 from alignlab.optimum import NoneKnown
 from alignlab.stats import Mean, TokenStats
 from alignlab.testing.oracle.method import LOGP, Method
@@ -170,15 +170,27 @@ def normalised_per_micro_batch(method: Method) -> Method:
 
 def beta_twice(method: Method) -> Method | None:
     """The price of leaving the reference is squared."""
-    for part in ("objective", "advantage"):
-        owner = getattr(method, part)
-        for name in ("beta", "tau"):
-            price = getattr(owner, name, None)
-            if isinstance(price, float) and price not in (0.0, 1.0):
-                changed = copy.copy(owner)
-                object.__setattr__(changed, name, price * price)
-                return method.of(changed) if part == "objective" else method.credited_by(changed)
+    if (objective := _dearer(method.objective)) is not None:
+        return method.of(objective)
+    advantage = _dearer(method.advantage)
+    return None if advantage is None else method.credited_by(advantage)
+
+
+def _dearer(owner: Any) -> Any:
+    """The same part with its price squared; None where it has none."""
+    changed = copy.copy(owner)
+    for name in ("beta", "tau"):
+        if _is_price(getattr(owner, name, None)):
+            object.__setattr__(changed, name, getattr(owner, name) ** 2)
+            return changed
+    if isinstance(owner, WeightedSum) and any(map(_is_price, owner.weights.values())):
+        changed.weights = {key: weight * weight for key, weight in owner.weights.items()}
+        return changed
     return None
+
+
+def _is_price(x: object) -> bool:
+    return isinstance(x, float) and x not in (0.0, 1.0)
 
 
 TOKENS: Final = frozenset({"logp", "kl_to_teacher", "kl_from_teacher"})

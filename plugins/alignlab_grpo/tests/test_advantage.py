@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from alignlab_grpo import GroupRelative, LeaveOneOut
+from alignlab_grpo import GroupRelative, LeaveOneOut, WhitenedReturns
 from torch import Tensor
 
 from alignlab.advantage import credited
@@ -123,12 +123,35 @@ def test_pay_equal_up_to_rounding_teaches_exactly_nothing(reward: list[float]) -
     assert of_answers(LeaveOneOut(), buffer(reward, [0, 0], torch.float32)) == [0.0, 0.0]
 
 
+# ---- whitened returns ------------------------------------------------------------------------------------------------
+def test_returns_are_what_is_still_to_be_paid_whitened_over_all_tokens() -> None:
+    """Returns 2; and with k1 of 0.5 per token, beta 1: 1 - 0.5 - 0.5 = 0, then 0.5. Mean 2.5 / 3 over three tokens."""
+    rollouts = with_kl(buffer([2, 1], [0, 1]), [0.0, 1.0])
+    found = credited(WhitenedReturns(beta=1.0), rollouts).advantage
+    returns = torch.tensor([2.0, 0.0, 0.5], dtype=torch.float64)
+    centred = returns - returns.mean()
+    torch.testing.assert_close(found[rollouts.response_mask], centred / (centred.square().mean() + 1e-8).sqrt())
+    assert not found[~rollouts.response_mask].any()
+
+
+def test_returns_pay_for_a_missing_stop_at_the_last_token() -> None:
+    """Returns 1 and 1 - 3, of one and two tokens: deviations 2 and -1 from the mean of -1, and a spread of sqrt(2)."""
+    rollouts = buffer([1, 1], [0, 1]).with_sequences(finished=torch.tensor([1.0, 0.0], dtype=torch.float64))
+    found = of_answers(WhitenedReturns(missing_eos_penalty=3.0), rollouts)
+    assert found == pytest.approx([math.sqrt(2), -math.sqrt(0.5)], abs=1e-8)
+
+
+def test_equal_returns_teach_nothing() -> None:
+    assert of_answers(WhitenedReturns(), buffer([2, 2, 2], [0, 1, 2])) == pytest.approx([0.0] * 3, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: GroupRelative(eps=-1e-3), r"GroupRelative: eps must be >= 0, got -0\.001"),
         (lambda: LeaveOneOut(beta=-1.0), r"LeaveOneOut: beta must be >= 0, got -1\.0; it is a price"),
         (lambda: LeaveOneOut(missing_eos_penalty=-1.0), "LeaveOneOut: missing_eos_penalty must be >= 0"),
+        (lambda: WhitenedReturns(beta=-1.0), r"WhitenedReturns: beta must be >= 0, got -1\.0; it is a price"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(make: Any, message: str) -> None:

@@ -1,11 +1,25 @@
-"""GRPO and RLOO put through the conformance kit: their objectives and advantages, and the stage that both train by."""
+"""The objectives, advantages and stages put through the conformance kit."""
 
 from pathlib import Path
 
-from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
+from alignlab_grpo import (
+    CISPO,
+    DAPO,
+    GRPO,
+    GSPO,
+    DrGRPO,
+    DynamicSampling,
+    GroupRelative,
+    KLInReward,
+    KLToReference,
+    LeaveOneOut,
+    Reinforce,
+    WhitenedReturns,
+)
 from regimes import online
 
 from alignlab.artifact import Artifact
+from alignlab.objective import WeightedSum
 from alignlab.testing import Check, conforms_advantage, conforms_objective, conforms_stage, tiny_policy_artifact
 from alignlab.training import PolicyGradientStage
 
@@ -35,6 +49,44 @@ def test_grpo_conforms(check: Check) -> None:
     check()
 
 
+@conforms_objective(DrGRPO)
+def test_dr_grpo_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_objective(DAPO)
+def test_dapo_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_objective(lambda: GSPO(clip_low=0.1, clip_high=0.2))
+def test_gspo_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_objective(CISPO)
+def test_cispo_conforms(check: Check) -> None:
+    check()
+
+
+AT_THE_START = {"every_sequence_counts": "where the policy is the reference, the KL is least, and its gradient 0"}
+
+
+@conforms_objective(KLToReference, skip=AT_THE_START)
+def test_the_unbiased_kl_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_objective(lambda: KLToReference("k2", "answer_sum"), skip=AT_THE_START)
+def test_k2_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_objective(lambda: WeightedSum({"policy": DAPO(), "kl": KLToReference("k3")}, {"kl": 0.1}))
+def test_a_policy_gradient_with_a_kl_conforms(check: Check) -> None:
+    check()
+
+
 @conforms_objective(Reinforce)
 def test_reinforce_conforms(check: Check) -> None:
     check()
@@ -55,6 +107,28 @@ def test_leave_one_out_conforms(check: Check) -> None:
     check()
 
 
+@conforms_advantage(lambda: KLInReward(GroupRelative(scale=False)))
+def test_kl_in_reward_conforms(check: Check) -> None:
+    check()
+
+
+@conforms_advantage(WhitenedReturns)
+def test_whitened_returns_conform(check: Check) -> None:
+    check()
+
+
 @conforms_stage(stage, inputs=inputs)
 def test_stage_conforms(check: Check) -> None:
+    check()
+
+
+def dynamic() -> DynamicSampling:
+    found: DynamicSampling = online(
+        DynamicSampling, objective=DAPO(), advantage=GroupRelative(), reward=None, rounds=3, **PORTIONS
+    )
+    return found
+
+
+@conforms_stage(dynamic, inputs=inputs)
+def test_dynamic_sampling_conforms(check: Check) -> None:
     check()
