@@ -80,7 +80,8 @@ def batch_for(objective: Objective[Any]) -> Batch:
     paired = "mismatched" in objective.reads
     batch = kind.of([[1, 2, 3]] * 4, [[False, True, True]] * 4, unit=[0, 0, 1, 1] if paired else None)
     numbers = {name: torch.linspace(-1, 1, batch.num_tokens) for name in objective.reads}
-    return batch.with_tokens(**numbers).with_units(desirable=torch.arange(batch.num_units).float())
+    units = {name: torch.arange(batch.num_units).float() for name in (*objective.reads, "desirable")}
+    return batch.with_tokens(**numbers).with_units(**units)
 
 
 @pytest.mark.parametrize("objective", objectives(), ids=lambda o: type(o).__name__)

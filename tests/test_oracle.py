@@ -10,7 +10,7 @@ from alignlab_dpo import DPO, IPO
 from alignlab_grpo import GRPO, GroupRelative, LeaveOneOut, Reinforce
 from alignlab_ppo import GAE, PPO
 from alignlab_pretrain import CausalLM
-from alignlab_reward_model import BradleyTerry
+from alignlab_reward_model import BradleyTerry, ScoreRegression, TiesBradleyTerry
 from alignlab_sft import AnswerNLL
 from alignlab_simpo import SimPO
 
@@ -32,6 +32,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "forward_kl": (ForwardKL(),),
     "reverse_kl": (ReverseKL(),),
     "bradley_terry": (BradleyTerry(),),
+    "ties_bradley_terry": (TiesBradleyTerry(),),
+    "score_regression": (ScoreRegression(),),
     "rloo": (Reinforce(), LeaveOneOut()),
     "rloo, clipped and averaged within answers": (GRPO(beta=0.0), LeaveOneOut()),
     "ppo": (PPO(), GAE()),
@@ -58,6 +60,9 @@ HARMLESS = {
     "reverse_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
     # A score has no tokens.
     "bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
+    "ties_bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
+    # Each answer's own rating can be met, whatever it weighs.
+    "score_regression": {m.__name__ for m in MISTAKES} - {"sign"},
     # At pi* every answer is paid the same, so that weights of tokens and answers are those of nothing.
     "rloo": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
     "ppo": {"mean_for_sum", "normalised_per_micro_batch"},
@@ -68,7 +73,10 @@ HARMLESS = {
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("bradley_terry", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow) for n in HARMLESS],
+    [
+        n if n in ("bradley_terry", "score_regression", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow)
+        for n in HARMLESS
+    ],
 )
 def test_mistakes_are_caught(name: str) -> None:
     outcomes = {m.mistake: m.outcome for m in mutations(Method(*METHODS[name]))}
@@ -128,6 +136,10 @@ def test_batches_hold_everything_once_by_its_probability() -> None:
     torch.testing.assert_close(pairs.weight.sum(), torch.tensor(2.0, dtype=torch.float64))
     flipped = world.pairs(flips=1.0).weight.view(4, 15, 15)
     torch.testing.assert_close(flipped.mT, pairs.weight.view(4, 15, 15))
+    tied = world.pairs(ties=0.5)
+    torch.testing.assert_close(tied.weight.sum(), pairs.weight.sum())
+    equal = tied.weight.view(2, 4, 15, 15).diagonal(dim1=2, dim2=3)  # an answer against itself ties once in three
+    torch.testing.assert_close(equal[0], equal[1] * 2)
     torch.testing.assert_close(world.texts().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled(False).weight.sum(), torch.tensor(4.0, dtype=torch.float64))

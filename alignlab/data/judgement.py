@@ -12,6 +12,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "margin": (-math.inf, math.inf),
     "agreement": (0.0, 1.0),
     "probability": (0.0, 1.0),
+    "tie": (0.0, 1.0),
 }
 """The notes that a column can bring, and what they may be."""
 SCORES = ("score_chosen", "score_rejected")
@@ -22,6 +23,7 @@ _MEANING = {
     "margin": "how much better the chosen answer is",
     "agreement": "the share of the judges who prefer the chosen answer",
     "probability": "the probability that the chosen answer is chosen",
+    "tie": "1 where neither answer was preferred, 0 where the chosen one was",
 }
 
 

@@ -40,7 +40,7 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         "preferences": frozenset({"preferences"}),
     }
     PROVIDES: ClassVar[frozenset[str]] = OfflineStage.PROVIDES | set(RANGES)
-    """Also numbers on each judgement (`Comparison.notes`): margin, agreement, probability of the choice."""
+    """Also numbers on each judgement (`Comparison.notes`): margin, agreement, probability of the choice, tie."""
     DROPOUT: ClassVar[bool] = False
 
     held_out: list[Comparison]

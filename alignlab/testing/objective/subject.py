@@ -33,6 +33,8 @@ _PER_UNIT: Mapping[str, Extra] = {
     "margin": lambda batch, g: torch.rand(batch.num_units, generator=g),
     "agreement": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
     "probability": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
+    "tie": lambda batch, g: (torch.arange(batch.num_units) % 3 == 0).float(),
+    "rating": lambda batch, g: torch.randn(batch.num_units, generator=g),
 }
 FLAGS = frozenset({"mismatched"})
 """Names in `reads` that ask for sequences, not for a tensor."""

@@ -96,7 +96,8 @@ class Method:
         """Everything that can be given to it, each by its probability."""
         taken, flips = self.objective.takes, self.declared.flips if isinstance(self.declared, Tilted) else 0.0
         if taken is not None and issubclass(taken, PreferenceBatch):
-            batch: Batch = self.world.pairs(flips)
+            ties = self.declared.ties if isinstance(self.declared, RewardItself) else 0.0
+            batch: Batch = self.world.pairs(flips, ties)
         elif taken is not None and issubclass(taken, LabelledBatch):
             batch = self.world.labelled("mismatched" in self.objective.reads)
         else:

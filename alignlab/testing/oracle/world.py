@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.objective.ties import davidson_probabilities
 from alignlab.optimum import Tables
 
 B = TypeVar("B", bound=Batch)
@@ -139,28 +140,37 @@ class World:
         asked = [(p, y) for p in range(self.prompts) for y in range(len(self.answers))]
         rows, masks, state, answer = self.rows(asked)
         batch = TokenBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        return _weighted(batch, self.tables.data.exp().flatten())
+        return _weighted(batch, self.tables.data.exp().flatten()).with_units(rating=self.reward.flatten())
 
-    def pairs(self, flips: float = 0.0) -> PreferenceBatch:
+    def pairs(self, flips: float = 0.0, ties: float = 0.0) -> PreferenceBatch:
         """Every ordered pair, weighted by how often the reference draws it and raters so choose.
 
         Args:
             flips: share of the choices that are turned round.
+            ties: how readily raters call a tie (Davidson's nu); above 0, every pair is there once more as a tie.
         """
         count = len(self.answers)
         asked = [(p, y) for p in range(self.prompts) for a in range(count) for b in range(count) for y in (a, b)]
+        asked *= 2 if ties else 1
         rows, masks, state, answer = self.rows(asked)
         batch = PreferenceBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        chosen = (1 - flips) * self.tables.preference + flips * (1 - self.tables.preference)
         drawn = self.tables.reference.exp()
-        weight = drawn[:, :, None] * drawn[:, None, :] * chosen
-        true = self.tables.preference.flatten()
-        batch = _weighted(batch, weight.flatten())
-        return batch.with_units(probability=true, agreement=torch.maximum(true, 1 - true), margin=self._margin())
+        true, tied = davidson_probabilities(self._difference, ties)
+        # A tie is one of two ordered pairs, as the order of its answers means nothing.
+        outcomes = [(1 - flips) * true + flips * true.mT, *([tied / 2] if ties else [])]
+        weight = torch.stack([drawn[:, :, None] * drawn[:, None, :] * outcome for outcome in outcomes]).flatten()
+        noted = {
+            "probability": true,
+            "agreement": torch.maximum(true, true.mT),
+            "margin": self._difference.abs(),
+        }
+        batch = _weighted(batch, weight).with_units(**{k: v.flatten().repeat(len(outcomes)) for k, v in noted.items()})
+        return batch.with_units(tie=torch.arange(len(outcomes)).repeat_interleave(true.numel()).to(weight.dtype))
 
-    def _margin(self) -> Float[Tensor, "W"]:
-        """How far apart the two rewards of every ordered pair are, reward units."""
-        return (self.reward[:, :, None] - self.reward[:, None, :]).abs().flatten()
+    @property
+    def _difference(self) -> Float[Tensor, "P Y Y"]:
+        """By how much the first reward of every ordered pair is larger, reward units."""
+        return self.reward[:, :, None] - self.reward[:, None, :]
 
     def labelled(self, is_mismatched: bool = True) -> LabelledBatch:
         """Every answer, called good and called bad, weighted by how often.
