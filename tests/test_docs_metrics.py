@@ -1,6 +1,5 @@
 """docs/metrics.yaml names all that the built-in objectives, stages and evaluations log or return, and nothing else."""
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ import docs_pages
 import pytest
 import torch
 import yaml
-from alignlab_distill import ForwardKL
+from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
 from alignlab_dpo import DPO
 from alignlab_grpo import GRPO, GroupRelative
 from alignlab_kto import KTO
@@ -26,6 +25,7 @@ from training_runs import Heard
 from alignlab import Choice, Objective, Pair, Preference, RewardSource, Stage, TokenStats
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.config.check import parse
 from alignlab.data.files import Files
 from alignlab.data.preferences import row, write
 from alignlab.data.records import Comparison, Document, Example, Prompt
@@ -68,8 +68,7 @@ def objectives() -> list[Objective[Any]]:
     contents = [yaml.safe_load(f.read_text(encoding="utf-8")) for f in ROOT.glob("plugins/*/conf/objective/*.yaml")]
     found = []
     for content in sorted(contents, key=lambda c: str(c["_target_"])):
-        package, _, name = content.pop("_target_").rpartition(".")
-        found.append(getattr(importlib.import_module(package), name)(**content))
+        found.append(parse(content, "objective").build())
     return found
 
 
@@ -145,6 +144,9 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "sft": lambda: SFT(**PARTS, **DATA, objective=AnswerNLL()),
     "distill": lambda: AnswerStage(**PARTS, **DATA, objective=ForwardKL()),
+    "on_policy_distill": lambda: OnPolicyDistillation(
+        **{**ONLINE, "reward": None}, objective=ReverseKL(), samples_per_prompt=1
+    ),
     "dpo": lambda: PreferenceStage(**PARTS, objective=DPO()),
     "reward_model": lambda: RewardModel(**PARTS, objective=BradleyTerry()),
     "kto": lambda: LabelledStage(**PARTS, objective=KTO()),
@@ -158,7 +160,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
 GIVEN: dict[str, tuple[str, ...]] = {
     "pretrain": (),
-    "distill": ("policy", "teacher"),
+    **dict.fromkeys(("distill", "on_policy_distill"), ("policy", "teacher")),
     "import_preferences": (),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
 }

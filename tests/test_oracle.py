@@ -14,10 +14,10 @@ from alignlab_reward_model import BradleyTerry, ScoreRegression, TiesBradleyTerr
 from alignlab_sft import AnswerNLL
 from alignlab_simpo import SimPO
 
-from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats
+from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats, WeightedSum
 from alignlab.optimum import Declared, Tilted
 from alignlab.optimum.tables import kl
-from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verify
+from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verdict, verify
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
 from alignlab.testing.oracle.solve import natural_gradient
@@ -31,6 +31,9 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "causal_lm": (CausalLM(),),
     "forward_kl": (ForwardKL(),),
     "reverse_kl": (ReverseKL(),),
+    "mixed_kl": (WeightedSum({"forward": ForwardKL(), "reverse": ReverseKL()}, {"forward": 0.3}),),
+    "reverse_kl on its own answers": (ReverseKL(), None, RolloutBatch),
+    "forward_kl on its own answers": (ForwardKL(), None, RolloutBatch),
     "bradley_terry": (BradleyTerry(),),
     "ties_bradley_terry": (TiesBradleyTerry(),),
     "score_regression": (ScoreRegression(),),
@@ -45,8 +48,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_ends_where_it_says(name: str) -> None:
-    verdict = verify(*METHODS[name])
-    assert verdict.reached and verdict.start is not None and verdict.start > 0.1, verdict
+    found = verdict(Method(*METHODS[name]))
+    assert found.reached and found.start is not None and found.start > 0.1, found
 
 
 # Not possible, without effect, or seen by the conformance kit alone: everything else must end elsewhere.
@@ -58,6 +61,7 @@ HARMLESS = {
     # A teacher that can be matched exactly is matched whatever the weights of its tokens are.
     "forward_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
     "reverse_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
+    "reverse_kl on its own answers": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
     # A score has no tokens.
     "bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
     "ties_bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
@@ -99,17 +103,17 @@ class Hopeful(Objective[PreferenceBatch]):
 
 
 def test_a_false_claim_is_refuted() -> None:
-    verdict = verify(Hopeful())
-    assert verdict.failed and verdict.distance is not None and verdict.distance > 0.1
-    assert verdict.to_json()["reached"] is False
+    found = verify(Hopeful())
+    assert found.failed and found.distance is not None and found.distance > 0.1
+    assert found.to_json()["reached"] is False
 
 
 def test_what_declares_nothing_says_so() -> None:
     class Silent(Hopeful):
         optimum = Objective.optimum
 
-    verdict = verify(Silent())
-    assert not verdict.is_known and not verdict.failed and "optimum()" in verdict.reason
+    found = verify(Silent())
+    assert not found.is_known and not found.failed and "optimum()" in found.reason
 
 
 def test_an_objective_that_no_advantage_serves_is_named() -> None:

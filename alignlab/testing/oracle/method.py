@@ -35,12 +35,14 @@ class Method:
     Args:
         objective: what is trained by.
         advantage: credits rollouts; None for objectives on anything else, and where rollouts need none.
+        trains_on: the batch that a stage gives to it, where its objective takes any.
         alter: changes the batch that the objective and the advantage see; for mutants.
         held_against: an optimum to use instead of the declared one; for mutants.
     """
 
     objective: Objective[Any]
     advantage: Advantage | None = None
+    trains_on: type[Batch] | None = None
     alter: Callable[[Batch], Batch] | None = None
     held_against: Optimum | RewardItself | NoneKnown | None = None
 
@@ -76,10 +78,14 @@ class Method:
         return World(PROMPTS + self.is_online, scale=scale)
 
     @cached_property
+    def takes(self) -> type[Batch]:
+        """The batch that it learns from."""
+        return self.trains_on or self.objective.takes or Batch
+
+    @cached_property
     def is_online(self) -> bool:
         """Whether it learns from answers that it samples itself."""
-        taken = self.objective.takes
-        return taken is not None and issubclass(taken, RolloutBatch)
+        return issubclass(self.takes, RolloutBatch)
 
     def solve(self) -> TablePolicy:
         """The policy, or the scores, at which training ends."""
@@ -94,11 +100,11 @@ class Method:
     @cached_property
     def batch(self) -> Batch:
         """Everything that can be given to it, each by its probability."""
-        taken, flips = self.objective.takes, self.declared.flips if isinstance(self.declared, Tilted) else 0.0
-        if taken is not None and issubclass(taken, PreferenceBatch):
+        flips = self.declared.flips if isinstance(self.declared, Tilted) else 0.0
+        if issubclass(self.takes, PreferenceBatch):
             ties = self.declared.ties if isinstance(self.declared, RewardItself) else 0.0
             batch: Batch = self.world.pairs(flips, ties)
-        elif taken is not None and issubclass(taken, LabelledBatch):
+        elif issubclass(self.takes, LabelledBatch):
             batch = self.world.labelled("mismatched" in self.objective.reads)
         else:
             batch = self.world.texts()
