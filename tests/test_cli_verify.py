@@ -25,6 +25,13 @@ def test_a_stage_brings_its_advantage(capsys: pytest.CaptureFixture[str]) -> Non
     assert "none known" in capsys.readouterr().out
 
 
+def test_a_loss_on_any_batch_is_verified_on_that_of_its_stage(tmp_path: Path) -> None:
+    out = tmp_path / "verdict.json"
+    assert main(["verify", "stage=on_policy_distill", "objective=mixed_kl", "--json", str(out)]) == 0
+    (found,) = json.loads(out.read_text(encoding="utf-8"))
+    assert found["declared"] == "Taught()" and found["distance"] < 1e-6 < found["start"]
+
+
 def test_what_cannot_be_trained_fails_by_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "stage=ppo", "advantage=leave_one_out"]) == 1
     assert "1 of 1 failed" in capsys.readouterr().out

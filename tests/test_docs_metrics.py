@@ -10,7 +10,7 @@ import docs_pages
 import pytest
 import torch
 import yaml
-from alignlab_distill import ForwardKL
+from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
 from alignlab_dpo import DPO
 from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
 from alignlab_kto import KTO
@@ -77,7 +77,8 @@ def batch_for(objective: Objective[Any]) -> Batch:
     paired = "mismatched" in objective.reads
     batch = kind.of([[1, 2, 3]] * 4, [[False, True, True]] * 4, unit=[0, 0, 1, 1] if paired else None)
     numbers = {name: torch.linspace(-1, 1, batch.num_tokens) for name in objective.reads}
-    notes = {name: torch.full((batch.num_units,), 0.5) for name in objective.reads & PreferenceStage.PROVIDES}
+    named = objective.reads & (PreferenceStage.PROVIDES | {"rating"})
+    notes = {name: torch.full((batch.num_units,), 0.5) for name in named}
     return batch.with_tokens(**numbers).with_units(**notes, desirable=torch.arange(batch.num_units).float())
 
 
@@ -142,6 +143,9 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "sft": lambda: SFT(**PARTS, **DATA, objective=AnswerNLL()),
     "distill": lambda: AnswerStage(**PARTS, **DATA, objective=ForwardKL()),
+    "on_policy_distill": lambda: OnPolicyDistillation(
+        **{**ONLINE, "reward": None}, objective=ReverseKL(), samples_per_prompt=1
+    ),
     "dpo": lambda: PreferenceStage(**PARTS, objective=DPO()),
     "reward_model": lambda: RewardModel(**PARTS, objective=BradleyTerry()),
     "kto": lambda: LabelledStage(**PARTS, objective=KTO()),
@@ -156,7 +160,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
 GIVEN: dict[str, tuple[str, ...]] = {
     "pretrain": (),
-    "distill": ("policy", "teacher"),
+    **dict.fromkeys(("distill", "on_policy_distill"), ("policy", "teacher")),
     "import_preferences": (),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
 }

@@ -32,14 +32,14 @@ from alignlab_grpo import (
 )
 from alignlab_ppo import GAE, PPO
 from alignlab_pretrain import CausalLM
-from alignlab_reward_model import BradleyTerry
+from alignlab_reward_model import BradleyTerry, ScoreRegression, TiesBradleyTerry
 from alignlab_sft import AnswerNLL
 from alignlab_simpo import SimPO
 
 from alignlab import Loss, Objective, PreferenceBatch, RolloutBatch, TokenStats, WeightedSum
 from alignlab.optimum import Declared, Tilted
 from alignlab.optimum.tables import kl
-from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verify
+from alignlab.testing.oracle import MISTAKES, Method, World, mutations, verdict, verify
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
 from alignlab.testing.oracle.solve import natural_gradient
@@ -72,7 +72,12 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "causal_lm": (CausalLM(),),
     "forward_kl": (ForwardKL(),),
     "reverse_kl": (ReverseKL(),),
+    "mixed_kl": (WeightedSum({"forward": ForwardKL(), "reverse": ReverseKL()}, {"forward": 0.3}),),
+    "reverse_kl on its own answers": (ReverseKL(), None, RolloutBatch),
+    "forward_kl on its own answers": (ForwardKL(), None, RolloutBatch),
     "bradley_terry": (BradleyTerry(),),
+    "ties_bradley_terry": (TiesBradleyTerry(),),
+    "score_regression": (ScoreRegression(),),
     "rloo": (Reinforce(), LeaveOneOut()),
     "rloo, clipped and averaged within answers": (GRPO(beta=0.0), LeaveOneOut()),
     "ppo": (PPO(), GAE()),
@@ -95,8 +100,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_ends_where_it_says(name: str) -> None:
-    verdict = verify(*METHODS[name])
-    assert verdict.reached and verdict.start is not None and verdict.start > 0.1, verdict
+    found = verdict(Method(*METHODS[name]))
+    assert found.reached and found.start is not None and found.start > 0.1, found
 
 
 # Not possible, without effect, or seen by the conformance kit alone: everything else must end elsewhere.
@@ -108,8 +113,12 @@ HARMLESS: dict[str, set[str]] = {
     # A teacher that can be matched exactly is matched whatever the weights of its tokens are.
     "forward_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
     "reverse_kl": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
+    "reverse_kl on its own answers": {m.__name__ for m in MISTAKES} - {"off_by_one", "sign"},
     # A score has no tokens.
     "bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
+    "ties_bradley_terry": {m.__name__ for m in MISTAKES} - {"sign", "normalised_per_micro_batch"},
+    # Each answer's own rating can be met, whatever it weighs.
+    "score_regression": {m.__name__ for m in MISTAKES} - {"sign"},
     # At pi* every answer is paid the same, so that weights of tokens and answers are those of nothing.
     "rloo": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
     "ppo": {"mean_for_sum", "normalised_per_micro_batch"},
@@ -125,7 +134,10 @@ HARMLESS: dict[str, set[str]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("bradley_terry", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow) for n in HARMLESS],
+    [
+        n if n in ("bradley_terry", "score_regression", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow)
+        for n in HARMLESS
+    ],
 )
 def test_mistakes_are_caught(name: str) -> None:
     outcomes = {m.mistake: m.outcome for m in mutations(Method(*METHODS[name]))}
@@ -148,17 +160,17 @@ class Hopeful(Objective[PreferenceBatch]):
 
 
 def test_a_false_claim_is_refuted() -> None:
-    verdict = verify(Hopeful())
-    assert verdict.failed and verdict.distance is not None and verdict.distance > 0.1
-    assert verdict.to_json()["reached"] is False
+    found = verify(Hopeful())
+    assert found.failed and found.distance is not None and found.distance > 0.1
+    assert found.to_json()["reached"] is False
 
 
 def test_what_declares_nothing_says_so() -> None:
     class Silent(Hopeful):
         optimum = Objective.optimum
 
-    verdict = verify(Silent())
-    assert not verdict.is_known and not verdict.failed and "optimum()" in verdict.reason
+    found = verify(Silent())
+    assert not found.is_known and not found.failed and "optimum()" in found.reason
 
 
 def test_an_objective_that_no_advantage_serves_is_named() -> None:
@@ -185,6 +197,10 @@ def test_batches_hold_everything_once_by_its_probability() -> None:
     torch.testing.assert_close(pairs.weight.sum(), torch.tensor(2.0, dtype=torch.float64))
     flipped = world.pairs(flips=1.0).weight.view(4, 15, 15)
     torch.testing.assert_close(flipped.mT, pairs.weight.view(4, 15, 15))
+    tied = world.pairs(ties=0.5)
+    torch.testing.assert_close(tied.weight.sum(), pairs.weight.sum())
+    equal = tied.weight.view(2, 4, 15, 15).diagonal(dim1=2, dim2=3)  # an answer against itself ties once in three
+    torch.testing.assert_close(equal[0], equal[1] * 2)
     torch.testing.assert_close(world.texts().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled().weight.sum(), torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(world.labelled(False).weight.sum(), torch.tensor(4.0, dtype=torch.float64))

@@ -21,6 +21,7 @@ from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
+    from alignlab.batch import Batch
     from alignlab.testing.oracle import Verdict
 
 GROUPS = ("stage", "objective", "advantage")
@@ -28,11 +29,19 @@ GROUPS = ("stage", "objective", "advantage")
 
 @dataclass(frozen=True)
 class Asked:
-    """One method by its configuration."""
+    """One method by its configuration.
+
+    Args:
+        name: as it was asked for.
+        objective: its loss.
+        advantage: its credit, where it has one.
+        trains_on: the batch that its stage gives to it; None where no stage was named.
+    """
 
     name: str
     objective: Spec
     advantage: Spec | None = None
+    trains_on: "type[Batch] | None" = None
 
     @property
     def objective_key(self) -> str:
@@ -41,10 +50,11 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """Equal for equal methods."""
-        return self.objective_key + json.dumps(
-            None if self.advantage is None else self.advantage.plain(), sort_keys=True
-        )
+        """Equal for equal methods; a loss on any batch is another one on rollouts, which the policy samples."""
+        from alignlab.batch import RolloutBatch
+
+        credit = None if self.advantage is None else self.advantage.plain()
+        return self.objective_key + json.dumps([credit, self.trains_on is RolloutBatch], sort_keys=True)
 
 
 def run(arguments: list[str]) -> int:
@@ -88,7 +98,8 @@ def _named(hydra: Session, overrides: Sequence[str]) -> Iterator[Asked]:
     if objective is None:
         raise ConfigError(f"stage={chosen['stage']}: has no objective, so that there is nothing to verify")
     advantage = _node(config, "probe.advantage") or _node(config, "probe.stage.advantage")
-    yield _method(" ".join(f"{key}={name}" for key, name in chosen.items()), objective, advantage)
+    name = " ".join(f"{key}={name}" for key, name in chosen.items())
+    yield _method(name, objective, advantage, _trains_on(config, "probe.stage"))
 
 
 def _all(hydra: Session) -> Iterator[Asked]:
@@ -101,7 +112,8 @@ def _all(hydra: Session) -> Iterator[Asked]:
         at = f"probe.option{i}"
         objective = _node(config, at if group == "objective" else f"{at}.objective")
         if objective is not None:
-            found.append(_method(f"{group}={name}", objective, _node(config, f"{at}.advantage")))
+            trains_on = _trains_on(config, at) if group == "stage" else None
+            found.append(_method(f"{group}={name}", objective, _node(config, f"{at}.advantage"), trains_on))
     credited = {method.objective_key for method in found if method.advantage is not None}
     seen: set[str] = set()
     for method in found:
@@ -120,11 +132,28 @@ def _node(config: Any, path: str) -> dict[str, Any] | None:
     return node if isinstance(node, dict) else None
 
 
-def _method(name: str, objective: Mapping[str, Any], advantage: Mapping[str, Any] | None) -> Asked:
+def _trains_on(config: Any, stage: str) -> "type[Batch] | None":
+    """The batch of a stage of a configuration; None where there is no such stage."""
+    from omegaconf import OmegaConf
+
+    from alignlab.config.locate import locate
+    from alignlab.objective import batch_type
+    from alignlab.training import TrainingStage
+
+    target = OmegaConf.select(config, f"{stage}._target_")
+    return None if target is None else batch_type(locate(target, stage), TrainingStage)
+
+
+def _method(
+    name: str,
+    objective: Mapping[str, Any],
+    advantage: Mapping[str, Any] | None,
+    trains_on: "type[Batch] | None",
+) -> Asked:
     from alignlab.config.check import parse as checked
 
     credit = None if advantage is None else checked(advantage, f"{name}: advantage")
-    return Asked(name, checked(objective, f"{name}: objective"), credit)
+    return Asked(name, checked(objective, f"{name}: objective"), credit, trains_on)
 
 
 # ---- what comes out --------------------------------------------------------------------------------------------------
@@ -134,7 +163,8 @@ def _verified(asked: Asked, with_mutants: bool) -> "Verdict":
 
     started = time.perf_counter()
     try:
-        method = Method(asked.objective.build(), None if asked.advantage is None else asked.advantage.build())
+        advantage = None if asked.advantage is None else asked.advantage.build()
+        method = Method(asked.objective.build(), advantage, asked.trains_on)
         found = verdict(method, asked.name)
         _print(found)
         if with_mutants and found.is_known:

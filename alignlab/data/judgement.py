@@ -25,7 +25,7 @@ _MEANING = {
     "margin": "how much better the chosen answer is",
     "agreement": "the share of the judges who prefer the chosen answer",
     "probability": "the probability that the chosen answer is chosen",
-    "tie": "1 where neither answer is better",
+    "tie": "1 where neither answer was preferred, 0 where the chosen one was",
 }
 
 

@@ -98,8 +98,9 @@ class Comparison:
         rejected: the other one.
         source: where the pair came from, for messages.
         notes: what is known of the judgement, by name: `margin` (chosen minus rejected, in units of the scores
-            given), `agreement` (share of the judges who prefer the chosen answer, 0 to 1) and `probability`
-            (that the *chosen* answer is chosen, 0 to 1; below 0.5 where the less likely choice was made).
+            given), `agreement` (share of the judges who prefer the chosen answer, 0 to 1), `probability` (that the
+            *chosen* answer is chosen, 0 to 1; below 0.5 where the less likely choice was made) and `tie` (1 where
+            neither was preferred, so that their order means nothing; else 0).
     """
 
     prompt: Prompt

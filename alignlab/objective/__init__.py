@@ -14,6 +14,7 @@ from alignlab.objective.ratios import (
     preferred,
     soft_label_loss,
 )
+from alignlab.objective.ties import davidson_loss
 
 __all__ = [
     "Loss",
@@ -25,6 +26,7 @@ __all__ = [
     "check_positive",
     "chosen_tokens",
     "clipped_surrogate",
+    "davidson_loss",
     "log_ratio",
     "log_ratio_to_old",
     "log_ratio_to_reference",

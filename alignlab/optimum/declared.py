@@ -17,11 +17,13 @@ class RewardItself:
 
     Args:
         constant: whether that constant is free.
+        ties: how readily the raters call a tie in the data from which it is reached (Davidson's nu); 0 never.
     """
 
     tolerance: ClassVar[float] = 1e-4
     """Largest difference of a score from the utility, reward units."""
     constant: bool = True
+    ties: float = 0.0
 
 
 @dataclass(frozen=True)

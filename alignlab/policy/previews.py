@@ -58,10 +58,14 @@ def compared_texts(pairs: Iterable[Comparison]) -> Rows:
     return [{"prompt": p.prompt.text, "chosen": p.chosen, "rejected": p.rejected} for p in _first(pairs)]
 
 
-def rewarded(policy: Policy, prompts: Iterable[Prompt], source: RewardSource, sampling: Sampling, seed: int) -> Rows:
-    """The policy's answer to the first prompts, and its reward, in reward units."""
+def rewarded(
+    policy: Policy, prompts: Iterable[Prompt], source: RewardSource | None, sampling: Sampling, seed: int
+) -> Rows:
+    """The policy's answer to the first prompts, and its reward, in reward units, where a source scores it."""
     asked = _first(p for p in prompts if leaves_room(policy, p))
     found = generate(policy, asked, sampling, seed)
+    if source is None:
+        return [{"prompt": sample.prompt.text, "answer": sample.text} for sample in found]
     rewards = source.score(asked, [sample.text for sample in found]).tolist()
     return [
         {"prompt": sample.prompt.text, "answer": sample.text, "reward": reward}

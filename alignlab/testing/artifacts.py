@@ -68,8 +68,7 @@ def tiny_preferences_artifact(folder: Path, pairs: int = 12, notes: bool = False
     Args:
         folder: new.
         pairs: how many.
-        notes: give each its own `margin`, `agreement` and `probability`, and every fourth a `tie`, for objectives that
-            read them.
+        notes: give each its own `margin`, `agreement`, `probability` and `tie`, for objectives that read them.
     """
     folder.mkdir(parents=True)
     names, things = WORDS[2:5], WORDS[7:10]
@@ -78,7 +77,7 @@ def tiny_preferences_artifact(folder: Path, pairs: int = 12, notes: bool = False
         prompt = Prompt.user(f"what does {names[(n + n // 3) % 3]} like ?")  # several prompts in either split
         good, bad = things[n // 3 % 3], f"{things[(n // 3 + 1) % 3]} and {things[n % 3]} i think"
         known = {"margin": 0.1 * n, "agreement": 1 / (1 + n), "probability": 1 - 1 / (2 + n)} if notes else {}
-        known |= {"tie": 1.0} if notes and n % 4 == 0 else {}
+        known |= {"tie": float(n % 4 == 0)} if notes else {}
         pair = Comparison(prompt, good, bad, notes=known)
         rows.append(preferences.row(pair, "validation" if n % 3 == 2 else "train"))
     preferences.write(folder, rows)

@@ -46,7 +46,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     Args:
         data: gives the prompts.
         sampling: how the policy answers; top_p and top_k must keep every token.
-        reward: scores answers, also where the input `reward` is given; by default that reward model does.
+        reward: scores answers, also where the input `reward` is given; by default that reward model does. A method that
+            does without (`NEEDS_REWARD`) has it logged.
         prompts_per_rollout: prompts of one buffer.
         samples_per_prompt: answers to each.
         epochs: visits to each buffer; 1 to 4 is usual.
@@ -64,6 +65,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
     DROPOUT: ClassVar[bool] = False
+    NEEDS_REWARD: ClassVar[bool] = True
+    """Whether something must score the answers; a method that does without (a teacher's) monitors something else."""
     PROVIDES: ClassVar[frozenset[str]] = frozenset({"old_logp", "reference_logp", "reward", "finished", "group"})
 
     def __init__(
@@ -110,7 +113,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     def check_inputs(self, names: frozenset[str]) -> None:
         """Refuse to train without anything that scores."""
         super().check_inputs(names)
-        if self.reward is None and "reward" not in names:
+        if self.NEEDS_REWARD and self.reward is None and "reward" not in names:
             raise ValueError(
                 f"{type(self).__name__}: nothing scores the answers; set inputs.reward to a reward model (a stage or a "
                 f"folder), or reward to a reward source"
@@ -157,14 +160,14 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         read = "reference_logp" in self.reads()
         reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if read else None
         budget = self.loop.micro_batch_tokens
-        scorer = None if self.reward is not None else Policy.load(inputs["reward"]).eval().requires_grad_(False)
+        is_learned = self.reward is None and "reward" in inputs
+        scorer = Policy.load(inputs["reward"]).eval().requires_grad_(False) if is_learned else None
         source = self.reward if scorer is None else LearnedReward(scorer, budget)
-        assert source is not None, "see check_inputs"
         self.collector = Collector(reference, source, scorer, self.sampling, context.runtime, budget)
         self._prompts = self._fitting("train", context)
         self._held_out = self._held_out_prompts(context)
         counts = f"{len(self._prompts)} prompts, {len(self._held_out)} held out"
-        context.tracker.say(f"{counts}, scored by {type(source).__name__}")
+        context.tracker.say(counts if source is None else f"{counts}, scored by {type(source).__name__}")
 
     def _fitting(self, split: Split, context: StageContext) -> list[Prompt]:
         skip = self.data.on_bad_record == "skip"
@@ -216,17 +219,19 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def validate_now(self) -> dict[str, float]:
         """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
+        extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
         if self._reference_reward is None:
             start = self.collector.reference or Policy.load(self._start, self.context.runtime.dtype)
-            self._reference_reward = self._validated(start.to(self.policy.device))["reward"]
-        return {**self._validated(self.policy), "reference_reward": self._reference_reward}
+            self._reference_reward = summary(self.held_out_rollouts(start.to(self.policy.device), extras))["reward"]
+        found = summary(self.held_out_rollouts(self.policy, extras))
+        return {**found, "reference_reward": self._reference_reward}
 
-    def _validated(self, policy: Policy) -> dict[str, float]:
-        extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
-        return summary(self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1), extras))
+    def held_out_rollouts(self, policy: Policy, extras: frozenset[str]) -> RolloutBatch:
+        """A policy's answer to each held-out prompt; always by the same random numbers."""
+        return self.collector.collect(policy, self._held_out, 1, fold_in(self.seed, _VALIDATION, 1), extras)
 
     def samples(self) -> Sequence[Mapping[str, object]]:
-        """The policy's answers to held-out prompts, and their raw rewards."""
+        """The policy's answers to held-out prompts, and their raw rewards where something scores them."""
         seed = fold_in(self.seed, _VALIDATION, 2)
         return previews.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
 

@@ -31,7 +31,7 @@ class Collector:
 
     Args:
         reference: frozen; None where `reference_logp` is not read.
-        source: scores answers.
+        source: scores answers; None leaves them without a reward.
         scorer: the model behind `source`, to be moved to the device; None where the source needs no model.
         sampling: how answers are sampled.
         runtime: gives the device and the precision.
@@ -39,7 +39,7 @@ class Collector:
     """
 
     reference: Policy | None
-    source: RewardSource
+    source: RewardSource | None
     scorer: Policy | None
     sampling: Sampling
     runtime: Runtime
@@ -48,34 +48,47 @@ class Collector:
     def collect(
         self, policy: Policy, prompts: Sequence[Prompt], each: int, seed: int, extras: frozenset[str] = LOGP_EXTRAS
     ) -> RolloutBatch:
-        """`each` answers to every prompt, with `reward`, `finished` and `group`, on the CPU.
+        """`each` answers to every prompt, with `finished`, `group` and, where a source scores, `reward`, on the CPU.
 
         Sample k draws from (seed, k), so the answers do not depend on the number of processes.
 
         Args:
             extras: `old_logp` and `reference_logp` are filled in where they are named.
         """
-        mine = _share(len(prompts))
+        mine = share_of(len(prompts))
         asked = [prompts[i] for i in mine for _ in range(each)]
         samples = generate(policy, asked, self.sampling, seed, first_index=mine.start * each)
+        return self.completed(policy, samples, each, extras)
+
+    def completed(self, policy: Policy, samples: Sequence[Sample], each: int, extras: frozenset[str]) -> RolloutBatch:
+        """The rollouts of the samples of all processes, see `collect`.
+
+        Args:
+            policy: that `old_logp` is of.
+            samples: this process's, `each` to a prompt.
+            each: answers to a prompt.
+            extras: see `collect`.
+        """
         rollouts = rollout_batch(samples, each, self.sampling.temperature)
         if "old_logp" in extras:
             rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
         if "reference_logp" in extras and self.reference is not None:
             reference = self.reference.to(policy.device)
             rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
-        return gathered(rollouts.with_sequences(reward=self._rewards(samples)))
+        if self.source is not None:
+            rollouts = rollouts.with_sequences(reward=self._rewards(self.source, samples))
+        return gathered(rollouts)
 
     def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
         """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""
         return measure(policy, rollouts, self.runtime, self.max_tokens)
 
-    def _rewards(self, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
+    def _rewards(self, source: RewardSource, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
         if not samples:  # a process of more than there are prompts; no source needs to score nothing
             return torch.zeros(0)
         if self.scorer is not None:
             self.scorer.to(self.runtime.device)
-        return score(self.source, [s.prompt for s in samples], [s.text for s in samples]).float()
+        return score(source, [s.prompt for s in samples], [s.text for s in samples]).float()
 
 
 def check_on_policy(sampling: Sampling, owner: str) -> None:
@@ -126,21 +139,27 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
     """Means over the answers of a buffer.
 
     Returns:
-        `reward`; `kl` to the reference in nats (the k1 estimate, summed over an answer), where it is known;
-        `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`, the share whose
-        group has equal rewards, where groups have several answers.
+        `reward`, where answers were scored; `kl` to the reference in nats (the k1 estimate, summed over an answer),
+        where it is known; `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`,
+        the share whose group has equal rewards, where groups have several answers.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
     if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
         means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    if "reward" in rollouts.per_sequence:
+        means = {"reward": rollouts.sequence("reward"), **means, **_signal(rollouts)}
+    return {k: float(v.double().mean()) for k, v in means.items()}
+
+
+def _signal(rollouts: RolloutBatch) -> dict[str, Tensor]:
+    """Whether each answer's group has equal rewards; nothing where no prompt has several answers."""
     groups = rollouts.per_sequence.get("group")
-    if groups is not None and rollouts.num_sequences > groups.unique().numel():  # several answers to one prompt
-        equal = without_signal(rollouts.sequence("reward"), rollouts.group)
-        means["without_signal"] = equal.float()
-    return {k: float(v.double().mean()) for k, v in {"reward": rollouts.sequence("reward"), **means}.items()}
+    if groups is None or rollouts.num_sequences == groups.unique().numel():
+        return {}
+    return {"without_signal": without_signal(rollouts.sequence("reward"), groups).float()}
 
 
-def _share(count: int) -> range:
+def share_of(count: int) -> range:
     """Range of the `count` prompts that this process answers: one stretch per process, in the order of ranks."""
     rank, world = distributed.rank(), distributed.world_size()
     return range(count * rank // world, count * (rank + 1) // world)

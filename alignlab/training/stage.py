@@ -175,8 +175,12 @@ class TrainingStage(Stage, Trainable[B]):
 
     def validate_now(self) -> dict[str, float]:
         """`loss` and the objective's metrics over all units of the validation batches, in evaluation mode."""
+        return self.means_over(self.validation_batches())
+
+    def means_over(self, batches: Sequence[B]) -> dict[str, float]:
+        """`loss` and the objective's metrics over all units of some batches, in evaluation mode."""
         for module in self.modules().values():
             module.eval()
         rank, world = distributed.rank(), distributed.world_size()
-        batches = (b.shard(rank, world).to(self.policy.device) for b in self.validation_batches())
-        return means(self.objective, batches, self.token_stats, self.loop.micro_batch_tokens)
+        parts = (b.shard(rank, world).to(self.policy.device) for b in batches)
+        return means(self.objective, parts, self.token_stats, self.loop.micro_batch_tokens)

@@ -3,7 +3,6 @@
 Axes: S sequences, W units.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
-from alignlab.objective import check_positive, log_ratio, pair_metrics, preferred
+from alignlab.objective import check_positive, davidson_loss, log_ratio, pair_metrics, preferred
 from alignlab.optimum import Declared, Tilted
 
 
@@ -44,10 +43,8 @@ class DavidsonDPO(Objective[PreferenceBatch]):
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         metrics = pair_metrics(log_ratio(stats, batch), batch)
-        win, tie = self.beta * metrics["margin"] / 2, math.log(2 * self.nu)
-        total = torch.stack([win, -win, torch.full_like(win, tie)]).logsumexp(0)
-        is_tie = batch.of_unit("tie").to(win.dtype)
-        return self.loss(batch, loss=total - is_tie * tie - (1 - is_tie) * win, metrics=metrics)
+        tie = batch.of_unit("tie").to(stats.logp.dtype)
+        return self.loss(batch, loss=davidson_loss(self.beta * metrics["margin"], tie, self.nu), metrics=metrics)
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,8 @@ class PlackettLuce(Objective[PreferenceBatch]):
         return Tilted(self.beta, ranked=3)
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
-        gain, rank, counts = (
-            log_ratio(stats, batch),
-            batch.rank(),
-            torch.bincount(batch.unit, minlength=batch.num_units),
-        )
+        gain, rank = log_ratio(stats, batch), batch.rank()
+        counts = torch.bincount(batch.unit, minlength=batch.num_units)
         margin = gain[rank == 0] - gain[rank == counts[batch.unit] - 1]
         metrics = {"margin": margin, "accuracy": preferred(margin)}
         return self.loss(batch, loss=_ranking_loss(self.beta * gain, batch), metrics=metrics)

@@ -94,7 +94,7 @@ class Fields:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def notes(self) -> dict[str, float]:
-        """Numbers on a judgement in the record's columns: margin, agreement, probability."""
+        """Numbers on a judgement in the record's columns: margin, agreement, probability, tie."""
         try:
             return judgement.notes(self._values)
         except ValueError as error:

@@ -34,6 +34,7 @@ _PER_UNIT: Mapping[str, Extra] = {
     "agreement": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
     "probability": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
     "tie": lambda batch, g: (torch.arange(batch.num_units) % 3 == 0).float(),
+    "rating": lambda batch, g: torch.randn(batch.num_units, generator=g),
 }
 FLAGS = frozenset({"mismatched"})
 """Names in `reads` that ask for sequences, not for a tensor."""

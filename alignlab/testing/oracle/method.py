@@ -35,12 +35,14 @@ class Method:
     Args:
         objective: what is trained by.
         advantage: credits rollouts; None for objectives on anything else, and where rollouts need none.
+        trains_on: the batch that a stage gives to it, where its objective takes any.
         alter: changes the batch that the objective and the advantage see; for mutants.
         held_against: an optimum to use instead of the declared one; for mutants.
     """
 
     objective: Objective[Any]
     advantage: Advantage | None = None
+    trains_on: type[Batch] | None = None
     alter: Callable[[Batch], Batch] | None = None
     held_against: Optimum | RewardItself | NoneKnown | None = None
 
@@ -78,10 +80,14 @@ class Method:
         return World(PROMPTS + self.is_online, scale=scale)
 
     @cached_property
+    def takes(self) -> type[Batch]:
+        """The batch that it learns from."""
+        return self.trains_on or self.objective.takes or Batch
+
+    @cached_property
     def is_online(self) -> bool:
         """Whether it learns from answers that it samples itself."""
-        taken = self.objective.takes
-        return taken is not None and issubclass(taken, RolloutBatch)
+        return issubclass(self.takes, RolloutBatch)
 
     def solve(self) -> TablePolicy:
         """The policy, or the scores, at which training ends."""
@@ -96,10 +102,9 @@ class Method:
     @cached_property
     def batch(self) -> Batch:
         """Everything that can be given to it, each by its probability."""
-        taken, end = self.objective.takes, self.declared if isinstance(self.declared, Tilted) else Tilted(1.0)
-        if taken is not None and issubclass(taken, PreferenceBatch):
-            batch: Batch = self.world.pairs(end.flips, end.ties) if end.ranked == 2 else self.world.lists(end.ranked)
-        elif taken is not None and issubclass(taken, LabelledBatch):
+        if issubclass(self.takes, PreferenceBatch):
+            batch: Batch = self._judged()
+        elif issubclass(self.takes, LabelledBatch):
             batch = self.world.labelled("mismatched" in self.objective.reads)
         else:
             batch = self.world.texts()
@@ -107,6 +112,15 @@ class Method:
             reference = TablePolicy(self.world).token_stats(batch, LOGP).logp.detach()
             batch = batch.with_tokens(reference_logp=reference)
         return self.alter(batch) if self.alter else batch
+
+    def _judged(self) -> PreferenceBatch:
+        """Pairs or longer lists, from the raters whose judgements are declared to lead to the optimum."""
+        declared = self.declared
+        if isinstance(declared, Tilted) and declared.ranked > 2:
+            return self.world.lists(declared.ranked)
+        flips = declared.flips if isinstance(declared, Tilted) else 0.0
+        ties = declared.ties if isinstance(declared, Tilted | RewardItself) else 0.0
+        return self.world.pairs(flips, ties)
 
     # ---- how far it is from what it declared -----------------------------------------------------------------------
     def distance(self, policy: TablePolicy) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 
 from alignlab.advantage import Advantage
 from alignlab.objective import Objective
-from alignlab.optimum import NoneKnown, Optimum, RewardItself, Tilted
+from alignlab.optimum import NoneKnown, Tilted
 from alignlab.testing.oracle.method import PROMPTS, Method
 from alignlab.testing.oracle.mutants import Mutation
+from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.solve import one_thread
 
 
@@ -97,9 +98,5 @@ def verdict(method: Method, name: str = "") -> Verdict:
     regret = None
     if isinstance(declared, Tilted):
         regret = float(declared.regret(policy.log_probability(), tables)[:PROMPTS].mean())
-    if isinstance(declared, RewardItself):
-        start = float((method.world.reward - method.world.reward.mean(-1, keepdim=True)).abs().max())
-    else:
-        assert isinstance(declared, Optimum)
-        start = method.distance_of(tables.reference)
+    start = method.distance(TablePolicy(method.world))
     return Verdict(name, described(declared), "", method.distance(policy), start, declared.tolerance, regret, seconds)

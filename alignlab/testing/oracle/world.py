@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.objective.ties import davidson_probabilities
 from alignlab.optimum import Tables
 
 B = TypeVar("B", bound=Batch)
@@ -139,30 +140,32 @@ class World:
         asked = [(p, y) for p in range(self.prompts) for y in range(len(self.answers))]
         rows, masks, state, answer = self.rows(asked)
         batch = TokenBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        return _weighted(batch, self.tables.data.exp().flatten())
+        return _weighted(batch, self.tables.data.exp().flatten()).with_units(rating=self.reward.flatten())
 
     def pairs(self, flips: float = 0.0, ties: float = 0.0) -> PreferenceBatch:
         """Every ordered pair, weighted by how often the reference draws it and raters so choose.
 
         Args:
             flips: share of the choices that are turned round.
-            ties: Davidson's nu. Above 0, every ordered pair is there again as a tie, weighted by how often it is one.
+            ties: how readily raters call a tie (Davidson's nu); above 0, every pair is there once more as a tie.
         """
-        count, true = len(self.answers), self.tables.preference
-        ordered = itertools.product(range(self.prompts), range(count), range(count))
-        kinds = 2 if ties else 1
-        rows, masks, state, answer = self.rows([(p, y) for p, a, b in ordered for y in (a, b)] * kinds)
+        count = len(self.answers)
+        asked = [(p, y) for p in range(self.prompts) for a in range(count) for b in range(count) for y in (a, b)]
+        asked *= 2 if ties else 1
+        rows, masks, state, answer = self.rows(asked)
         batch = PreferenceBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        gap = self.reward[:, :, None] - self.reward[:, None, :]
-        tied = 2 * ties / (2 * ties + 2 * (gap / 2).cosh())
-        chosen = (1 - tied) * ((1 - flips) * true + flips * (1 - true))
         drawn = self.tables.reference.exp()
-        # A tie has no better answer: it counts half in either order.
-        weight = drawn[:, :, None] * drawn[:, None, :] * torch.stack([chosen, tied / 2])[:kinds]
-        notes = {"probability": true, "agreement": torch.maximum(true, 1 - true), "margin": gap.abs()}
-        notes |= {name: note.expand_as(weight) for name, note in notes.items()}
-        notes["tie"] = torch.arange(kinds, dtype=weight.dtype)[:, None, None, None].expand_as(weight)
-        return _weighted(batch, weight.flatten()).with_units(**{name: note.flatten() for name, note in notes.items()})
+        true, tied = davidson_probabilities(self._difference, ties)
+        # A tie is one of two ordered pairs, as the order of its answers means nothing.
+        outcomes = [(1 - flips) * true + flips * true.mT, *([tied / 2] if ties else [])]
+        weight = torch.stack([drawn[:, :, None] * drawn[:, None, :] * outcome for outcome in outcomes]).flatten()
+        noted = {
+            "probability": true,
+            "agreement": torch.maximum(true, true.mT),
+            "margin": self._difference.abs(),
+        }
+        batch = _weighted(batch, weight).with_units(**{k: v.flatten().repeat(len(outcomes)) for k, v in noted.items()})
+        return batch.with_units(tie=torch.arange(len(outcomes)).repeat_interleave(true.numel()).to(weight.dtype))
 
     def lists(self, size: int = 3) -> PreferenceBatch:
         """Every ranking of `size` answers that follow each other in `answers`, weighted by how often raters so rank.
@@ -180,6 +183,11 @@ class World:
         utility = self.reward[:, ranked]
         chance = sum((utility[..., k] - utility[..., k:].logsumexp(-1) for k in range(size)), utility.new_zeros(()))
         return _weighted(batch, (chance + self.tables.reference[:, ranked].sum(-1)).exp().flatten())
+
+    @property
+    def _difference(self) -> Float[Tensor, "P Y Y"]:
+        """By how much the first reward of every ordered pair is larger, reward units."""
+        return self.reward[:, :, None] - self.reward[:, None, :]
 
     def labelled(self, is_mismatched: bool = True) -> LabelledBatch:
         """Every answer, called good and called bad, weighted by how often.

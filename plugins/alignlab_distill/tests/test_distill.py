@@ -1,26 +1,27 @@
-"""Distillation: divergences as losses, a student that reaches its teacher, on given answers and on its own."""
+"""Distillation: divergences as losses, a student that reaches its teacher on given answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 from alignlab_distill import ForwardKL, ReverseKL
 from alignlab_sft import AnswerNLL
-from regimes import Questions, adam, furthest, loop, online, parameters, planned, run
+from regimes import Questions, adam, furthest, loop, parameters, planned, run
 from torch import Tensor
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, RolloutBatch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import PipelineError
-from alignlab.objective import Objective
+from alignlab.objective import Objective, WeightedSum
+from alignlab.optimum import Taught
 from alignlab.policy import Llama, Policy
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy, tiny_policy_artifact
-from alignlab.training import AnswerStage, OnlineStage
+from alignlab.training import AnswerStage
 
 OBJECTIVES = [ForwardKL(), ReverseKL()]
 
@@ -64,6 +65,14 @@ def test_forward_is_seen_from_the_teacher_and_reverse_from_the_student(objective
     of_both = [float((a.exp() * (a - b)).sum(-1).mean()) for a, b in ((p, q), (q, p))]
     assert found == pytest.approx(of_both[0 if student_first else 1], abs=1e-10)
     assert abs(of_both[0] - of_both[1]) > 0.1
+
+
+def test_a_mixture_is_the_weighted_sum_of_both_and_ends_at_the_teacher() -> None:
+    batch = TokenBatch.of([[1, 2, 3]], [[False, True, True]])
+    mixed = WeightedSum({"forward": ForwardKL(), "reverse": ReverseKL()}, {"forward": 0.25, "reverse": 0.75})
+    kl = {"kl_from_teacher": torch.tensor([9.0, 1.0, 3.0]), "kl_to_teacher": torch.tensor([9.0, 4.0, 0.0])}
+    assert float(mixed(TokenStats(kl), batch).mean(mixed.units(batch))) == pytest.approx(0.25 * 2 + 0.75 * 2)
+    assert mixed.optimum() == Taught()
 
 
 # ---- on given answers -----------------------------------------------------------------------------------------------
@@ -116,27 +125,6 @@ def test_the_memory_budget_does_not_change_what_is_learnt(inputs: dict[str, Arti
     for number, learner in enumerate(stages):
         run(learner, inputs, tmp_path / str(number))
     assert furthest(*stages) < 1e-5
-
-
-# ---- on its own answers: five lines of a plugin author --------------------------------------------------------------
-class OnPolicyDistillation(OnlineStage[RolloutBatch]):
-    """Learn the teacher's distributions at the tokens that the student samples (Agarwal et al. 2024)."""
-
-    VERSION: ClassVar[str] = "1"
-
-    def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:
-        return rollouts
-
-
-def test_a_student_learns_from_its_teacher_on_its_own_answers(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    learner = online(
-        OnPolicyDistillation, objective=ReverseKL(), loop_steps=15, loop_batch_size=12, loop_validate_every=15,
-        sampling_temperature=1.0, lr=1e-2,
-    )  # fmt: skip
-    assert learner.reads() == frozenset()
-    _, seen = run(learner, inputs, tmp_path)
-    losses = seen.values("train/loss")
-    assert losses[0] > 0.3 and sum(losses[-3:]) / 3 < losses[0] / 3
 
 
 # ---- teachers that are missing, superfluous or foreign --------------------------------------------------------------
