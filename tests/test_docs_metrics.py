@@ -66,7 +66,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
 def objectives() -> list[Objective[Any]]:
     """Each objective that an option of this repository names, unless it is made of others."""
     contents = [yaml.safe_load(f.read_text(encoding="utf-8")) for f in ROOT.glob("plugins/*/conf/objective/*.yaml")]
-    plain = sorted((c for c in contents if "defaults" not in c), key=lambda c: str(c["_target_"]))
+    plain = sorted((c for c in contents if not c.keys() & {"defaults", "objectives"}), key=lambda c: str(c["_target_"]))
     return [parse(content, "objective").build() for content in plain]
 
 
