@@ -1,11 +1,12 @@
 """Where a method claims to end: declared next to its loss, so that `alignlab verify` can check it."""
 
-from alignlab.optimum.closed import Imitated, LengthTilted, Optimum, PreferenceTilted, Taught, Tilted
+from alignlab.optimum.closed import Chosen, Imitated, LengthTilted, Optimum, PreferenceTilted, Taught, Tilted
 from alignlab.optimum.declared import Credit, Declared, NoneKnown, PolicyGradient, RewardItself, combined
 from alignlab.optimum.stationary import Stationary
 from alignlab.optimum.tables import Tables
 
 __all__ = [
+    "Chosen",
     "Credit",
     "Declared",
     "Imitated",
