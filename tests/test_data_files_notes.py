@@ -119,7 +119,10 @@ def test_notes_are_read_from_columns(tmp_path: Path, columns: dict[str, Any], ex
         ({"margin": "large"}, r"field 'margin' must be a number, found 'large'; rename the column"),
         ({"margin": math.inf}, r"field 'margin' must be a finite number, got inf"),
         ({"margin": True}, r"field 'margin' must be a number, found True"),
-        ({"tie": 2}, r"field 'tie' must be from 0 to 1 \(1 where neither answer is better\), got 2"),
+        (
+            {"tie": 2},
+            r"field 'tie' must be from 0 to 1 \(1 where neither answer was preferred, 0 where the chosen one was\), got 2",
+        ),
         (
             {"score_chosen": 3, "score_rejected": 1, "margin": 5},
             r"field 'margin' is 5, but score_chosen - score_rejected is 2",

@@ -94,6 +94,10 @@ def test_pages_name_the_contract_of_today() -> None:
 def test_options_in_the_plugins_table_exist() -> None:
     text = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
     for package, brings in re.findall(r"^\| \[(alignlab_\w+)\]\S* \| (.*) \|$", text, re.MULTILINE):
-        named = set(re.findall(r"`(\w+): (\w+)`", brings))
+        named = {
+            (group, name)
+            for group, first, more in re.findall(r"`(\w+): (\w+)`((?:, `\w+`)*)", brings)
+            for name in (first, *re.findall(r"\w+", more))
+        }
         files = {(f.parent.name, f.stem) for f in (ROOT / "plugins" / package).glob("conf/*/*.yaml")}
         assert named == files or package == "alignlab_raters", package

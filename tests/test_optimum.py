@@ -6,6 +6,7 @@ from torch import Tensor
 
 from alignlab.objective import WeightedSum, Wrapped
 from alignlab.optimum import (
+    Chosen,
     Credit,
     LengthTilted,
     NoneKnown,
@@ -118,3 +119,9 @@ def test_a_variation_declares_no_optimum_and_a_sum_only_a_common_one() -> None:
     assert WeightedSum({"a": DPO(0.2), "b": DPO(0.2)}).optimum() == Tilted(0.2)
     assert isinstance(WeightedSum({"a": DPO(0.2), "b": IPO(0.2)}).optimum(), NoneKnown)
     assert isinstance(WeightedSum({"a": DPO(0.2), "b": DPO(0.2)}, {"b": -1.0}).optimum(), NoneKnown)
+
+
+def test_chosen_answers_of_pairs_are_a_distribution() -> None:
+    """Of every two answers one is chosen, so that twice the shares add up to 1."""
+    often = (TABLES.preference * TABLES.reference.exp()[:, None, :]).sum(-1)
+    torch.testing.assert_close(Chosen().policy(TABLES), TABLES.reference + (2 * often).log())

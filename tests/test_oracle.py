@@ -10,6 +10,7 @@ from alignlab_dpo import (
     DPO,
     IPO,
     WPO,
+    ChosenNLL,
     ConservativeDPO,
     DavidsonDPO,
     LengthNormalizedDPO,
@@ -67,6 +68,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "davidson_dpo": (DavidsonDPO(),),
     "davidson_dpo, few ties": (DavidsonDPO(nu=0.2),),
     "plackett_luce": (PlackettLuce(),),
+    "chosen_nll": (ChosenNLL(),),
     "simpo": (SimPO(gamma=0.0),),
     "answer_nll": (AnswerNLL(),),
     "causal_lm": (CausalLM(),),
@@ -108,6 +110,10 @@ def test_it_ends_where_it_says(name: str) -> None:
 HARMLESS: dict[str, set[str]] = {
     "dpo": {"mask_in_the_numerator_only"},
     "ipo": {"mask_in_the_numerator_only"},
+    # Weights of pairs move no optimum that meets every pair's probability.
+    "wpo": {"mask_in_the_numerator_only"},
+    "davidson_dpo": {"mask_in_the_numerator_only"},
+    "plackett_luce": {"mask_in_the_numerator_only"},
     "simpo": {"no_reference", "stale_reference"},
     "answer_nll": {"mask_in_the_numerator_only", "beta_twice", "no_reference", "stale_reference"},
     # A teacher that can be matched exactly is matched whatever the weights of its tokens are.
@@ -221,8 +227,8 @@ def test_ties_are_davidsons() -> None:
     torch.testing.assert_close(weight.sum(), plain.sum())
     torch.testing.assert_close(decided.diagonal(dim1=1, dim2=2), tied.diagonal(dim1=1, dim2=2))
     torch.testing.assert_close(weight[0] / decided, plain / (plain + plain.mT))
-    # tie^2 = 4 nu^2 win * loss, a pair drawn in either order
-    torch.testing.assert_close(tied.square(), 4 * (2 * weight[0]) * (2 * weight[0].mT))
+    # Shares of tie, win and loss: tie^2 = (2 nu)^2 win loss.
+    torch.testing.assert_close(tied.square(), 4 * weight[0] * weight[0].mT)
     assert world.pairs(ties=1.0).of_unit("tie").view(2, -1).mean(-1).tolist() == [0.0, 1.0]
     assert world.pairs().of_unit("tie").max() == 0
 

@@ -1,6 +1,6 @@
 """Where a method claims to end: declared next to its loss, so that `alignlab verify` can check it."""
 
-from alignlab.optimum.closed import Imitated, LengthTilted, Optimum, PreferenceTilted, Taught, Tilted
+from alignlab.optimum.closed import Chosen, Imitated, LengthTilted, Optimum, PreferenceTilted, Taught, Tilted
 from alignlab.optimum.declared import (
     Average,
     Credit,
@@ -16,6 +16,7 @@ from alignlab.optimum.tables import Tables
 
 __all__ = [
     "Average",
+    "Chosen",
     "Credit",
     "Declared",
     "Imitated",

@@ -121,6 +121,21 @@ class Imitated(Optimum):
 
 
 @dataclass(frozen=True)
+class Chosen(Optimum):
+    """pi = pi_ref 2 E[p(y > y')], with y' drawn from the reference: the chosen answers of pairs, imitated."""
+
+    @property
+    def scale(self) -> float:
+        """Twice one reward unit: at one, choices are too even to move it far from the reference."""
+        return 2.0
+
+    def policy(self, tables: Tables) -> Float[Tensor, "P Y"]:
+        """How often an answer is drawn, times how often it is then preferred."""
+        often = (tables.preference * tables.reference.exp()[:, None, :]).sum(-1)
+        return (tables.reference + often.log()).log_softmax(-1)
+
+
+@dataclass(frozen=True)
 class Taught(Optimum):
     """The teacher: the optimum of distillation."""
 

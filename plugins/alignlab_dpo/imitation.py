@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from alignlab import Loss, Objective, PreferenceBatch, TokenStats
 from alignlab.objective import chosen_tokens
+from alignlab.optimum import Chosen, Declared
 
 
 class ChosenNLL(Objective[PreferenceBatch]):
@@ -17,6 +18,10 @@ class ChosenNLL(Objective[PreferenceBatch]):
 
     VERSION: ClassVar[str] = "1"
     per = {"loss": chosen_tokens}
+
+    def optimum(self) -> Declared:
+        """The distribution of chosen answers."""
+        return Chosen()
 
     def __call__(self, stats: TokenStats, batch: PreferenceBatch) -> Loss:
         return self.loss(batch, loss=-stats.logp)

@@ -92,7 +92,7 @@ class LeaveOneOut(Advantage):
 
 @dataclass(frozen=True)
 class WhitenedReturns(Advantage):
-    """What each token is still to be paid, standardised over the response tokens of the whole buffer (REINFORCE++).
+    """The payment still to come at each token, standardised over the response tokens of the whole buffer (REINFORCE++).
 
     Every response token pays `beta * (old_logp - reference_logp)`, and the last one earns the answer's reward, less the
     penalty where it never stopped. A token's return is the sum from it on; returns then get mean 0 and variance 1.

@@ -10,7 +10,7 @@ from worked_pairs import cost, pair, slopes
 
 from alignlab.config.check import parse
 from alignlab.objective import WeightedSum
-from alignlab.optimum import NoneKnown
+from alignlab.optimum import Chosen, NoneKnown
 from alignlab.testing import Check, conforms_objective
 
 OPTION = Path(__file__).parents[1] / "conf" / "objective" / "dpo_sft.yaml"
@@ -23,7 +23,7 @@ def dpo_sft() -> WeightedSum:
 
 
 def test_only_chosen_tokens_are_imitated() -> None:
-    assert float(cost(ChosenNLL(), pair())[0]) == 1.5
+    assert float(cost(ChosenNLL(), pair())[0]) == 1.5 and ChosenNLL().optimum() == Chosen()
     assert slopes(ChosenNLL(), pair()) == [0, -0.5, -0.5, 0, 0]
 
 
