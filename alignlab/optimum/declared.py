@@ -8,7 +8,7 @@ from alignlab.optimum.closed import Optimum, Tilted
 from alignlab.optimum.stationary import Estimator, Stationary
 
 Average: TypeAlias = Literal["answer_sum", "answer_mean", "token_mean"]
-"""Aggregation of the tokens of a term; see `PolicyGradient`."""
+"""Elements that a term is a mean over, and how its tokens enter; see `PolicyGradient`."""
 
 
 @dataclass(frozen=True)

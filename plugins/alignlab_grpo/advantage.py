@@ -92,7 +92,7 @@ class LeaveOneOut(Advantage):
 
 @dataclass(frozen=True)
 class WhitenedReturns(Advantage):
-    """The payment still to come at each token, standardised over the response tokens of the whole buffer (REINFORCE++).
+    """Reward less KL still to be paid from each token on, standardised over the buffer's response tokens (REINFORCE++).
 
     Every response token pays `beta * (old_logp - reference_logp)`, and the last one earns the answer's reward, less the
     penalty where it never stopped. A token's return is the sum from it on; returns then get mean 0 and variance 1.

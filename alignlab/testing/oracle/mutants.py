@@ -32,8 +32,7 @@ class Mutation:
     Args:
         mistake: its name.
         outcome: see `Outcome`.
-        distance: from the declared optimum to where it ends, infinite where it ends nowhere or fails; None where it
-            was not tried.
+        distance: from the declared optimum to where it ends; infinite where that is nowhere, None where not tried.
     """
 
     mistake: str
@@ -170,27 +169,23 @@ def normalised_per_micro_batch(method: Method) -> Method:
 
 def beta_twice(method: Method) -> Method | None:
     """The price of leaving the reference is squared."""
-    if (objective := _dearer(method.objective)) is not None:
-        return method.of(objective)
-    advantage = _dearer(method.advantage)
-    return None if advantage is None else method.credited_by(advantage)
+    objective, advantage = _dearer(method.objective), _dearer(method.advantage)
+    credited = method.credited_by(advantage) if advantage else None
+    return method.of(objective) if objective else credited
 
 
 def _dearer(owner: Any) -> Any:
     """The same part with its price squared; None where it has none."""
     changed = copy.copy(owner)
-    for name in ("beta", "tau"):
-        if _is_price(getattr(owner, name, None)):
-            object.__setattr__(changed, name, getattr(owner, name) ** 2)
-            return changed
-    if isinstance(owner, WeightedSum) and any(map(_is_price, owner.weights.values())):
+    if isinstance(owner, WeightedSum):
         changed.weights = {key: weight * weight for key, weight in owner.weights.items()}
-        return changed
+        return changed if changed.weights != owner.weights else None
+    for name in ("beta", "tau"):
+        price = getattr(owner, name, None)
+        if isinstance(price, float) and price not in (0.0, 1.0):
+            object.__setattr__(changed, name, price * price)
+            return changed
     return None
-
-
-def _is_price(x: object) -> bool:
-    return isinstance(x, float) and x not in (0.0, 1.0)
 
 
 TOKENS: Final = frozenset({"logp", "kl_to_teacher", "kl_from_teacher"})
