@@ -130,7 +130,8 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
     """Means over the answers of a buffer.
 
     Returns:
-        `reward`, and each of its parts as `reward_NAME`; `kl` to the reference in nats (the k1 estimate, summed over an answer), where it is known;
+        `reward`, and each of its parts as `reward_NAME`; `kl` to the reference in nats (the k1 estimate, summed over an
+        answer), where it is known;
         `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`, the share whose
         group has equal rewards, where groups have several answers.
     """
