@@ -161,7 +161,8 @@ class Http(RewardSource):
             connection.request(
                 "POST", f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", body, self._headers()
             )
-            return self._body(connection.getresponse())
+            with connection.getresponse() as response:
+                return self._body(response)
         except Refused as error:
             raise HttpRewardError(str(error)) from None
         except ssl.SSLCertVerificationError as error:
@@ -191,6 +192,8 @@ class Http(RewardSource):
             raise HttpRewardError(
                 f"its response is longer than max_bytes ({self.max_bytes}); lower batch_size or raise it"
             )
+        if response.length:  # what its length promised and did not come; a read of so many bytes does not raise
+            raise _Passing("its response was cut off")
         return body
 
     # ---- the response ---------------------------------------------------------------------------------------------

@@ -47,9 +47,7 @@ def _fits_number(check: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool
     return lambda value, limit: not _is_number(value) or check(value, limit)
 
 
-def _fits_size(
-    kind: type[str | list[Any] | dict[str, Any]], check: Callable[[int, int], bool]
-) -> Callable[[Any, Any], bool]:
+def _fits_size(kind: type[Any], check: Callable[[int, int], bool]) -> Callable[[Any, Any], bool]:
     return lambda value, limit: not isinstance(value, kind) or check(len(value), limit)
 
 

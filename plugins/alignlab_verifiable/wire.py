@@ -109,13 +109,19 @@ class _Reader(io.RawIOBase):
     def __init__(self, made: socket.socket, deadline: Deadline) -> None:
         self._socket = made
         self._deadline = deadline
+        # A socket stays open until its last file is closed: `http.client` closes it before it reads the body.
+        self._file = made.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
         self._socket.settimeout(self._deadline.left())
-        return self._socket.recv_into(buffer)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class Wire:

@@ -178,7 +178,10 @@ def test_conforms(check: Check) -> None:
 
 
 # ---- GSM8K, where it is ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("name", "count"), [("gsm8k_test.jsonl", 1319), ("gsm8k_train.jsonl", 7473)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("gsm8k_test.jsonl", 1319), pytest.param("gsm8k_train.jsonl", 7473, marks=pytest.mark.slow)],
+)
 def test_gsm8ks_own_answers_are_right_and_those_of_other_questions_are_not(name: str, count: int) -> None:
     if not (PUBLISHED / name).is_file():
         pytest.skip(f"{name} is not in shared/data beside the repository")
