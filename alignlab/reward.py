@@ -1,11 +1,11 @@
-"""RewardSource: scores answers. Preference: turns scores into choices.
+"""RewardSource: scores answers, as one number or as a sum with its parts. Preference: turns scores into choices.
 
 Axes: answers.
 """
 
 import abc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,19 @@ from torch import Tensor
 
 from alignlab.data.records import Prompt
 from alignlab.errors import NonFiniteError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of some answers, with the parts that they are made of.
+
+    Args:
+        total: one score per answer, reward units: what is learnt from.
+        parts: further scores of the same answers by name, each in units of its own; they are logged.
+    """
+
+    total: Float[Tensor, "answers"]
+    parts: Mapping[str, Float[Tensor, "answers"]] = field(default_factory=dict)
 
 
 class RewardSource(abc.ABC):
@@ -33,6 +46,21 @@ class RewardSource(abc.ABC):
             prompts: the conversation before each answer; as many as answers.
             answers: texts without special tokens.
         """
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of the parts that the score is made of; empty for a source of one piece.
+
+        Online stages log each as `reward_NAME`, and an evaluation called `accuracy` measures it as `accuracy_NAME`.
+        """
+        return ()
+
+    def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+        """The score, and each of `parts`, in one pass over the answers.
+
+        A source with parts overrides it, and returns its total as `score`.
+        """
+        return Scores(self.score(prompts, answers))
 
     def describe(self) -> str:
         """Name of the scale of its scores, in a few words; it distinguishes the source from others of its class.
@@ -59,8 +87,28 @@ def score(source: RewardSource, prompts: Sequence[Prompt], answers: Sequence[str
         ValueError: they are not a floating-point tensor with one score per answer.
         NonFiniteError: one is NaN or infinite; the message quotes the answer.
     """
+    return _checked(type(source).__name__, source.score(prompts, answers), prompts, answers)
+
+
+def score_in_parts(source: RewardSource, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+    """The source's scores and their parts, checked as by `score`.
+
+    Raises:
+        ValueError: also where the parts are not those that the source names.
+    """
     name = type(source).__name__
-    found: object = source.score(prompts, answers)
+    found: object = source.score_in_parts(prompts, answers)
+    if not isinstance(found, Scores):
+        raise ValueError(f"{name}: score_in_parts() must return Scores(total, parts), got a {type(found).__name__}")
+    if list(found.parts) != list(source.parts):
+        raise ValueError(
+            f"{name}: score_in_parts() returned the parts {list(found.parts)}, but `parts` names {list(source.parts)}"
+        )
+    parts = {k: _checked(f"{name}, part {k}", v, prompts, answers) for k, v in found.parts.items()}
+    return Scores(_checked(name, found.total, prompts, answers), parts)
+
+
+def _checked(name: str, found: object, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers"]:
     if not isinstance(found, Tensor) or not found.is_floating_point():
         what = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(f"{name}: score() must return a floating-point tensor, got {what}; use torch.tensor([...])")

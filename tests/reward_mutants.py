@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.records import Prompt
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, Scores
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,33 @@ class Unsendable(Honest):
 
     def __reduce__(self) -> str:
         raise TypeError("cannot pickle a socket")
+
+
+@dataclass(frozen=True)
+class WithParts(Honest):
+    """Its two parts are words and letters; the score is their sum."""
+
+    VERSION: ClassVar[str] = "1"
+    parts = ("words", "letters")
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        return self.score_in_parts(prompts, answers).total
+
+    def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+        words, letters = super().score(prompts, answers), torch.tensor([len(a) for a in answers], dtype=torch.float32)
+        return Scores(words + letters, {"words": words, "letters": letters})
+
+
+class AnotherTotal(WithParts):
+    """Its parts are of another score than `score` gives."""
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        return 2 * super().score(prompts, answers)
+
+
+class PartsOfTheBatch(WithParts):
+    """A part is relative to the other answers."""
+
+    def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+        found = super().score_in_parts(prompts, answers)
+        return Scores(found.total, {**found.parts, "words": found.parts["words"] - found.parts["words"].sum()})

@@ -127,6 +127,13 @@ def test_a_good_configuration_passes() -> None:
 
 
 @pytest.mark.usefixtures("fakes")
+def test_an_input_that_is_null_is_not_given() -> None:
+    """A file cannot take away a key that an option has set; null in its place does."""
+    found = checked("experiment=fake", "pipeline.tuned.inputs.policy=null")
+    assert found.pipeline["tuned"].arguments["inputs"] == {"preferences": "label"}
+
+
+@pytest.mark.usefixtures("fakes")
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -22,7 +22,7 @@ from alignlab_reward_model import stage as reward_stage
 from alignlab_sft import SFT, AnswerNLL
 from training_runs import Heard
 
-from alignlab import Choice, Objective, Pair, Preference, RewardSource, Stage, TokenStats
+from alignlab import Choice, Objective, Pair, Preference, RewardSource, Scores, Stage, TokenStats
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
 from alignlab.config.check import parse
@@ -58,6 +58,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
+    chosen = {name.replace("PART", "words") for name in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -120,6 +121,17 @@ class Brief(RewardSource):
         return torch.tensor([-0.1 * len(answer.split()) for answer in answers])
 
 
+class BriefInParts(Brief):
+    """The same, and the number of words."""
+
+    VERSION: ClassVar[str] = "1"
+    parts = ("words",)
+
+    def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+        total = self.score(prompts, answers)
+        return Scores(total, {"words": -10 * total})
+
+
 class First(Preference):
     """Always the first answer."""
 
@@ -135,7 +147,7 @@ PARTS: dict[str, Any] = {
 }
 FEW = Sampling(max_new_tokens=3)
 DATA: dict[str, Any] = {"data": Tiny()}
-ONLINE: dict[str, Any] = {**PARTS, **DATA, "reward": Brief(), "sampling": FEW, "prompts_per_rollout": 2}
+ONLINE: dict[str, Any] = {**PARTS, **DATA, "reward": BriefInParts(), "sampling": FEW, "prompts_per_rollout": 2}
 STAGES: dict[str, Callable[[], Stage]] = {
     "pretrain": lambda: Pretrain(
         **PARTS, **DATA, objective=CausalLM(), model=Llama(layers=1, width=16, heads=2, feedforward=16, context=32),
@@ -155,7 +167,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
     "import_preferences": lambda: ImportPreferences(**DATA),
-    "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(Brief(), Tiny())}, sampling=FEW),
+    "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -224,12 +236,12 @@ def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
-    evaluation: Evaluation = [*evaluations(tmp_path), RewardEvaluation(Brief(), Tiny())][number]
-    source = Brief().describe()
+    evaluation: Evaluation = [*evaluations(tmp_path), RewardEvaluation(BriefInParts(), Tiny())][number]
+    source = (BriefInParts() if number == 2 else Brief()).describe()
     (section,) = (s for s in SECTIONS if type(evaluation).__name__ in s["of"])
     shown = {}
     for name, about in section["metrics"].items():
-        name = name.replace("REWARD", "true_taste" if number == 0 else "reward")
+        name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
         text = re.sub(r"(?:that|the) reward source", source, about["text"])
         shown[name] = (text, about["unit"], about.get("better"))
     assert shown == as_shown(evaluation.columns)

@@ -31,7 +31,7 @@ from alignlab.evaluation import world as world_module
 from alignlab.evaluation.world_answers import Answered
 from alignlab.metrics import difference, wilson
 from alignlab.policy import Llama, Policy, Progress, Sample, Sampling
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, Scores
 from alignlab.stage import NullTracker, Runtime, StageContext
 
 WORLD = World(entities=12, unknown=4, training_documents=400, training_instructions=100)
@@ -320,6 +320,26 @@ def test_reward_evaluation_means_over_held_out_prompts(policy: Policy, monkeypat
     assert asked == list(WORLD.prompts("validation"))[:3]
     assert result.metrics == pytest.approx({"words": 2.0, "words_answer_length": 2.0, "words_finished": 2 / 3})
     assert [row["words"] for row in result.samples] == [1, 2, 3]
+
+
+def test_reward_evaluation_measures_the_parts_of_a_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Letters(Words):
+        VERSION: ClassVar[str] = "1"
+        parts = ("letters",)
+
+        def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+            letters = torch.tensor([float(len(a)) for a in answers])
+            return Scores(self.score(prompts, answers), {"letters": letters})
+
+    def generate(policy: Policy, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Sample]:
+        return [Sample(p, (0,), (0,), "tea", True) for p in prompts]
+
+    monkeypatch.setattr(reward_module, "generate", generate)
+    evaluation = RewardEvaluation(Letters(), WORLD, name="words", limit=3)
+    result = evaluation(policy, Sampling(), 0)
+    assert result.metrics["words"] == 1 and result.metrics["words_letters"] == 3
+    assert [row["words_letters"] for row in result.samples] == [3, 3, 3]
+    assert {c.metric for c in evaluation.columns} == set(result.metrics)
 
 
 def test_reward_evaluation_needs_prompts(policy: Policy) -> None:

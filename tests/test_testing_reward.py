@@ -7,7 +7,7 @@ import reward_mutants as mutants
 from torch import Tensor
 
 from alignlab.data.records import Prompt
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, score_in_parts
 from alignlab.testing import RewardSubject, check_reward_source, conforms_reward_source
 from alignlab.testing.reward import ANSWERS, CHECKS, PROMPTS
 
@@ -15,6 +15,22 @@ from alignlab.testing.reward import ANSWERS, CHECKS, PROMPTS
 @conforms_reward_source(lambda: mutants.Honest(0.2), prompts=[Prompt.user("more ?")], answers=["yes yes"])
 def test_honest(check: Callable[[], None]) -> None:
     check()
+
+
+@conforms_reward_source(mutants.WithParts)
+def test_honest_parts(check: Callable[[], None]) -> None:
+    check()
+
+
+def test_parts_must_be_the_ones_that_are_named() -> None:
+    source = mutants.WithParts()
+    assert list(score_in_parts(source, [], []).parts) == ["words", "letters"]
+
+    class Unnamed(mutants.WithParts):
+        parts = ("words",)
+
+    with pytest.raises(ValueError, match=r"Unnamed: score_in_parts\(\) returned the parts .* names \['words'\]"):
+        score_in_parts(Unnamed(), [], [])
 
 
 MUTANTS: list[tuple[str, type[RewardSource]]] = [
@@ -29,6 +45,8 @@ MUTANTS: list[tuple[str, type[RewardSource]]] = [
     ("earlier_calls_change_nothing", mutants.Tiring),
     ("process_changes_nothing", mutants.Hashing),
     ("process_changes_nothing", mutants.Unsendable),
+    ("parts_belong_to_the_score", mutants.AnotherTotal),
+    ("parts_belong_to_the_score", mutants.PartsOfTheBatch),
 ]
 
 
@@ -64,6 +82,6 @@ def test_the_table_of_a_mutant_names_what_failed(capsys: pytest.CaptureFixture[s
     assert check_reward_source(mutants.Honest(), skip=skip)
     assert not check_reward_source(mutants.Whitened(), skip={**skip, "order_changes_nothing": "because"})
     printed = capsys.readouterr().out
-    assert "Honest: no check failed" in printed and "Whitened: 2 of 8 checks failed" in printed
+    assert "Honest: no check failed" in printed and "Whitened: 2 of 9 checks failed" in printed
     assert "order_changes_nothing             skipped  because" in printed
     assert "batch_size_changes_nothing        FAILED   Whitened: scoring 1 at a time moves a score by" in printed

@@ -23,11 +23,11 @@ from alignlab.data.source import Split
 from alignlab.errors import DataError, NonFiniteError
 from alignlab.objective import Loss, Objective
 from alignlab.policy import generate
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, Scores
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy_artifact
 from alignlab.training import OnlineStage, PolicyGradientStage
-from alignlab.training.rollouts import as_state, from_state, rollout_batch
+from alignlab.training.rollouts import as_state, from_state, rollout_batch, summary
 
 
 # ---- what a stranger writes -----------------------------------------------------------------------------------------
@@ -174,6 +174,35 @@ def test_a_process_without_prompts_scores_nothing(
     assert [share.num_sequences for share in shares] == [0, 3]
     assert torch.equal(together.tokens, alone.tokens) and torch.equal(together.group, alone.group)
     assert torch.allclose(together.old_logp, alone.old_logp, atol=1e-5)
+
+
+class TeaInParts(Tea):
+    """The same reward, told in two parts."""
+
+    VERSION: ClassVar[str] = "1"
+    parts = ("tea", "letters")
+
+    def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
+        total = self.score(prompts, answers)
+        return Scores(total, {"tea": 2 * total, "letters": torch.tensor([float(len(a)) for a in answers])})
+
+
+def test_parts_of_a_reward_are_logged_under_their_names(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    ready = prepared(gradient_stage(reward=TeaInParts()), inputs, tmp_path)
+    rollouts = ready.sample(ready._prompts[:2], 7)
+    assert torch.equal(rollouts.sequence("reward_tea"), 2 * rollouts.sequence("reward"))
+    means = summary(rollouts)
+    assert means["reward_tea"] == pytest.approx(2 * means["reward"]) and means["reward_letters"] > 0
+    assert {"reward_tea", "reward_letters"} <= ready.validate_now().keys()
+    assert from_state(as_state(rollouts)).per_sequence.keys() == rollouts.per_sequence.keys()
+
+
+def test_a_process_without_prompts_has_the_parts_too(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its batch could not be joined to the others'."""
+    ready = prepared(gradient_stage(reward=TeaInParts()), inputs, tmp_path)
+    assert ready.sample([], 7).sequence("reward_tea").shape == (0,)
 
 
 def test_pairs_and_rollouts_come_back_from_a_checkpoint_as_they_were(

@@ -187,6 +187,8 @@ def _stage(node: Any, raw: Any, path: str, checker: Checker) -> Spec | None:
         names = ", ".join(checker.catalog.get("stage", ()))
         checker.problem(f"{path}: is not a stage, it has no `_target_`; stages: {names}; got {_short(node)}")
         return None
+    if isinstance(node.get("inputs"), Mapping):  # a file cannot take a key away, but it can set it to null
+        node = {**node, "inputs": {name: given for name, given in node["inputs"].items() if given is not None}}
     made = checker.object(node, raw, path)
     if made is not None and not issubclass(made.cls, Stage):
         checker.problem(f"{path}: {made.cls.__name__} is not a Stage")

@@ -8,11 +8,13 @@ from alignlab.errors import DataError
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, check_field, defined
 from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sampling, generate
-from alignlab.reward import RewardSource, score
+from alignlab.reward import RewardSource, score_in_parts
 
 
 class RewardEvaluation(Evaluation):
     """Measure the mean reward, length and share of finished answers to a source's own prompts.
+
+    A reward that is made of parts also has the mean of each, as `<name>_<part>`.
 
     Args:
         reward: scores the answers.
@@ -43,13 +45,15 @@ class RewardEvaluation(Evaluation):
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The mean reward, with the name of its reward source; length and share of finished answers."""
+        """The mean reward, with the name of its reward source, and its parts; length and share of finished answers."""
         source, prompts = self.reward.describe(), f"answers to the {self.split} prompts"
+        part = f"mean of a part of the reward of the {prompts}, by {source}"
         return (
             Column(
                 self.name, f"mean reward of the {prompts}, by {source}", unit="reward units", better=1, headline=True,
                 argument="reward", reference=source,
             ),
+            *(Column(f"{self.name}_{p}", part, unit="its own", reference=source) for p in self.reward.parts),
             Column(f"{self.name}_answer_length", f"mean length of the {prompts}", unit="words"),
             Column(f"{self.name}_finished", f"{prompts} that end by themselves", better=1, share=True),
         )  # fmt: skip
@@ -63,11 +67,13 @@ class RewardEvaluation(Evaluation):
             raise DataError(f"RewardEvaluation: {type(self.data).__name__} has no {self.split} prompts")
         samples = generate(policy, prompts, sampling, seed, progress=progress)
         texts = [s.prompt.text for s in samples]
-        scores = score(self.reward, [s.prompt for s in samples], [s.text for s in samples]).tolist()
-        rows = [answer_row(s, self.name, **{self.name: value}) for s, value in zip(samples, scores, strict=True)]
+        found = score_in_parts(self.reward, [s.prompt for s in samples], [s.text for s in samples])
+        parts = {f"{self.name}_{part}": values for part, values in found.parts.items()}
+        scores = {name: values.tolist() for name, values in {self.name: found.total, **parts}.items()}
+        rows = [answer_row(s, self.name, **{k: v[i] for k, v in scores.items()}) for i, s in enumerate(samples)]
         lengths = [len(s.text.split()) for s in samples]
         metrics = {
-            self.name: Estimate.mean(zip(texts, scores, strict=True)),
+            **{name: Estimate.mean(zip(texts, values, strict=True)) for name, values in scores.items()},
             f"{self.name}_answer_length": Estimate.mean(zip(texts, lengths, strict=True)),
             f"{self.name}_finished": Estimate.share((s.prompt.text, s.finished) for s in samples),
         }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.records import Message, Prompt
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, score_in_parts
 from alignlab.testing import rules
 from alignlab.testing.apply import Checks, one_case_each, print_checks
 from alignlab.testing.process import in_new_process
@@ -125,6 +125,17 @@ def process_changes_nothing(subject: RewardSubject) -> None:
     subject.check(found, subject.scores, "another process")
 
 
+def parts_belong_to_the_score(subject: RewardSubject) -> None:
+    """`score_in_parts` gives the total that `score` gives, and every named part, whatever else is scored with it."""
+    source = subject.make()
+    whole = score_in_parts(source, subject.prompts, subject.answers)
+    subject.check(whole.total, subject.scores, "score_in_parts() in place of score()")
+    for i in range(len(subject.answers)):
+        alone = score_in_parts(source, subject.prompts[i : i + 1], subject.answers[i : i + 1])
+        for name, part in alone.parts.items():
+            subject.check(part, whole.parts[name][i : i + 1], f"part {name}: scoring one at a time")
+
+
 CHECKS: Checks[RewardSubject] = (
     version_is_a_literal,
     arguments_are_attributes,
@@ -134,6 +145,7 @@ CHECKS: Checks[RewardSubject] = (
     order_changes_nothing,
     earlier_calls_change_nothing,
     process_changes_nothing,
+    parts_belong_to_the_score,
 )
 
 

@@ -17,10 +17,12 @@ from alignlab.advantage import without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
 from alignlab.policy import Policy, Sample, Sampling, generate
-from alignlab.reward import RewardSource, score
+from alignlab.reward import RewardSource, score_in_parts
 from alignlab.stage import Runtime
 from alignlab.training.measure import measure
 
+PART = "reward_"
+"""Begins the name of an extra that holds a part of the reward; it is logged under that name."""
 LOGP_EXTRAS = frozenset({"old_logp", "reference_logp"})
 """Extras of rollouts that take a forward pass each."""
 
@@ -48,7 +50,7 @@ class Collector:
     def collect(
         self, policy: Policy, prompts: Sequence[Prompt], each: int, seed: int, extras: frozenset[str] = LOGP_EXTRAS
     ) -> RolloutBatch:
-        """`each` answers to every prompt, with `finished`, `group` and, where a source scores, `reward`, on the CPU.
+        """`each` answers to every prompt, with `finished`, `group` and, where a source scores, `reward` and its parts.
 
         Sample k draws from (seed, k), so the answers do not depend on the number of processes.
 
@@ -75,20 +77,22 @@ class Collector:
         if "reference_logp" in extras and self.reference is not None:
             reference = self.reference.to(policy.device)
             rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
-        if self.source is not None:
-            rollouts = rollouts.with_sequences(reward=self._rewards(self.source, samples))
-        return gathered(rollouts)
+        return gathered(rollouts.with_sequences(**self._rewards(samples)))
 
     def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
         """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""
         return measure(policy, rollouts, self.runtime, self.max_tokens)
 
-    def _rewards(self, source: RewardSource, samples: Sequence[Sample]) -> Float[Tensor, "S"]:
+    def _rewards(self, samples: Sequence[Sample]) -> dict[str, Float[Tensor, "S"]]:
+        """The rewards, and their parts as `reward_NAME`; nothing where no source scores."""
+        if self.source is None:
+            return {}
         if not samples:  # a process of more than there are prompts; no source needs to score nothing
-            return torch.zeros(0)
+            return {"reward": torch.zeros(0), **{PART + name: torch.zeros(0) for name in self.source.parts}}
         if self.scorer is not None:
             self.scorer.to(self.runtime.device)
-        return score(source, [s.prompt for s in samples], [s.text for s in samples]).float()
+        found = score_in_parts(self.source, [s.prompt for s in samples], [s.text for s in samples])
+        return {"reward": found.total.float(), **{PART + name: part.float() for name, part in found.parts.items()}}
 
 
 def check_on_policy(sampling: Sampling, owner: str) -> None:
@@ -139,15 +143,16 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
     """Means over the answers of a buffer.
 
     Returns:
-        `reward`, where answers were scored; `kl` to the reference in nats (the k1 estimate, summed over an answer),
-        where it is known; `answer_length` in tokens; `finished`, the share that a stop token ended; `without_signal`,
-        the share whose group has equal rewards, where groups have several answers.
+        `reward` and each of its parts as `reward_NAME`, where answers were scored; `kl` to the reference in nats (the
+        k1 estimate, summed over an answer), where it is known; `answer_length` in tokens; `finished`, the share that a
+        stop token ended; `without_signal`, the share whose group has equal rewards, where groups have several answers.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
     if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
         means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
     if "reward" in rollouts.per_sequence:
-        means = {"reward": rollouts.sequence("reward"), **means, **_signal(rollouts)}
+        rewards = {k: v for k, v in rollouts.per_sequence.items() if k == "reward" or k.startswith(PART)}
+        means = {**rewards, **means, **_signal(rollouts)}
     return {k: float(v.double().mean()) for k, v in means.items()}
 
 
