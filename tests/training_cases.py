@@ -20,12 +20,14 @@ from torch import Tensor
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, PreferenceBatch, RolloutBatch, TokenBatch
+from alignlab.data.records import Document
+from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.objective import Loss, Objective, sequences
 from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.stats import Mean, TokenStats
-from alignlab.training import AdamW, Cosine, Loop, TrainingStage
+from alignlab.training import AdamW, Cosine, Loop, MixedIn, TrainingStage
 
 STEPS = 20
 UNITS = 8
@@ -53,7 +55,21 @@ OBJECTIVES: dict[str, tuple[Objective[Any], type[Batch]]] = {
     "ipo": (IPO(tau=0.5), PreferenceBatch),
     "ppo": (PPO(), RolloutBatch),
     "centred": (Centred(), TokenBatch),
+    "ppo_ptx": (PPO(), RolloutBatch),
 }
+
+
+class Words(DataSource):
+    """Documents of the small policy's words."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def documents(self, split: Split) -> Sequence[Document]:
+        return [Document(" ".join(f"w{(3 * i + j * j) % WORDS}" for j in range(3 + i % 5))) for i in range(12)]
+
+
+MIXED: dict[str, dict[str, MixedIn]] = {"ppo_ptx": {"ptx": MixedIn(CausalLM(), Words(), weight=0.7, batch_size=6)}}
+"""Parts that are mixed into a case."""
 
 
 def batch_of(kind: type[Batch], seed: int) -> Batch:
@@ -132,6 +148,7 @@ def stage_of(name: str, micro_batch_tokens: int, steps: int = STEPS, **loop: Any
         objective=objective,
         optimizer=AdamW(lr=1e-3, eps=1e-5, schedule=Cosine(warmup_steps=2)),
         loop=Loop(steps, UNITS, micro_batch_tokens, **loop),
+        mixed_in=MIXED.get(name),
     )
 
 

@@ -4,6 +4,7 @@ from alignlab.training.answers import AnswerStage
 from alignlab.training.labelled import LabelledStage
 from alignlab.training.loop import Loop, StepReport
 from alignlab.training.measure import measure
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
 from alignlab.training.online import OnlineStage
 from alignlab.training.optimizer import AdamW, OptimizerSpec, ParameterGroup
@@ -20,6 +21,7 @@ __all__ = [
     "LabelledStage",
     "Linear",
     "Loop",
+    "MixedIn",
     "OfflineStage",
     "OnlineStage",
     "OptimizerSpec",

@@ -14,6 +14,7 @@ from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
 from alignlab.training.optimizer import OptimizerSpec
 
@@ -52,8 +53,11 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
         seed: int = 0,
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
+        mixed_in: Mapping[str, MixedIn] | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(
+            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+        )
         check_max_length(type(self).__name__, max_length)
         self.data = data
         self.max_length = max_length
@@ -71,8 +75,8 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Labelled answers, where no preferences are given."""
         if self.data is None or "preferences" in self.inputs:
-            return []
-        return [(self.data, Need("labelled", max_length=self.max_length))]
+            return self.mixed_needs()
+        return [(self.data, Need("labelled", max_length=self.max_length)), *self.mixed_needs()]
 
     def read(
         self, inputs: Mapping[str, Artifact], context: StageContext

@@ -18,8 +18,9 @@ from alignlab.batch import Batch
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.policy import Policy
 from alignlab.seed import fold_in
-from alignlab.stats import Mean
+from alignlab.stats import Mean, TokenStats
 from alignlab.training.loop import StepNumbers, StepReport
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import build_optimizer, set_lr
 from alignlab.training.step import backward, whole_step
 from alignlab.training.trainable import Trainable
@@ -79,7 +80,8 @@ class StageModule(pl.LightningModule):
         torch.manual_seed(fold_in(stage.seed, step))
         whole = stage.batch_at(step)
         torch.manual_seed(fold_in(stage.seed, step, self.global_rank))
-        batch = whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
+        batch = self._mine(whole)
+        mixed = {name: (part, self._mine(texts)) for name, (part, texts) in stage.mixed_at(step).items()}
         optimizer: Any = self.optimizers()
         lr = set_lr(optimizer, stage.optimizer.schedule, step, stage.loop.steps)
         seen: list[tuple[Mean, dict[str, Mean], dict[str, Tensor]]] = []
@@ -89,6 +91,10 @@ class StageModule(pl.LightningModule):
             """Loss and gradient at the current weights: once per step, or as often as the optimizer asks for it."""
             optimizer.zero_grad(set_to_none=True)
             loss, metrics = self._backward(batch)
+            for name, (part, texts) in mixed.items():
+                added, own = self._backward_mixed(part, texts)
+                loss = Mean(loss.total + part.weight * added.value() * loss.weight, loss.weight)
+                metrics |= {f"{name}/loss": added, **{f"{name}/{key}": mean for key, mean in own.items()}}
             norms = self._clip()
             self._check_finite(step, loss, norms, whole, moved=bool(seen))
             seen.append((loss, metrics, norms))
@@ -103,6 +109,25 @@ class StageModule(pl.LightningModule):
         seconds = time.perf_counter() - started
         stage.last_step = StepReport({"loss": loss, **metrics}, norms, lr, whole.num_tokens, seconds)
         stage.after_step(step)
+
+    def _mine(self, whole: Batch) -> Batch:
+        """This process's share."""
+        return whole.shard(self.global_rank, self.trainer.world_size).to(self.device)
+
+    def _backward_mixed(self, part: MixedIn, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
+        """Add the gradient of a part that is mixed in to that of the step."""
+        stage = self.stage
+
+        def stats(texts: Batch) -> TokenStats:
+            return part.token_stats(stage.policy, texts)
+
+        def differentiate(scalar: Tensor) -> None:
+            # Processes exchange gradients once every trained parameter has one: a critic's is 0 here.
+            every = (p for group in stage.parameter_groups() for p in group.parameters)
+            self.manual_backward(part.weight * scalar + sum((p.reshape(-1)[:1].sum() * 0 for p in every), scalar * 0))
+
+        step = whole_step(part.objective, batch, stats, stage.loop.micro_batch_tokens)
+        return backward(part.objective, step, stats, differentiate, self._part_of_step)
 
     def _backward(self, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
         stage, objective = self.stage, self.stage.objective

@@ -22,6 +22,7 @@ from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec
 from alignlab.training.rollouts import LOGP_EXTRAS, Collector, as_state, check_on_policy, from_state, summary
 from alignlab.training.stage import TrainingStage
@@ -84,8 +85,11 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         validation_prompts: int = 128,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
+        mixed_in: Mapping[str, MixedIn] | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(
+            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+        )
         self.data = data
         self.sampling = sampling
         self.reward = reward
@@ -121,7 +125,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts, held-out ones to validate on."""
-        return [(self.data, Need("prompts", held_out=True))]
+        return [(self.data, Need("prompts", held_out=True)), *self.mixed_needs()]
 
     # ---- stated by a method ---------------------------------------------------------------------------------------
     @abc.abstractmethod

@@ -11,11 +11,13 @@ from alignlab.data import preferences
 from alignlab.data.judgement import DEFAULTS, RANGES
 from alignlab.data.records import Comparison
 from alignlab.data.rows import Row, Truncation, check_max_length, comparison_parts, preference_batch, resolve_max_length
+from alignlab.data.source import DataSource, Need
 from alignlab.errors import DataError
 from alignlab.objective import Objective
 from alignlab.policy import previews
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
 from alignlab.training.optimizer import OptimizerSpec
 
@@ -56,11 +58,18 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         seed: int = 0,
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
+        mixed_in: Mapping[str, MixedIn] | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(
+            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+        )
         check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
         self.on_bad_record = on_bad_record
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Texts that are mixed in; the pairs come from another stage."""
+        return self.mixed_needs()
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
         """Both answers of every pair, tokenised with their prompt.

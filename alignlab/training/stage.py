@@ -10,7 +10,8 @@ from torch import nn
 
 from alignlab import distributed
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
-from alignlab.batch import Batch
+from alignlab.batch import Batch, TokenBatch
+from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError, PipelineError
 from alignlab.objective import Objective, batch_type
 from alignlab.policy import Policy
@@ -18,6 +19,7 @@ from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 from alignlab.stats import TokenStats
 from alignlab.training.loop import Loop
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec, ParameterGroup
 from alignlab.training.step import means
 from alignlab.training.trainable import Trainable
@@ -40,6 +42,7 @@ class TrainingStage(Stage, Trainable[B]):
         optimizer: with its schedule.
         loop: steps, batch size, memory budget, validation.
         inputs: name of a stage or folder for each input.
+        mixed_in: further objectives on texts by a name of your own, added to the loss of every step; see `MixedIn`.
         seed: of data order, dropout and everything else random.
     """
 
@@ -62,8 +65,10 @@ class TrainingStage(Stage, Trainable[B]):
         loop: Loop,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
+        mixed_in: Mapping[str, MixedIn] | None = None,
     ) -> None:
         super().__init__(inputs, seed)
+        self.mixed_in = dict(mixed_in or {})
         self.objective = objective
         self.optimizer = optimizer
         self.loop = loop
@@ -109,6 +114,15 @@ class TrainingStage(Stage, Trainable[B]):
         """The policy's statistics, those relative to the teacher included."""
         return self.policy.token_stats(batch, self.objective.needs, teacher=self.teacher)
 
+    def mixed_needs(self) -> list[tuple[DataSource, Need]]:
+        """Records of the parts that are mixed in."""
+        return [part.need for part in self.mixed_in.values()]
+
+    def mixed_at(self, step: int) -> Mapping[str, tuple[MixedIn, TokenBatch]]:
+        """The batch of every part that is mixed in, a function of (seed, step)."""
+        parts = self.mixed_in.items()
+        return {name: (part, part.batch_at(self._mixed_rows[name], step, self.seed)) for name, part in parts}
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """The policy's trainable parameters, as one group."""
         return [ParameterGroup("policy", [p for p in self.policy.parameters() if p.requires_grad])]
@@ -143,7 +157,8 @@ class TrainingStage(Stage, Trainable[B]):
         self.prepare(inputs, context)
         if "teacher" in inputs:
             self.teacher = self.load_frozen("teacher", inputs, context)
-        self.policy.freeze_idle(self.objective.needs)
+        self.policy.freeze_idle(self.objective.needs.union(*(part.objective.needs for part in self.mixed_in.values())))
+        self._mixed_rows = {name: part.rows(self.policy, self.policy.context) for name, part in self.mixed_in.items()}
         if warning := self.optimizer.schedule.warning(self.loop.steps):
             context.tracker.say(warning)
         metrics = fit(self, context)

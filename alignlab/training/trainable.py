@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
-from alignlab.batch import Batch
+from alignlab.batch import Batch, TokenBatch
 from alignlab.objective import Objective
+from alignlab.policy import Policy
 from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
 from alignlab.training.loop import Loop, StepReport
+from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec, ParameterGroup
 
 B = TypeVar("B", bound=Batch)
@@ -31,6 +33,8 @@ class Trainable(abc.ABC, Generic[B]):
     loop: Loop
     seed: int
     context: StageContext
+    policy: Policy
+    """The language model that is trained."""
     last_step: StepReport
     """Report of the step that was made last."""
 
@@ -45,6 +49,10 @@ class Trainable(abc.ABC, Generic[B]):
     @abc.abstractmethod
     def token_stats(self, batch: B) -> TokenStats:
         """The statistics that the objective needs."""
+
+    @abc.abstractmethod
+    def mixed_at(self, step: int) -> Mapping[str, tuple[MixedIn, TokenBatch]]:
+        """Further parts of the loss, by name, with their batches of optimizer step `step`, for all processes."""
 
     @abc.abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
