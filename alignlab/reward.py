@@ -97,6 +97,8 @@ def score_in_parts(source: RewardSource, prompts: Sequence[Prompt], answers: Seq
         ValueError: also where the parts are not those that the source names.
     """
     name = type(source).__name__
+    if not source.parts:
+        return Scores(score(source, prompts, answers))
     found: object = source.score_in_parts(prompts, answers)
     if not isinstance(found, Scores):
         raise ValueError(f"{name}: score_in_parts() must return Scores(total, parts), got a {type(found).__name__}")

@@ -104,7 +104,7 @@ def connect(host: str, port: int, allow_private: bool, deadline: Deadline) -> so
 
 
 class _Reader(io.RawIOBase):
-    """Bytes that a socket receives, each read ended by the deadline."""
+    """A reader of a socket, each of whose reads ends by the deadline."""
 
     def __init__(self, made: socket.socket, deadline: Deadline) -> None:
         self._socket = made
