@@ -75,6 +75,21 @@ def test_plugins_lists_every_option_with_its_parameters(capsys: pytest.CaptureFi
     assert {"alignlab", "alignlab_dpo", "alignlab_raters"} <= listing.keys()
 
 
+def test_a_comment_belongs_to_the_key_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two keys of one option may have the same last name: `inputs.reward` and `reward`."""
+    assert main(["plugins", "grpo"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    (given,) = {line for line in lines if line.startswith("inputs.reward: reward_model")}
+    assert given.endswith("# a reward model; may be left out where `reward` is given")
+    assert "reward: null   # a reward source; null takes the input `reward`" in lines
+
+
+def test_an_input_that_is_not_there_is_named_as_it_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "experiment=train", "stage=sft", "stage.inputs.policy=nowhere"]) == 1
+    message = capsys.readouterr().err
+    assert "stage.inputs.policy: 'nowhere' is neither" in message and "set stage.inputs.policy=FOLDER" in message
+
+
 def test_plugins_can_be_asked_for_one_thing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "weighing"]) == 0
     text = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from alignlab.data.coverage import coverage
 from alignlab.data.files import Files
-from alignlab.data.lengths import check_lengths
+from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.rows import (
     Truncation,
@@ -22,6 +22,7 @@ from alignlab.data.rows import (
 )
 from alignlab.data.source import DataSource, Need
 from alignlab.data.tokenizer import TrainTokenizer
+from alignlab.data.world import World
 from alignlab.errors import DataError
 
 WORD = TrainTokenizer("word", 300).train(["the cat sat on the mat", "a cat and a dog", "the dog ran"] * 3)
@@ -211,3 +212,14 @@ def test_a_real_text_is_warned_of_with_the_word_tokenizer() -> None:
     found = coverage(TrainTokenizer("word", 4096).train(texts), texts)
     assert 0.10 < found.unknown_share < 0.25 and found.altered == found.texts
     assert "% of" in found.warning()
+
+
+def test_words_that_the_tokenizer_does_not_know_are_reported_by_kind() -> None:
+    """A policy of another world would learn from `<unk>` without anybody noticing."""
+    world = World(entities=8, unknown=2, relations=2, training_documents=4, training_instructions=40)
+    other = World(entities=8, unknown=2, relations=2, training_documents=4, training_instructions=40, seed=5)
+    own = TrainTokenizer("word", 4096).train([t for e in world.instructions("train") for t in (e.prompt.text, e.answer)])
+    needs = [(world, Need("instructions")), (world, Need("documents"))]
+    assert unknown_words(needs, own) == []
+    (warning,) = unknown_words([(other, need) for _, need in needs], own)
+    assert warning.startswith("instructions: the tokenizer cannot write the texts:") and "other data?" in warning

@@ -84,7 +84,7 @@ def test_a_circle_is_named() -> None:
         (make(inputs={"policy": "bas"}), r"x\.inputs\.policy: 'bas' is neither a stage .* did you mean base\?"),
         (make(inputs={"polici": "base"}), r"inputs\.polici: Make takes policy, preferences, not polici"),
         (fake("Measure"), r"pipeline\.x\.inputs\.policy: Measure needs it"),
-        (fake("Measure", inputs={"policy": "label"}), r"takes a policy here, but 'label' makes a preferences"),
+        (fake("Measure", inputs={"policy": "label"}), r"takes policy here, but 'label' makes a preferences"),
     ],
 )
 def test_a_wrong_input_is_named(stage: dict[str, Any], message: str) -> None:

@@ -8,8 +8,10 @@ import yaml
 from alignlab_pretrain import CausalLM
 from alignlab_raters import Panel, Rater
 from alignlab_reward_model import BradleyTerry
+from omegaconf import OmegaConf
 
 from alignlab.config.check import parse
+from alignlab.config.compose import session
 from alignlab.policy import LearnedReward
 from alignlab.testing import (
     Check,
@@ -37,22 +39,37 @@ def target_of(file: Path) -> str:
     return str(yaml.safe_load(file.read_text(encoding="utf-8"))["_target_"])
 
 
-def build(file: Path) -> Any:
-    """The object of an option without a list of defaults."""
-    return parse(yaml.safe_load(file.read_text(encoding="utf-8")), file.stem).build()
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    """Every objective and advantage as a command composes it, by group and name."""
+    files = [(group, file.stem) for group in ("objective", "advantage") for file in options(group)]
+    overrides = [f"+{group}@probe.option{i}={name}" for i, (group, name) in enumerate(files)]
+    with session(overrides) as hydra:
+        found: Any = OmegaConf.to_container(hydra.compose(overrides).probe, resolve=True)
+    return {f"{group}={name}": found[f"option{i}"] for i, (group, name) in enumerate(files)}
+
+
+def failures(subject: Any, checks: Any, skip: dict[str, str]) -> list[Any]:
+    """Outcomes of the checks that failed."""
+    results = [outcome_of(check, subject, skip) for check in checks]
+    assert sum(result.outcome == "ok" for result in results) > 5
+    return [result for result in results if result.outcome == "FAILED"]
+
+
+AT_THE_START = {"every_sequence_counts": "where the policy is the reference, the KL is least, and its gradient 0"}
 
 
 # ---- objectives and advantages: every option, as it is shipped -------------------------------------------------------
-@pytest.mark.parametrize("file", options("objective"), ids=lambda f: f.stem)
-def test_every_shipped_objective_conforms(file: Path) -> None:
-    results = [outcome_of(check, ObjectiveSubject(lambda: build(file)), {}) for check in objective.CHECKS]
-    assert results and [r for r in results if r.outcome != "ok"] == []
+@pytest.mark.parametrize("name", [file.stem for file in options("objective")])
+def test_every_shipped_objective_conforms(name: str, composed: dict[str, Any]) -> None:
+    node, skip = composed[f"objective={name}"], AT_THE_START if name == "kl_to_reference" else {}
+    assert failures(ObjectiveSubject(lambda: parse(node, name).build()), objective.CHECKS, skip) == []
 
 
-@pytest.mark.parametrize("file", options("advantage"), ids=lambda f: f.stem)
-def test_every_shipped_advantage_conforms(file: Path) -> None:
-    results = [outcome_of(check, AdvantageSubject(lambda: build(file)), {}) for check in advantage.CHECKS]
-    assert results and [r for r in results if r.outcome == "FAILED"] == []
+@pytest.mark.parametrize("name", [file.stem for file in options("advantage")])
+def test_every_shipped_advantage_conforms(name: str, composed: dict[str, Any]) -> None:
+    node = composed[f"advantage={name}"]
+    assert failures(AdvantageSubject(lambda: parse(node, name).build()), advantage.CHECKS, {}) == []
 
 
 @conforms_objective(lambda: CausalLM(z_loss=0.01))
@@ -92,6 +109,8 @@ CHECKED_IN = {
     "alignlab.training.LabelledStage": "tests/stage_cases.py",
     "alignlab.training.PolicyGradientStage": "tests/stage_cases.py",
     "alignlab.training.PreferenceStage": "tests/test_testing_builtin_stages.py",
+    "alignlab_distill.OnPolicyDistillation": "plugins/alignlab_distill/tests/test_conformance.py",
+    "alignlab_grpo.DynamicSampling": "plugins/alignlab_grpo/tests/test_conformance.py",
     "alignlab_online_dpo.OnlinePreferences": "tests/test_testing_builtin_stages.py",
     "alignlab_ppo.PPOStage": "plugins/alignlab_ppo/tests/test_conformance.py",
     "alignlab_pretrain.Pretrain": "tests/test_testing_builtin_stages.py",
@@ -100,6 +119,14 @@ CHECKED_IN = {
     "alignlab_raters.TrueTaste": "plugins/alignlab_raters/tests/test_raters_conform.py",
     "alignlab_reward_model.RewardModel": "tests/test_testing_builtin_stages.py",
     "alignlab_sft.SFT": "tests/test_testing_builtin_stages.py",
+    "alignlab_verifiable.ExactAnswer": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.Format": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.Http": "plugins/alignlab_verifiable/tests/test_remote.py",
+    "alignlab_verifiable.JsonSchema": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.Length": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.Number": "plugins/alignlab_verifiable/tests/test_number.py",
+    "alignlab_verifiable.Regex": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.Weighted": "plugins/alignlab_verifiable/tests/test_checked.py",
 }
 """File that puts a class through the kit by hand, for classes that cannot be built from their option alone."""
 

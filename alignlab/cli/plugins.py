@@ -87,9 +87,15 @@ def _uses(entries: Sequence[Any]) -> Iterator[str]:
 
 
 def _comments(option: Option) -> dict[str, str]:
-    """The comment on the line of each key."""
-    matches = [m for line in option.text().splitlines() if (m := re.match(r"\s*(\w+):.*?\s#\s*(.+)$", line))]
-    return {m[1]: m[2] for m in matches}
+    """The comment on the line of each key, by the key's dotted path."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []  # indentation and key of the lines that this one lies within
+    for line in option.text().splitlines():
+        if key := re.match(r"( *)([\w-]+):(.*)$", line):
+            above = [(indent, name) for indent, name in above if indent < len(key[1])] + [(len(key[1]), key[2])]
+            if comment := re.search(r"\s#\s*(.+)$", key[3]):
+                found[".".join(name for _, name in above)] = comment[1]
+    return found
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -133,7 +139,7 @@ def _lines(option: Mapping[str, Any]) -> list[str]:
     """One line per parameter: name, default, and the comment in the file."""
     lines = [f"with {' '.join(option['uses'])}"] if option["uses"] else []
     for key, value in _flat(option["parameters"]):
-        comment = option["comments"].get(key.rpartition(".")[2], "")
+        comment = option["comments"].get(key, "")
         lines.append(f"{key}: {_show(value)}{f'   # {comment}' if comment else ''}")
     return lines
 

@@ -3,9 +3,11 @@
 The third question of `alignlab.data.preflight`, for the stage that makes or loads the tokenizer to ask.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from alignlab.data.chat import encode_prompt
+from alignlab.data.coverage import coverage
 from alignlab.data.problems import Problems, fact_of
 from alignlab.data.records import Example, Prompt
 from alignlab.data.rows import comparison_encoder, example_encoder, quiet
@@ -14,7 +16,33 @@ from alignlab.data.truncation import REMEDY, Truncation, collected
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import DataError
 
+MOST_TEXTS = 500
+"""Texts of each kind that are looked at for unknown words."""
 SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def unknown_words(needs: Sequence[tuple[DataSource, Need]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A warning for each kind of record whose words the tokenizer does not know: a policy of another world, say.
+
+    The first records of each kind are looked at; documents are those that a tokenizer is made from, and are left out.
+    """
+    found, sources = [], {(id(source), need.records): source for source, need in needs}
+    for (_, records), source in sources.items():
+        if warning := coverage(tokenizer, itertools.islice(_texts(source, records), MOST_TEXTS)).warning():
+            found.append(f"{records}: {warning.rpartition(';')[0]}; was the policy trained on other data?")
+    return found
+
+
+def _texts(source: DataSource, records: Records) -> Iterator[str]:
+    """Prompts and answers of one kind of record, of the part to learn from."""
+    if records == "prompts":
+        yield from (prompt.text for prompt in source.prompts("train"))
+    elif records == "instructions":
+        yield from (text for example in source.instructions("train") for text in (example.prompt.text, example.answer))
+    elif records == "comparisons":
+        yield from (text for pair in source.comparisons("train") for text in (pair.prompt.text, pair.chosen))
+    elif records == "labelled":
+        yield from (text for record in source.labelled("train") for text in (record.prompt.text, record.answer))
 
 
 def check_lengths(needs: Sequence[tuple[DataSource, Need]], tokenizer: PreTrainedTokenizerBase, context: int) -> None:

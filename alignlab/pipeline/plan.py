@@ -86,7 +86,7 @@ def plan(
     order = _order({name: [s for s in given.values() if s in stages] for name, given in inputs.items()})
     steps: dict[str, Step] = {}
     for name in order:
-        prints = _check_inputs(name, stages, inputs[name], steps)
+        prints = _check_inputs(name, pipeline[name].path, stages, inputs[name], steps)
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
         again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
         keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
@@ -154,45 +154,54 @@ def _cycle(takes: Mapping[str, Sequence[str]], done: Sequence[str]) -> list[str]
 
 
 def _check_inputs(
-    name: str, stages: Mapping[str, Stage], given: Mapping[str, str], steps: Mapping[str, Step]
+    name: str, at: str, stages: Mapping[str, Stage], given: Mapping[str, str], steps: Mapping[str, Step]
 ) -> dict[str, str]:
-    """Fingerprint of each input of a stage, after checking that it is there and of a kind that the stage takes."""
+    """Fingerprint of each input of a stage, after checking that it is there and of a kind that the stage takes.
+
+    Args:
+        at: the stage's place in the configuration, for messages: `pipeline.dpo`, or `stage` where it is alone.
+    """
     cls = type(stages[name])
     wanted = {**cls.INPUTS, **cls.OPTIONAL}
     for key in cls.INPUTS:
         if key not in given:
-            raise PipelineError(f"pipeline.{name}.inputs.{key}: {cls.__name__} needs it; name a stage or a folder")
+            raise PipelineError(f"{at}.inputs.{key}: {cls.__name__} needs it; name a stage or a folder")
     prints = {}
     for key, source in given.items():
-        path = f"pipeline.{name}.inputs.{key}"
+        path = f"{at}.inputs.{key}"
         if key not in wanted and not cls.TAKES_ALL:
             raise PipelineError(f"{path}: {cls.__name__} takes {', '.join(wanted) or 'no inputs'}, not {key}")
-        kind, prints[key] = _source(source, path, stages, steps)
+        kind, prints[key] = _source(source, path, key in cls.OPTIONAL, stages, steps)
         if key in wanted and kind not in wanted[key]:
             takes = " or ".join(sorted(wanted[key]))
-            raise PipelineError(f"{path}: {cls.__name__} takes a {takes} here, but {source!r} makes a {kind}")
+            raise PipelineError(f"{path}: {cls.__name__} takes {takes} here, but {source!r} makes a {kind}")
     try:
         stages[name].check_inputs(frozenset(given))
     except ValueError as error:
-        raise PipelineError(f"pipeline.{name}: {error}") from error
+        raise PipelineError(f"{at}: {error}") from error
     return prints
 
 
-def _source(source: str, path: str, stages: Mapping[str, Stage], steps: Mapping[str, Step]) -> tuple[str, str]:
+def _source(
+    source: str, path: str, is_optional: bool, stages: Mapping[str, Stage], steps: Mapping[str, Step]
+) -> tuple[str, str]:
     """Kind and fingerprint of an input."""
     if source in stages:
         return type(stages[source]).PRODUCES, steps[source].fingerprint
     if not source or not Path(source).expanduser().is_dir():
-        raise PipelineError(_no_source(source, path, list(stages)))
+        raise PipelineError(_no_source(source, path, is_optional, list(stages)))
     artifact = Artifact.open(source, verify=False)
     return artifact.kind, artifact.fingerprint
 
 
-def _no_source(source: str, path: str, stages: list[str]) -> str:
+def _no_source(source: str, path: str, is_optional: bool, stages: list[str]) -> str:
     meant = suggestion(source, stages)
     text = f"{path}: {source!r} is neither a stage of this pipeline ({', '.join(stages)}) nor an existing folder{meant}"
-    if meant or not HUB_NAME.fullmatch(source):
+    if meant:
         return text
+    if not HUB_NAME.fullmatch(source):
+        without = f", or do without it: '~{path}'" if is_optional else ""
+        return f"{text}; set {path}=FOLDER{without}"
     folder = source.rpartition("/")[2]
     return (
         f"{text}; if it is a model on the Hugging Face hub, download it (hf download {source} --local-dir {folder}) "

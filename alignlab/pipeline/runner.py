@@ -16,7 +16,7 @@ from typing import Any
 
 from alignlab.artifact import METRICS, Artifact, write_json
 from alignlab.config.locate import public_path
-from alignlab.data.lengths import check_lengths
+from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import preflight, provenance
@@ -126,7 +126,7 @@ class Runner:
         seed_everything(stage.seed)
         started = time.perf_counter()
         with self._tracker(step, folder, work) as tracker:
-            check = functools.partial(self._check_lengths, step)
+            check = functools.partial(self._check_lengths, step, tracker)
             context = StageContext(step.name, folder, work, self.runtime, tracker, check)
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
@@ -136,8 +136,13 @@ class Runner:
         write_json(folder / METRICS, metrics)
         return _manifest(step, stage, inputs, time.perf_counter() - started)
 
-    def _check_lengths(self, step: Step, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        check_lengths(preflight.needs_of_policy(step.name, self._to_run), tokenizer, context)
+    def _check_lengths(self, step: Step, tracker: Tracker, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+        needs = preflight.needs_of_policy(step.name, self._to_run)
+        for warning in unknown_words(needs, tokenizer):
+            if warning not in self._told:
+                self._told.append(warning)
+                tracker.say(warning)
+        check_lengths(needs, tokenizer, context)
 
     def _tell(self, step: Step, tracker: Tracker) -> None:
         """Report, once, how the data sources read their files, and what they left out."""

@@ -51,9 +51,7 @@ class MixedIn:
         if missing := sorted(self.objective.reads):
             raise ValueError(f"MixedIn: {its} reads {', '.join(missing)}, which texts do not carry; choose another")
         if relative := sorted(n for n in self.objective.needs if "teacher" in n or n in ("value", "score")):
-            raise ValueError(
-                f"MixedIn: {its} needs {', '.join(relative)}, which texts do not have; choose another"
-            )
+            raise ValueError(f"MixedIn: {its} needs {', '.join(relative)}, which texts do not have; choose another")
 
     @property
     def need(self) -> tuple[DataSource, Need]:

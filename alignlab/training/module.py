@@ -165,9 +165,15 @@ class StageModule(pl.LightningModule):
         kept = f"; the weights of the {step} steps before are kept in {context.work}" if good else ""
         raise NonFiniteError(
             f"{context.name}: {what} at step {step}, before the optimizer stepped{kept}. Batch: "
-            f"{names or 'unnamed'}. Lower optimizer.lr, or look at those records",
+            f"{names or 'unnamed'}. {self._advice(step)}",
             weights_are_good=good,
         )
+
+    def _advice(self, step: int) -> str:
+        its = type(self.stage.objective).__name__
+        if step == 0:
+            return f"No weight has moved yet: look at those records, and at {its} (check_objective of alignlab.testing)"
+        return "Lower optimizer.lr, or look at those records"
 
 
 @contextlib.contextmanager

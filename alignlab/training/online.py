@@ -201,7 +201,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     def _collect(self, number: int, step: int) -> B:
         index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
         rollouts = self.sample([self._prompts[i] for i in index], fold_in(self.seed, _SAMPLES, number))
-        self.log(step, summary(rollouts))
+        means = summary(rollouts)
+        self.log(step, means)
+        if means.get("without_signal") == 1.0 and distributed.rank() == 0:
+            self.context.tracker.say(f"step {step}: all answers to each prompt have the same reward; nothing is learnt")
         batch: object = self.train_on(rollouts, step)
         wanted, made = self.units_per_rollout, batch.num_units if isinstance(batch, Batch) else 0
         if made != wanted:
