@@ -134,7 +134,7 @@ HARMLESS: dict[str, set[str]] = {
     "dr_grpo, k3": {"mask_in_the_numerator_only"},
     "gspo, the KL in the reward": {"mean_for_sum", "mask_in_the_numerator_only", "normalised_per_micro_batch"},
     "reinforce, unbiased": {"mask_in_the_numerator_only"},
-    "reinforce++": {"mask_in_the_numerator_only"},
+    "reinforce++": set(),
 }
 
 
