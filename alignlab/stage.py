@@ -151,6 +151,8 @@ class Stage(abc.ABC):
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {}
     """Name of each required input and the kinds of artifact it may be."""
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {}
+    FURTHER: ClassVar[frozenset[Kind]] = frozenset()
+    """Kinds of artifact that further inputs may be, under names of the user's choice; empty allows none."""
     TAKES_ALL: ClassVar[bool] = False
     """The stage takes every other stage of its pipeline as an input (the report does)."""
     PRODUCES: ClassVar[Kind]

@@ -10,10 +10,13 @@ import docs_pages
 import pytest
 import torch
 import yaml
+from alignlab_best_of_n import BestOfN
+from alignlab_best_of_n import stage as best_of_n
 from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
 from alignlab_dpo import DPO
 from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
 from alignlab_kto import KTO
+from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab_pretrain import CausalLM, Pretrain
@@ -166,6 +169,10 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "dapo": lambda: DynamicSampling(**ONLINE, objective=DAPO(), advantage=GroupRelative(), samples_per_prompt=2),
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
+    "best_of_n": lambda: BestOfN(
+        **DATA, reward=BriefInParts(), sampling=Sampling(max_new_tokens=12), prompts=8, validation_prompts=4
+    ),
+    "average": lambda: Average(),
     "import_preferences": lambda: ImportPreferences(**DATA),
     "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
@@ -247,7 +254,10 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
     assert shown == as_shown(evaluation.columns)
 
 
-@pytest.mark.parametrize(("owner", "columns"), [("Label", label.COLUMNS), ("RewardModel", reward_stage.COLUMNS)])
+@pytest.mark.parametrize(
+    ("owner", "columns"),
+    [("Label", label.COLUMNS), ("RewardModel", reward_stage.COLUMNS), ("BestOfN", best_of_n.COLUMNS)],
+)
 def test_a_stages_columns_are_the_references(owner: str, columns: Sequence[Column]) -> None:
     (section,) = (s for s in SECTIONS if owner in s["of"])
     shown = {name: (m["text"], m["unit"], m.get("better")) for name, m in section["metrics"].items()}

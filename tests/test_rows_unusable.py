@@ -218,7 +218,9 @@ def test_words_that_the_tokenizer_does_not_know_are_reported_by_kind() -> None:
     """A policy of another world would learn from `<unk>` without anybody noticing."""
     world = World(entities=8, unknown=2, relations=2, training_documents=4, training_instructions=40)
     other = World(entities=8, unknown=2, relations=2, training_documents=4, training_instructions=40, seed=5)
-    own = TrainTokenizer("word", 4096).train([t for e in world.instructions("train") for t in (e.prompt.text, e.answer)])
+    own = TrainTokenizer("word", 4096).train(
+        [t for e in world.instructions("train") for t in (e.prompt.text, e.answer)]
+    )
     needs = [(world, Need("instructions")), (world, Need("documents"))]
     assert unknown_words(needs, own) == []
     (warning,) = unknown_words([(other, need) for _, need in needs], own)

@@ -169,11 +169,12 @@ def _check_inputs(
     prints = {}
     for key, source in given.items():
         path = f"{at}.inputs.{key}"
-        if key not in wanted and not cls.TAKES_ALL:
+        kinds = wanted.get(key, cls.FURTHER)
+        if not kinds and not cls.TAKES_ALL:
             raise PipelineError(f"{path}: {cls.__name__} takes {', '.join(wanted) or 'no inputs'}, not {key}")
         kind, prints[key] = _source(source, path, key in cls.OPTIONAL, stages, steps)
-        if key in wanted and kind not in wanted[key]:
-            takes = " or ".join(sorted(wanted[key]))
+        if kinds and kind not in kinds:
+            takes = " or ".join(sorted(kinds))
             raise PipelineError(f"{path}: {cls.__name__} takes {takes} here, but {source!r} makes a {kind}")
     try:
         stages[name].check_inputs(frozenset(given))

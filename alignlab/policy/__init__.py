@@ -1,9 +1,10 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
-from alignlab.policy.learned_reward import LearnedReward
+from alignlab.policy.learned_reward import LearnedReward, check_scored
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.policy import Policy
-from alignlab.policy.sampling import Progress, Sample, Sampling, complete, fitting, generate, leaves_room
+from alignlab.policy.prompts import fitting, in_turn, leaves_room
+from alignlab.policy.sampling import Progress, Sample, Sampling, complete, generate
 
 __all__ = [
     "LearnedReward",
@@ -13,8 +14,10 @@ __all__ = [
     "Progress",
     "Sample",
     "Sampling",
+    "check_scored",
     "complete",
     "fitting",
     "generate",
+    "in_turn",
     "leaves_room",
 ]

@@ -3,7 +3,7 @@
 Axes: answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import torch
@@ -45,3 +45,18 @@ class LearnedReward(RewardSource):
         batch = TokenBatch.of([tokens[-context:] for tokens, _ in rows], [mask[-context:] for _, mask in rows])
         parts = batch.to(self._policy.device).micro_batches(self.max_tokens)
         return torch.cat([self._policy.token_stats(p, frozenset({"score"})).score for p in parts]).float().cpu()
+
+
+def check_scored(owner: str, reward: RewardSource | None, names: Collection[str]) -> None:
+    """Refuse a stage that has neither a reward source nor the input `reward`.
+
+    Args:
+        owner: name of the stage's class.
+        reward: its reward source, if it has one.
+        names: of its inputs.
+    """
+    if reward is None and "reward" not in names:
+        raise ValueError(
+            f"{owner}: nothing scores the answers; set inputs.reward to a reward model (a stage or a folder), or "
+            f"reward to a reward source"
+        )

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 from alignlab.data.chat import encode_document
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.policy.policy import Policy
-from alignlab.policy.sampling import Sampling, complete, generate, leaves_room
+from alignlab.policy.prompts import leaves_room
+from alignlab.policy.sampling import Sampling, complete, generate
 from alignlab.reward import RewardSource
 
 ROWS: Final = 8

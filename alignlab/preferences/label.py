@@ -6,7 +6,6 @@ falls are functions of that number and of the texts, so that labels do not depen
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any, ClassVar, Final
 
 from alignlab.artifact import Artifact, Kind
@@ -15,7 +14,7 @@ from alignlab.data.records import Comparison, Prompt
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
-from alignlab.policy import Policy, Sampling, fitting, generate
+from alignlab.policy import Policy, Sampling, generate, in_turn
 from alignlab.reward import Choice, Pair, Preference, RewardSource, score
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
@@ -119,15 +118,12 @@ class Label(Stage):
     # ---- sampling -------------------------------------------------------------------------------------------------
     def _prompts(self, policy: Policy, context: StageContext) -> list[Prompt]:
         """The prompt of each pair: first those for training, then those for validation."""
-        chosen: list[Prompt] = []
-        skip = self.data.on_bad_record == "skip"
-        for split, count in zip(SPLITS, (self.pairs, self.validation_pairs), strict=True):
-            prompts = fitting(policy, self.data.prompts(split), skip, context.tracker.say)
-            if not prompts:
-                raise DataError(f"Label: {type(self.data).__name__} has no {split} prompts")
-            Random(f"label:{self.seed}:{split}").shuffle(prompts)
-            chosen += [prompts[i % len(prompts)] for i in range(count)]
-        return chosen
+        counts = zip(SPLITS, (self.pairs, self.validation_pairs), strict=True)
+        return [
+            prompt
+            for split, count in counts
+            for prompt in in_turn(policy, self.data, split, count, f"label:{self.seed}:{split}", context.tracker.say)
+        ]
 
     def _sample(self, policy: Policy, prompts: Sequence[Prompt], context: StageContext) -> list[Pair]:
         twice = [p for p in prompts for _ in range(2)]

@@ -17,7 +17,7 @@ from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.objective import Objective
-from alignlab.policy import LearnedReward, Policy, Sampling, fitting, previews
+from alignlab.policy import LearnedReward, Policy, Sampling, check_scored, fitting, previews
 from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
 from alignlab.stage import StageContext
@@ -117,11 +117,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     def check_inputs(self, names: frozenset[str]) -> None:
         """Refuse to train without anything that scores."""
         super().check_inputs(names)
-        if self.NEEDS_REWARD and self.reward is None and "reward" not in names:
-            raise ValueError(
-                f"{type(self).__name__}: nothing scores the answers; set inputs.reward to a reward model (a stage or a "
-                f"folder), or reward to a reward source"
-            )
+        if self.NEEDS_REWARD:
+            check_scored(type(self).__name__, self.reward, names)
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts, held-out ones to validate on."""

@@ -32,8 +32,9 @@ def inputs_and_product_are_declared(subject: StageSubject) -> None:
         for name, artifact in sandbox.inputs.items():
             if cls.TAKES_ALL and name not in declared:
                 continue
-            assert name in declared, f"{subject.name}: the input {name} is not declared in INPUTS or OPTIONAL"
-            assert artifact.kind in declared[name], f"{subject.name}: {name} may not be a {artifact.kind}"
+            allowed = declared.get(name, cls.FURTHER)
+            assert allowed, f"{subject.name}: the input {name} is not declared in INPUTS, OPTIONAL or FURTHER"
+            assert artifact.kind in allowed, f"{subject.name}: {name} may not be a {artifact.kind}"
 
 
 def metrics_are_finite_numbers(subject: StageSubject) -> None:
