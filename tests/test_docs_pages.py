@@ -144,7 +144,7 @@ def test_a_pages_commands_are_right(
 
 @pytest.mark.parametrize("words", docs_pages.commands("write-a-stage.md"), ids=lambda words: str(words[1]))
 def test_a_stage_of_the_page_trains(words: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    online = "best_of_n" in words[1]
+    online = "imitate_best" in words[1]
     less = [
         "stage.prompts_per_rollout=2",
         "stage.samples_per_prompt=2",
