@@ -405,6 +405,18 @@ def test_every_experiment_passes_the_final_check(overrides: list[str]) -> None:
     assert {"pretrain", "sft", "dpo", "ppo", "report"} <= checked(*overrides).pipeline.keys()
 
 
+def test_each_round_begins_where_the_one_before_ended() -> None:
+    inputs = {
+        name: spec.arguments["inputs"] for name, spec in checked("experiment=rounds").pipeline.items() if "_" in name
+    }
+    policies = {name: given["policy"] for name, given in inputs.items()}
+    before = ("sft", "dpo_1", "dpo_2", "dpo_3")
+    for number, start in enumerate(before[:3], start=1):
+        assert policies[f"label_{number}"] == policies[f"dpo_{number}"] == start
+        assert inputs[f"dpo_{number}"]["preferences"] == f"label_{number}"
+    assert [policies[f"evaluate_{name}"] for name in before] == list(before)
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "dpo", "ppo", "label"])
 def test_every_stage_can_be_trained_alone(stage: str) -> None:
     inputs = [f"stage.inputs.{name}=folder" for name in ("policy", "preferences", "reward")]

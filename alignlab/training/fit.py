@@ -195,10 +195,14 @@ class _Keeper(pl.Callback):
         self._step, loop = trainer.global_step, self._stage.loop
         self._train_loss = float(self._stage.last_step.means["loss"].value())
         last = self._step == loop.steps
-        if last or self._step % loop.validate_every == 0:
-            self._validate(trainer)
-        if loop.checkpoint_every and self._step % loop.checkpoint_every == 0:
-            self._publish(self._intermediate / f"step-{self._step:06d}")
+        validates = last or self._step % loop.validate_every == 0
+        publishes = loop.checkpoint_every and self._step % loop.checkpoint_every == 0
+        if validates or publishes:
+            with self._module.published():
+                if validates:
+                    self._validate(trainer)
+                if publishes:
+                    self._publish(self._intermediate / f"step-{self._step:06d}")
         stop = stopping.requested()
         if stop or (not last and self._step % loop.save_every == 0):
             self.save(trainer)
@@ -306,6 +310,7 @@ class _Keeper(pl.Callback):
         if distributed.rank() == 0:
             for folder in sorted(self._intermediate.glob("step-*")):
                 shutil.copytree(folder, self._published / folder.name)  # the work folder goes when all is published
+        self._module.keep_published()
         keep = self._stage.loop.keep
         differ = self._best_step not in (0, self._step)
         if differ and keep == "best":

@@ -24,6 +24,8 @@ class Loop:
         keep: publish the model that validated "best", or the "last".
         log_every: optimizer steps between two logged points; each is the mean of what came between.
         save_every: optimizer steps between two resumable checkpoints.
+        ema: decay of an exponential moving average of the weights, which is then what is validated and published; 0.99
+            to 0.9999. Gradients, references and sampled rollouts are those of the trained weights. null: none.
     """
 
     steps: int
@@ -36,6 +38,7 @@ class Loop:
     keep: Literal["best", "last"] = "best"
     log_every: int = 5
     save_every: int = 100
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every", "save_every"):
@@ -46,6 +49,8 @@ class Loop:
                 raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"Loop: clip_norm must be > 0 or null, got {self.clip_norm}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"Loop: ema must be between 0 and 1, or null, got {self.ema}")
         if self.keep not in ("best", "last"):
             raise ValueError(f"Loop: keep must be best or last, got {self.keep!r}")
 

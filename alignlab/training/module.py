@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab import distributed
 from alignlab.batch import Batch
@@ -19,6 +19,7 @@ from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.policy import Policy
 from alignlab.seed import fold_in
 from alignlab.stats import Mean, TokenStats
+from alignlab.training.average import WeightAverage
 from alignlab.training.loop import StepNumbers, StepReport
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import build_optimizer, set_lr
@@ -39,6 +40,20 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         for name, module in stage.modules().items():
             self.add_module(name, module)
+        decay = stage.loop.ema
+        self._average = None if decay is None else WeightAverage(self._trained(), decay)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def published(self) -> contextlib.AbstractContextManager[None]:
+        """Context within which the weights are those that are validated and published."""
+        return contextlib.nullcontext() if self._average is None else self._average.in_place_of(self._trained())
+
+    def keep_published(self) -> None:
+        """Make the weights for good those that are published; training has ended."""
+        if self._average is not None:
+            self._average.copy_to(self._trained())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer over all parameter groups."""
@@ -102,6 +117,8 @@ class StageModule(pl.LightningModule):
 
         optimizer.step(evaluate)
         optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update(self._trained())
         if not seen:
             name = type(stage.optimizer).__name__
             raise ConfigError(f"{name}: its optimizer never called the closure that gives it the loss")
