@@ -21,7 +21,7 @@ from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
-    from alignlab.testing.oracle import Verdict
+    from alignlab.testing.oracle import Method, Verdict
 
 GROUPS = ("stage", "objective", "advantage")
 
@@ -46,6 +46,12 @@ class Asked:
             None if self.advantage is None else self.advantage.plain(), sort_keys=True
         )
 
+    def build(self) -> "Method":
+        """Its objects, as the oracle takes them."""
+        from alignlab.testing.oracle import Method
+
+        return Method(self.objective.build(), None if self.advantage is None else self.advantage.build())
+
 
 def run(arguments: list[str]) -> int:
     """Print the table, and JSON where it is asked for; exit code."""
@@ -58,7 +64,7 @@ def run(arguments: list[str]) -> int:
     check_flags(arguments)
     asked = parser.parse_intermixed_args(arguments)
     with session(asked.overrides, config_folders(asked.config_dir)) as hydra:
-        methods = list(_all(hydra) if asked.all else _named(hydra, asked.overrides))
+        methods = list(installed(hydra) if asked.all else _named(hydra, asked.overrides))
     print(f"{'method':<25} {'':<6} {'distance from its optimum':<24}")
     verdicts = [_verified(method, asked.mutants) for method in methods]
     if asked.json:
@@ -91,7 +97,7 @@ def _named(hydra: Session, overrides: Sequence[str]) -> Iterator[Asked]:
     yield _method(" ".join(f"{key}={name}" for key, name in chosen.items()), objective, advantage)
 
 
-def _all(hydra: Session) -> Iterator[Asked]:
+def installed(hydra: Session) -> Iterator[Asked]:
     """Every objective, and every stage that brings an objective and an advantage; what is the same once."""
     groups = options.catalog(options.options())
     wanted = [(group, name) for group in ("objective", "stage") for name in groups.get(group, ())]
@@ -130,11 +136,11 @@ def _method(name: str, objective: Mapping[str, Any], advantage: Mapping[str, Any
 # ---- what comes out --------------------------------------------------------------------------------------------------
 def _verified(asked: Asked, with_mutants: bool) -> "Verdict":
     """Train one method to its end, print the line, and the mistakes below it."""
-    from alignlab.testing.oracle import Method, Verdict, mutations, verdict
+    from alignlab.testing.oracle import Verdict, mutations, verdict
 
     started = time.perf_counter()
     try:
-        method = Method(asked.objective.build(), None if asked.advantage is None else asked.advantage.build())
+        method = asked.build()
         found = verdict(method, asked.name)
         _print(found)
         if with_mutants and found.is_known:
