@@ -22,7 +22,7 @@ from alignlab.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from alignlab.batch import Batch
-    from alignlab.testing.oracle import Verdict
+    from alignlab.testing.oracle import Method, Verdict
 
 GROUPS = ("stage", "objective", "advantage")
 
@@ -56,6 +56,13 @@ class Asked:
         credit = None if self.advantage is None else self.advantage.plain()
         return self.objective_key + json.dumps([credit, self.trains_on is RolloutBatch], sort_keys=True)
 
+    def build(self) -> "Method":
+        """Its objects, as the oracle takes them."""
+        from alignlab.testing.oracle import Method
+
+        credit = None if self.advantage is None else self.advantage.build()
+        return Method(self.objective.build(), credit, self.trains_on)
+
 
 def run(arguments: list[str]) -> int:
     """Print the table, and JSON where it is asked for; exit code."""
@@ -68,7 +75,7 @@ def run(arguments: list[str]) -> int:
     check_flags(arguments)
     asked = parser.parse_intermixed_args(arguments)
     with session(asked.overrides, config_folders(asked.config_dir)) as hydra:
-        methods = list(_all(hydra) if asked.all else _named(hydra, asked.overrides))
+        methods = list(installed(hydra) if asked.all else _named(hydra, asked.overrides))
     print(f"{'method':<25} {'':<6} {'distance from its optimum':<24}")
     verdicts = [_verified(method, asked.mutants) for method in methods]
     if asked.json:
@@ -102,7 +109,7 @@ def _named(hydra: Session, overrides: Sequence[str]) -> Iterator[Asked]:
     yield _method(name, objective, advantage, _trains_on(config, "probe.stage"))
 
 
-def _all(hydra: Session) -> Iterator[Asked]:
+def installed(hydra: Session) -> Iterator[Asked]:
     """Every objective, and every stage that brings an objective and an advantage; what is the same once."""
     groups = options.catalog(options.options())
     wanted = [(group, name) for group in ("objective", "stage") for name in groups.get(group, ())]
@@ -159,12 +166,11 @@ def _method(
 # ---- what comes out --------------------------------------------------------------------------------------------------
 def _verified(asked: Asked, with_mutants: bool) -> "Verdict":
     """Train one method to its end, print the line, and the mistakes below it."""
-    from alignlab.testing.oracle import Method, Verdict, mutations, verdict
+    from alignlab.testing.oracle import Verdict, mutations, verdict
 
     started = time.perf_counter()
     try:
-        advantage = None if asked.advantage is None else asked.advantage.build()
-        method = Method(asked.objective.build(), advantage, asked.trains_on)
+        method = asked.build()
         found = verdict(method, asked.name)
         _print(found)
         if with_mutants and found.is_known:

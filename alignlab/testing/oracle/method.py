@@ -5,7 +5,7 @@ Axes: P prompts, Y answers to each prompt.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from alignlab.optimum import NoneKnown, Optimum, PolicyGradient, RewardItself, T
 from alignlab.optimum.tables import kl
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
-from alignlab.testing.oracle.solve import fixed_point, minimise
+from alignlab.testing.oracle.solve import fixed_point, minimise, natural_gradient
 from alignlab.testing.oracle.world import World
 
 PROMPTS = 4
@@ -38,6 +38,8 @@ class Method:
         trains_on: the batch that a stage gives to it, where its objective takes any.
         alter: changes the batch that the objective and the advantage see; for mutants.
         held_against: an optimum to use instead of the declared one; for mutants.
+        within: a world to use instead of the one that suits the declared optimum; to compare methods in one world. It
+            needs a prompt more than the four that are measured, where the method is online.
     """
 
     objective: Objective[Any]
@@ -45,6 +47,7 @@ class Method:
     trains_on: type[Batch] | None = None
     alter: Callable[[Batch], Batch] | None = None
     held_against: Optimum | RewardItself | NoneKnown | None = None
+    within: World | None = None
 
     @cached_property
     def declared(self) -> Optimum | RewardItself | NoneKnown:
@@ -76,6 +79,8 @@ class Method:
     @cached_property
     def world(self) -> World:
         """The world, its rewards scaled to what is declared; online it has a further prompt that is not trained."""
+        if self.within is not None:
+            return self.within
         scale = self.declared.scale if isinstance(self.declared, Optimum) else 1.0
         return World(PROMPTS + self.is_online, scale=scale)
 
@@ -92,9 +97,8 @@ class Method:
     def solve(self) -> TablePolicy:
         """The policy, or the scores, at which training ends."""
         if self.is_online:
-            return TablePolicy(
-                self.world, fixed_point(OnPolicy(self.world, self.objective, self.advantage, self.alter))
-            )
+            method = OnPolicy(self.world, self.objective, self.advantage, self.alter)
+            return TablePolicy(self.world, fixed_point(partial(natural_gradient, method), self.world.reference))
         policy = TablePolicy(self.world)
         minimise(self.objective, self.batch, policy, TablePolicy(self.world, self.world.teacher))
         return policy

@@ -3,9 +3,9 @@
 Axes: P prompts, K states of a prompt, V words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
 from alignlab.training.step import backward, whole_step
 
+Field: TypeAlias = Callable[[Float[Tensor, "P K V"]], Float[Tensor, "P K V"]]
+"""Of logits: what would be subtracted from them; with mean 0 in each state."""
 PARTS = 4
 """Micro-batches of a step, about: their normalisation is part of what is checked."""
 
@@ -96,8 +98,10 @@ def natural_gradient(method: OnPolicy, logits: Float[Tensor, "P K V"]) -> Float[
     return torch.cat([natural[:-1], torch.zeros_like(natural[-1:])])
 
 
-def fixed_point(method: OnPolicy, rounds: int = 50, stop: float = 1e-10) -> Float[Tensor, "P K V"]:
-    """Where an online method ends: its natural gradient followed in implicit steps that grow as it shrinks.
+def fixed_point(
+    field: Field, start: Float[Tensor, "P K V"], rounds: int = 50, stop: float = 1e-10
+) -> Float[Tensor, "P K V"]:
+    """Where a field, such as a natural gradient, is 0: followed in implicit steps that grow as it shrinks.
 
     Prompts meet only in common denominators, so that all of them are perturbed at once: the Jacobian is block-diagonal
     up to those. What that leaves out costs rounds and no exactness.
@@ -107,15 +111,15 @@ def fixed_point(method: OnPolicy, rounds: int = 50, stop: float = 1e-10) -> Floa
 
     Source: Kelley & Keyes 1998, SIAM J. Numer. Anal. 35(2) (pseudo-transient continuation).
     """
-    logits = method.world.reference.clone()
-    residual, pace = natural_gradient(method, logits), 1.0
+    logits = start.clone()
+    residual, pace = field(logits), 1.0
     for _ in range(rounds):
         if not float(residual.norm()) > stop:  # NaN ends it too
             break
-        jacobian = _jacobian(method, logits, residual)
+        jacobian = _jacobian(field, logits, residual)
         for _ in range(8):  # shorter steps, until one does not make it worse
             moved = logits + _implicit_step(jacobian, residual, pace).clamp(-2.0, 2.0)
-            new = natural_gradient(method, moved)
+            new = field(moved)
             smaller = float(residual.norm()) / max(float(new.norm()), 1e-300)
             if smaller > 0.9:
                 break
@@ -123,11 +127,13 @@ def fixed_point(method: OnPolicy, rounds: int = 50, stop: float = 1e-10) -> Floa
         logits, residual, pace = moved, new, pace * min(10.0, max(1.5, smaller))
         if pace < 1e-6:
             break
-    stays = torch.linalg.eigvals(_jacobian(method, logits, residual)[:-1]).real
-    return logits if bool((stays > 0).all()) else torch.full_like(logits, torch.nan)
+    jacobian = _jacobian(field, logits, residual)
+    trained = jacobian[jacobian.abs().amax((-2, -1)) > 0]  # without a prompt that only keeps a spread of rewards
+    stays = bool(trained.isfinite().all()) and bool((torch.linalg.eigvals(trained).real > 0).all())
+    return logits if stays else torch.full_like(logits, torch.nan)
 
 
-def _jacobian(method: OnPolicy, logits: Tensor, residual: Tensor, small: float = 1e-3) -> Float[Tensor, "P KW KW"]:
+def _jacobian(field: Field, logits: Tensor, residual: Tensor, small: float = 1e-3) -> Float[Tensor, "P KW KW"]:
     """How each prompt's residual changes with its logits, both relative to the last word's (W words without it).
 
     The differences are not tiny: rewards that are equal up to rounding give no advantage, by design.
@@ -138,7 +144,7 @@ def _jacobian(method: OnPolicy, logits: Tensor, residual: Tensor, small: float =
         for word in range(words - 1):
             moved = logits.clone()
             moved[:, state, word] += small
-            columns.append((_relative(natural_gradient(method, moved) - residual) / small).flatten(1))
+            columns.append((_relative(field(moved) - residual) / small).flatten(1))
     return torch.stack(columns, -1)
 
 
