@@ -78,6 +78,13 @@ def test_the_seed_is_all_the_randomness() -> None:
     assert other.prompts("train") != SMALL.prompts("train")
 
 
+def test_padded_numbers_line_up_and_are_the_same_numbers() -> None:
+    padded = Arithmetic(training_problems=300, validation_problems=40, training_documents=50, pad=True)
+    for example, plain in zip(padded.instructions("train"), SMALL.instructions("train"), strict=True):
+        assert re.fullmatch(r"\d\d [+-] \d\d =", example.prompt.text) and re.fullmatch(r"\d\d\d", example.answer)
+        assert parsed(example.prompt.text) == parsed(plain.prompt.text) and int(example.answer) == int(plain.answer)
+
+
 def test_one_operation_alone() -> None:
     data = Arithmetic(operations=("subtraction",), training_problems=40, validation_problems=5, training_documents=2)
     assert {parsed(p.text)[1] for p in data.prompts("train")} == {"-"}
