@@ -39,7 +39,11 @@ def test_the_run_is_complete_and_measures_before_and_after(run: Path) -> None:
 
 def test_each_part_is_logged_in_training_and_validation(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
-    assert {"grpo/validation_reward", "grpo/validation_reward_correct", "grpo/validation_reward_format"} <= metrics.keys()
+    assert {
+        "grpo/validation_reward",
+        "grpo/validation_reward_correct",
+        "grpo/validation_reward_format",
+    } <= metrics.keys()
     lines = (run / "stages" / "grpo" / "curves.jsonl").read_text().splitlines()
     logged = {name for line in lines for name in json.loads(line)}
     assert {"train/reward", "train/reward_correct", "train/reward_format"} <= logged
