@@ -70,6 +70,7 @@ def test_the_driver_ends_where_known_losses_end(script: Callable[[str], ModuleTy
         assert found.distance is not None and found.distance < 1e-9, found
 
 
+@pytest.mark.filterwarnings("ignore")  # of their packages, when they are imported
 @pytest.mark.parametrize(
     ("library", "module", "method"),
     [

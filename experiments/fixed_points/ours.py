@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table import BETA, PI_STAR, WORLD, Row, markdown, regret, worst, write
+from table import BETA, PI_STAR, WORLD, Row, followed, markdown, regret, worst, write
 from torch import Tensor
 
 import alignlab
@@ -25,7 +25,7 @@ from alignlab.testing.oracle import Method
 from alignlab.testing.oracle.method import PROMPTS
 from alignlab.testing.oracle.policy import TablePolicy
 from alignlab.testing.oracle.rollouts import OnPolicy
-from alignlab.testing.oracle.solve import fixed_point, gradient, one_thread
+from alignlab.testing.oracle.solve import gradient, one_thread
 from alignlab.testing.oracle.verdict import described
 
 ANSWERS, BUFFERS = 128, 200
@@ -54,8 +54,8 @@ def end(method: Method) -> TablePolicy | None:
         gradient(method.objective, method.batch, policy, TablePolicy(WORLD, WORLD.teacher))
         return policy.logits.grad if policy.logits.grad is not None else torch.zeros_like(logits)
 
-    logits = fixed_point(downhill, WORLD.reference)
-    return TablePolicy(WORLD, logits) if bool(logits.isfinite().all()) else None
+    logits = followed(downhill, WORLD.reference)
+    return None if logits is None else TablePolicy(WORLD, logits)
 
 
 # ---- sampled gradients -----------------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 import torch
-from table import BETA, PI_STAR, WORLD, Row, markdown, regret, worst, write
+from table import BETA, PI_STAR, WORLD, Row, followed, markdown, regret, worst, write
 from torch import Tensor
 
 from alignlab.optimum import LengthTilted, Optimum, PreferenceTilted, Stationary, Tables, Tilted
-from alignlab.testing.oracle.solve import fixed_point, one_thread
+from alignlab.testing.oracle.solve import one_thread
 from alignlab.testing.oracle.verdict import described
 
 GROUP = 2
@@ -614,19 +614,14 @@ LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Peer]], float]] = {
 def row(library: str, peer: Peer, rest: float = 1e-8) -> Row:
     """Follow its gradient to where it is shorter than `rest`, and measure that."""
     own = described(peer.own) if peer.own is not None else ""
-    follow = partial(fixed_point, peer.gradient, rounds=100, stop=rest / 10)
-    logits, note = follow(WORLD.reference), ""
-    if not _is_at_rest(peer, logits, rest) and peer.own is not None:
-        logits, note = follow(_near(peer.own)), "followed from near its own optimum"
-    if not _is_at_rest(peer, logits, rest):
+    logits, note = followed(peer.gradient, WORLD.reference, rest), ""
+    if logits is None and peer.own is not None:
+        logits, note = followed(peer.gradient, _near(peer.own), rest), "followed from near its own optimum"
+    if logits is None:
         return Row(library, peer.name, own, note="no end was found")
     policy = WORLD.of_answers(logits)
     distance = worst(policy, peer.own) if peer.own is not None else None
     return Row(library, peer.name, own, distance, worst(policy, PI_STAR), regret(policy), note=note)
-
-
-def _is_at_rest(peer: Peer, logits: Tensor, rest: float) -> bool:
-    return bool(logits.isfinite().all()) and float(peer.gradient(logits).norm()) < rest
 
 
 def _near(optimum: Optimum) -> Tensor:

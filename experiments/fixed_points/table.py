@@ -14,6 +14,7 @@ from alignlab.optimum import Optimum, Tilted
 from alignlab.optimum.tables import kl
 from alignlab.testing.oracle import World
 from alignlab.testing.oracle.method import PROMPTS
+from alignlab.testing.oracle.solve import Field, fixed_point
 
 BETA = 0.3
 """Price of leaving the reference, reward units per nat: that of every method that has one."""
@@ -49,6 +50,12 @@ class Row:
     bias: float | None = None
     noise: float | None = None
     note: str = ""
+
+
+def followed(field: Field, start: Tensor, rest: float = 1e-8) -> Tensor | None:
+    """`(P, K, V)` logits at which a field is shorter than `rest`, and stays so; None where none were found."""
+    logits = fixed_point(field, start, rounds=200, stop=rest / 100)
+    return logits if bool(logits.isfinite().all()) and float(field(logits).norm()) < rest else None
 
 
 def worst(policy: Tensor, optimum: Optimum) -> float:
