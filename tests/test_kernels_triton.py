@@ -114,10 +114,17 @@ def other_ways() -> dict[str, float]:
     truth, want = [stats.logp, *whole.pull(stats)], result()
     found["groups"] = float(not all(relative(a, b) < 1e-6 for a, b in zip(want, truth, strict=True)))
     found["strided operands"] = apart(result(turned=True), want)
-    described, triton_launch.Launch._described = triton_launch.Launch._described, lambda _: True
+    tma, triton_launch.tma = triton_launch.tma, lambda m: m.shape[1] * m.element_size() % 16 == 0
     found["descriptors"] = apart(result(), want)
-    triton_launch.Launch._described = described
-    return found
+    programs = triton_launch.Launch._programs
+    triton_launch.Launch._programs = lambda *_: (3,)
+    found["several tiles a program"] = apart(result(), want)
+    triton_launch.Launch._programs, triton_launch.tma = programs, tma
+    scaled, by = torch.randn(3, 1700), torch.tensor(0.3)
+    wanted = scaled * by
+    triton_launch.scale(scaled, by)
+    triton_launch.scale(scaled, torch.ones(()))
+    return found | {"scaled": apart([scaled], [wanted])}
 
 
 def second_derivative() -> float:
@@ -195,7 +202,7 @@ def test_interpreted_targets_that_have_vanished(interpreted: dict[str, dict[str,
 
 def test_interpreted_corners(interpreted: dict[str, dict[str, float]]) -> None:
     wrong = {name: error for name, error in interpreted["corners"].items() if error}
-    assert len(interpreted["corners"]) == 10 and not wrong
+    assert len(interpreted["corners"]) == 12 and not wrong
 
 
 def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-untyped,import-not-found"
 """Compile every Triton kernel without a GPU, and report registers, shared memory and spills.
 
-`python -m alignlab.kernels.ahead [80 90]` prints one line per kernel. Compilation needs neither a GPU nor a driver, so
+`python -m alignlab.kernels.aot [80 90]` prints one line per kernel. Compilation needs neither a GPU nor a driver, so
 that a change that no longer compiles, or no longer fits, fails where there is none.
 """
 
@@ -56,7 +56,7 @@ def cases(capability: int) -> Iterator[tuple[str, Any, dict[str, Any], str, Bloc
         for desc in (True, False) if capability >= 90 else (False,):
             way = " by pointers" if capability >= 90 and not desc else ""
             for extra in (False, True):
-                flags = {"ENTROPY": extra, "SOFTCAP": extra, "BIAS": extra, "DESC": desc}
+                flags = {"ENTROPY": extra, "SOFTCAP": extra, "BIAS": extra, "DESC": desc, "DESC_DZ": desc}
                 features = "all features" if extra else "plain"
                 label = f"{element} {features}{way}, {blocks.tokens}x{blocks.words}x{blocks.width}"
                 yield f"tile_statistics {label}", kernels.tile_statistics, {**flags, "STORE": False}, element, blocks
@@ -120,6 +120,8 @@ def _type(arg: str, element: str, flags: dict[str, Any], blocks: Blocks) -> str:
         return "*i64"
     if arg in ("H", "W") and flags.get("DESC"):
         return f"tensordesc<{element}[{blocks.tokens if arg == 'H' else blocks.words}, {blocks.width}]>"
+    if arg == "DZ" and flags.get("DESC_DZ"):
+        return f"tensordesc<{element}[{blocks.tokens}, {blocks.words}]>"
     return "*fp32" if arg in FLOATS else f"*{element}"
 
 

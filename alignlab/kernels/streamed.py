@@ -106,7 +106,7 @@ class _Streamed(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         want = [task.learns and needed for needed in ctx.needs_input_grad[:3]]
         loss, stats, sums = _stream(hidden, weight, bias, targets, task, want)
-        ctx.grads = sums.finish()
+        ctx.grads, ctx.implementation = sums.finish(), task.implementation
         ctx.mark_non_differentiable(*stats)
         ctx.save_for_backward(loss)  # what `once` finds the inputs by
         return loss, *stats
@@ -122,7 +122,7 @@ class _Streamed(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         if upstream.is_cuda or upstream.item() != 1:  # asking a GPU for the value would stall it
             for grad in grads:
-                _scale(grad, upstream)
+                _scale(grad, upstream, ctx.implementation)
         return (*grads, None, None)
 
 
@@ -130,7 +130,7 @@ def _stream(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, task: _Task, want: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor], rows.Sums]:
     """Go over the blocks once; return the loss, the statistics of every token, and the gradients."""
-    n, size = hidden.shape[0], _block(hidden, weight, task)
+    n, size = hidden.shape[0], _block(hidden, weight, task, sums_weight=want[1])
     blocks = _blocks(task.implementation)(hidden, weight, bias, task.head, min(size, n))
     sums = rows.Sums(hidden, weight, bias, want, task.head, single=n <= size, cast=blocks.weight)
     loss = torch.zeros((), dtype=accumulation_dtype(hidden.dtype), device=hidden.device)
@@ -156,11 +156,19 @@ def _blocks(implementation: linear.Implementation) -> type[rows.Blocks]:
     return triton_rows.Blocks
 
 
-def _block(hidden: Tensor, weight: Tensor, task: _Task) -> int:
-    """Return how many tokens a block has: whole rows of logits, plus what entropy and soft-cap need."""
+def _block(hidden: Tensor, weight: Tensor, task: _Task, *, sums_weight: bool) -> int:
+    """Return how many tokens a block has: whole rows of logits, plus what entropy and soft-cap need.
+
+    Several blocks of a half type need a float32 sum of the weight's gradient, 4·V·d bytes. Where a single block fits
+    into the workspace and those bytes, it is taken: no more memory, and the gradient is written once.
+    """
     workspace = int(task.workspace_mb * 2**20)
     if task.implementation == "triton":  # exponentials in the inputs' type, and nothing else
-        return max(128, workspace // (hidden.element_size() * weight.shape[0]) // 128 * 128)
+        row, half = hidden.element_size() * weight.shape[0], hidden.element_size() == 2
+        spared = 4 * weight.numel() if sums_weight and half else 0
+        if hidden.shape[0] * row <= workspace + spared:
+            return max(128, hidden.shape[0])
+        return max(128, workspace // row // 128 * 128)
     room = workspace if hidden.is_cuda else min(workspace, BLOCK_BYTES)
     buffers = 1 + task.entropy + (task.head.softcap is not None)
     return max(1, room // (accumulation_dtype(hidden.dtype).itemsize * weight.shape[0] * buffers))
@@ -203,10 +211,17 @@ def _refuse_other_leaves(total: Tensor, inputs: list[Tensor]) -> None:
         todo.extend(parent for parent, _ in node.next_functions)
 
 
-def _scale(grad: Tensor | None, factor: Float[Tensor, ""]) -> None:
+def _scale(grad: Tensor | None, factor: Float[Tensor, ""], implementation: linear.Implementation) -> None:
     """Multiply in place; half types a slab at a time in float32, since the factor itself may not be rounded."""
-    if grad is None or grad.dtype == accumulation_dtype(grad.dtype):
-        _ = None if grad is None else grad.mul_(factor)
+    if grad is None:
+        return
+    if implementation == "triton" and grad.is_cuda:  # its interpreter cuts bfloat16 off where a GPU rounds
+        from alignlab.kernels import triton_launch  # late, as in `linear.dispatch`
+
+        triton_launch.scale(grad, factor)
+        return
+    if grad.dtype == accumulation_dtype(grad.dtype):
+        grad.mul_(factor)
         return
     for part in torch.split(grad, 4096):
         part.copy_(part.float().mul_(factor))

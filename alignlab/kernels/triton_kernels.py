@@ -65,7 +65,7 @@ def _logits(
     WIDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return a [BM, BN] tile of logits; −inf right of the vocabulary and at masked words."""
+    """Return a [BM, BN] tile of logits; −inf at words that a bias masks. Right of the vocabulary they mean nothing."""
     rows, columns = row + tl.arange(0, BM), column + tl.arange(0, BN)
     acc = tl.zeros((BM, BN), tl.float32)
     for k in tl.range(0, D, BK):
@@ -80,15 +80,15 @@ def _logits(
         if WIDEN:
             h, w = h.to(tl.float32), w.to(tl.float32)
         acc = tl.dot(h, w.T, acc, input_precision=PRECISION)
-    shown = columns < V
     if BIAS:
-        bias = tl.load(B + columns, mask=shown, other=NEVER).to(tl.float32)
+        bias = tl.load(B + columns, mask=columns < V, other=NEVER).to(tl.float32)
         acc += bias[None, :]
-        shown = shown & (bias != NEVER)
     z = acc * inner
     if SOFTCAP:
         z = outer * _tanh(z)
-    return tl.where(shown[None, :], z, NEVER)
+        if BIAS:
+            z = tl.where((bias != NEVER)[None, :], z, NEVER)
+    return z
 
 
 @triton.jit
@@ -128,10 +128,13 @@ def tile_statistics(
     pm, pn = _tile_of(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(V, BN), GROUP)
     rows, columns = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
     z = _logits(H, W, B, pm * BM, pn * BN, N, V, D, inner, outer, BM, BN, BK, BIAS, SOFTCAP, DESC, WIDEN, PRECISION)
+    if pn * BN + BN > V:  # only the last tile pays for it
+        z = tl.where((columns < V)[None, :], z, NEVER)
     inside = rows < N
-    y = tl.load(Y + rows, mask=inside, other=-1)
-    owner = inside & (y >= pn * BN) & (y < pn * BN + BN)
-    tl.store(CHOSEN + rows, tl.sum(tl.where(columns[None, :] == y[:, None], z, 0.0), 1), mask=owner)
+    y = (tl.load(Y + rows, mask=inside, other=-1) - pn * BN).to(tl.int32)  # 64-bit numbers are slow to compare
+    owner = inside & (y >= 0) & (y < BN)
+    if tl.max(owner.to(tl.int32), 0) > 0:
+        tl.store(CHOSEN + rows, tl.sum(tl.where(tl.arange(0, BN)[None, :] == y[:, None], z, 0.0), 1), mask=owner)
     peak = tl.max(z, 1)
     x = z - tl.where(peak == NEVER, 0.0, peak)[:, None]
     e = tl.exp(x)
@@ -149,11 +152,13 @@ def tile_statistics(
 @no_type_check
 def _gradient(e, x, z, hit, G, A, C, rows, inside, outer, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr):
     """Return dz = e·(a − c·x) + g·onehot, times the soft-cap's slope; e = exp(x), x = z − peak."""
+    dz = tl.where(hit, tl.load(G + rows, mask=inside, other=0.0)[:, None], 0.0)
     factor = tl.load(A + rows, mask=inside, other=0.0)[:, None]
     if ENTROPY:
         factor = factor - tl.load(C + rows, mask=inside, other=0.0)[:, None] * x
-    dz = tl.where(e > 0.0, e * factor, 0.0)
-    dz += tl.where(hit, tl.load(G + rows, mask=inside, other=0.0)[:, None], 0.0)
+        dz += tl.where(e > 0.0, e * factor, 0.0)  # x may be −inf there
+    else:
+        dz += e * factor
     if SOFTCAP:
         tanh = z / outer
         dz = tl.where(z == NEVER, 0.0, dz * (1.0 - tanh * tanh))
@@ -186,19 +191,31 @@ def slab_gradient(
     SOFTCAP: tl.constexpr,
     ENTROPY: tl.constexpr,
     DESC: tl.constexpr,
+    DESC_DZ: tl.constexpr,
     WIDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Make the logits of one slab again (W and B start there; V is its width) and write their gradient, DZ [N, V]."""
-    pm, pn = _tile_of(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(V, BN), GROUP)
-    rows, columns = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-    z = _logits(H, W, B, pm * BM, pn * BN, N, V, D, inner, outer, BM, BN, BK, BIAS, SOFTCAP, DESC, WIDEN, PRECISION)
-    inside = rows < N
-    hit = (start + columns)[None, :] == tl.load(Y + rows, mask=inside, other=-1)[:, None]
-    x = z - tl.load(PEAK + rows, mask=inside, other=0.0)[:, None]
-    dz = _gradient(tl.exp(x), x, z, hit, G, A, C, rows, inside, outer, SOFTCAP, ENTROPY)
-    keep = inside[:, None] & (columns[None, :] < V)
-    tl.store(DZ + rows.to(tl.int64)[:, None] * V + columns[None, :], dz.to(DZ.dtype.element_ty), mask=keep)
+    """Make the logits of one slab again (W and B start there; V is its width) and write their gradient, DZ [N, V].
+
+    A program may own several tiles, one after the other: with descriptors the two loops are flattened to one, so that
+    a tile's operands are on their way while the tile before it is written.
+    """
+    tiles_m, tiles_n = tl.cdiv(N, BM), tl.cdiv(V, BN)
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=DESC):
+        pm, pn = _tile_of(tile, tiles_m, tiles_n, GROUP)
+        row, column = pm * BM, pn * BN
+        z = _logits(H, W, B, row, column, N, V, D, inner, outer, BM, BN, BK, BIAS, SOFTCAP, DESC, WIDEN, PRECISION)
+        rows, columns = row + tl.arange(0, BM), column + tl.arange(0, BN)
+        inside = rows < N
+        y = (tl.load(Y + rows, mask=inside, other=-1) - start - column).to(tl.int32)
+        x = z - tl.load(PEAK + rows, mask=inside, other=0.0)[:, None]
+        hit = tl.arange(0, BN)[None, :] == y[:, None]
+        dz = _gradient(tl.exp(x), x, z, hit, G, A, C, rows, inside, outer, SOFTCAP, ENTROPY)
+        if DESC_DZ:
+            DZ.store([row, column], dz.to(DZ.dtype))
+        else:
+            keep = inside[:, None] & (columns[None, :] < V)
+            tl.store(DZ + rows.to(tl.int64)[:, None] * V + columns[None, :], dz.to(DZ.dtype.element_ty), mask=keep)
 
 
 @triton.jit
@@ -234,9 +251,21 @@ def stored_gradient(
     own = tl.load(TILE_PEAK + (tl.program_id(1) * BN // TILE).to(tl.int64) * N + rows, mask=inside, other=NEVER)
     moved = own - peak
     x = tl.where(e > 0.0, tl.log(tl.where(e > 0.0, e, 1.0)) + moved[:, None], NEVER)
-    hit = columns[None, :] == tl.load(Y + rows, mask=inside, other=-1)[:, None]
+    y = (tl.load(Y + rows, mask=inside, other=-1) - tl.program_id(1) * BN).to(tl.int32)
+    hit = tl.arange(0, BN)[None, :] == y[:, None]
     e = e * tl.exp(moved)[:, None]
     chosen = tl.load(CHOSEN + rows, mask=inside, other=0.0)  # exact, where the stored one may have underflowed
     z = tl.where(hit, chosen[:, None], x + peak[:, None])
     dz = _gradient(e, x, z, hit, G, A, C, rows, inside, outer, SOFTCAP, ENTROPY)
     tl.store(E + at, dz.to(E.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+@no_type_check
+def scaled(X, FACTOR, SIZE, BLOCK: tl.constexpr):
+    """Multiply X by a number on the GPU, in float32 and in place; nothing is read or written where it is 1."""
+    factor = tl.load(FACTOR)
+    if factor != 1.0:
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(X + at, mask=at < SIZE, other=0.0).to(tl.float32)
+        tl.store(X + at, (x * factor).to(X.dtype.element_ty), mask=at < SIZE)

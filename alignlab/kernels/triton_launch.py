@@ -83,11 +83,13 @@ class Launch:
     ) -> Float[Tensor, "N V"]:
         """Fill `out` with the gradient of the products of a slab that begins at word `start`."""
         n, v = out.shape
+        described = self._described() and tma(out)
+        room = descriptor(out, self.blocks.tokens, self.blocks.words) if described else out
         if n:
             with on_device_of(self.hidden):
-                kernels.slab_gradient[self._grid(n, v)](
-                    *self._operands(), targets, peak, up.g, up.a, up.b, out, n, v, self.hidden.shape[1], start,
-                    self.head.inner, self.head.outer, ENTROPY=up.b is not None, **self._flags()
+                kernels.slab_gradient[self._programs(n, v)](
+                    *self._operands(), targets, peak, up.g, up.a, up.b, room, n, v, self.hidden.shape[1], start,
+                    self.head.inner, self.head.outer, ENTROPY=up.b is not None, DESC_DZ=described, **self._flags()
                 )  # fmt: skip
         return out
 
@@ -113,22 +115,24 @@ class Launch:
     def _grid(self, n: int, v: int) -> tuple[int]:
         return (-(-n // self.blocks.tokens) * -(-v // self.blocks.words),)
 
+    def _programs(self, n: int, v: int) -> tuple[int]:
+        """Return one program per tile, or one per multiprocessor where loading overlaps with the tile before."""
+        (tiles,) = self._grid(n, v)
+        if not (self.hidden.is_cuda and self._described()):
+            return (tiles,)
+        return (min(tiles, torch.cuda.get_device_properties(self.hidden.device).multi_processor_count),)
+
     def _operands(self) -> tuple[Any, Any, Tensor | None]:
         """Return hidden, weight and bias; the first two by descriptor where the GPU can copy whole tiles."""
         if not self._described():
             return self.hidden, self.weight, self.bias
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
-        shapes = [self.blocks.tokens, self.blocks.width], [self.blocks.words, self.blocks.width]
-        h, w = (TensorDescriptor.from_tensor(t, s) for t, s in zip((self.hidden, self.weight), shapes, strict=True))
+        blocks = self.blocks
+        h, w = descriptor(self.hidden, blocks.tokens, blocks.width), descriptor(self.weight, blocks.words, blocks.width)
         return h, w, self.bias
 
     def _described(self) -> bool:
-        """Return whether tensor copies by TMA are possible: sm_90, and rows that begin at multiples of 16 bytes."""
-        if not self.hidden.is_cuda or torch.cuda.get_device_capability(self.hidden.device) < (9, 0):
-            return False
-        pitch = self.hidden.shape[1] * self.hidden.element_size()
-        return pitch % 16 == 0 and all(t.data_ptr() % 16 == 0 for t in (self.hidden, self.weight))
+        """Return whether the GPU can copy whole tiles of both operands."""
+        return tma(self.hidden) and tma(self.weight)
 
     def _flags(self) -> dict[str, Any]:
         return {
@@ -146,9 +150,29 @@ class Launch:
         }
 
 
+def tma(matrix: Tensor) -> bool:
+    """Return whether TMA can copy tiles of a matrix: sm_90, and rows that begin at multiples of 16 bytes."""
+    if not matrix.is_cuda or torch.cuda.get_device_capability(matrix.device) < (9, 0):
+        return False
+    return matrix.shape[1] * matrix.element_size() % 16 == 0 and matrix.data_ptr() % 16 == 0
+
+
+def descriptor(matrix: Tensor, rows: int, columns: int) -> Any:
+    """Return what a kernel copies tiles of that shape by."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(matrix, [rows, columns])
+
+
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Make a tensor's GPU the current one: Triton launches there, wherever the tensors are. Nothing on a CPU."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def scale(tensor: Tensor, factor: Float[Tensor, ""]) -> None:
+    """Multiply a dense tensor in place by a float32 scalar of its GPU; a factor of 1 costs one look at it."""
+    with on_device_of(tensor):
+        kernels.scaled[(-(-tensor.numel() // 4096),)](tensor, factor.float(), tensor.numel(), BLOCK=4096)
 
 
 def combine(

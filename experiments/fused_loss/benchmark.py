@@ -1,7 +1,8 @@
 """Time, memory and error of the fused loss and its peers: `python experiments/fused_loss/benchmark.py`.
 
 Implementations alternate within every round of one process, so that a busy machine slows all of them alike; the peak
-memory of each is taken in a process of its own. Writes results.csv and fused_loss.png beside this file.
+memory of each is taken in a process of its own. Writes results.csv and fused_loss.png beside this file, on a GPU
+results-gpu.csv and fused_loss-gpu.png.
 """
 
 import argparse
@@ -80,6 +81,7 @@ def times(found: list[Candidate], shape: tuple[int, int, int], device: str, roun
                 spent = seconds(lambda c=candidate, k=kind: once(c, data, k), device)
                 if index:
                     taken.setdefault((candidate.name, kind), []).append(spent)
+    clear(data)
     return taken
 
 
@@ -142,12 +144,14 @@ def _status(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def works(found: list[Candidate], device: str) -> list[Candidate]:
-    """Leave out, aloud, what does not run here."""
+def works(found: list[Candidate], shape: tuple[int, int, int], device: str) -> list[Candidate]:
+    """Leave out, aloud, what does not run here at this shape."""
     able = []
     for candidate in found:
         try:
-            once(candidate, inputs((256, 512, 128), device), "forward+backward")
+            for kind in PASSES:
+                once(candidate, inputs((256, 512, 128), device), kind)
+                once(candidate, inputs(shape, device), kind)
             able.append(candidate)
         except Exception as error:  # a peer may fail in any way
             print(
@@ -187,7 +191,7 @@ def versions(device: str) -> dict[str, str]:
 def measure(shape: tuple[int, int, int], device: str, rounds: int, only: list[str]) -> list[dict[str, Any]]:
     """All rows of one shape; with `only`, of the implementations whose name holds one of these words."""
     named = [c for c in candidates(device) if not only or any(word in c.name for word in only)]
-    found = works(named, device)
+    found = works(named, shape, device)
     wrong, taken = errors([c for c in found if not c.grpo], shape, device), times(found, shape, device, rounds)
     product, facts, rows = gemm(shape, device), versions(device), []
     for candidate in found:
@@ -222,15 +226,18 @@ def main() -> None:
     parser.add_argument("--pass", dest="kind", default="forward+backward", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch._dynamo.config.automatic_dynamic_shapes = False  # what compiles, compiles for the shape that is measured
     if args.memory_of:
         print(_extra_here(args.memory_of, tuple(args.shape), args.device, args.kind))
         return
     shapes = [tuple(args.shape)] if args.shape else SHAPES[args.device]
     rows: list[dict[str, Any]] = []
+    suffix = "-gpu" if args.device == "cuda" else ""
+    table = args.out / f"results{suffix}.csv"
     for shape in shapes:
         rows += measure(shape, args.device, args.rounds, args.only)
-        write(rows, args.out / "results.csv")
-    figure.draw(args.out / "results.csv", args.out / "fused_loss.png")
+        write(rows, table)
+    figure.draw(table, args.out / f"fused_loss{suffix}.png")
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:

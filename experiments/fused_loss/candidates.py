@@ -35,8 +35,8 @@ def general(implementation: str | None) -> Loss:
     return lambda h, w, y: -linear_logprobs(h, w, y, implementation=implementation).logp.sum()
 
 
-def streamed(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    return linear_loss_streamed(hidden, weight, targets, lambda stats, _: -stats.logp).loss
+def streamed(hidden: Tensor, weight: Tensor, targets: Tensor, workspace_mb: int = 256) -> Tensor:
+    return linear_loss_streamed(hidden, weight, targets, lambda stats, _: -stats.logp, workspace_mb=workspace_mb).loss
 
 
 def streamed_grpo(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -90,6 +90,7 @@ def cut_cross_entropy() -> Loss:
     return lambda h, w, y: linear_cross_entropy(h, w, y, reduction="sum", filter_eps=None)
 
 
+@functools.cache
 def candidates(device: str) -> list[Candidate]:
     """Return what can be built here, and say what cannot."""
     makers: dict[str, Callable[[], Loss]] = {
@@ -107,6 +108,8 @@ def candidates(device: str) -> list[Candidate]:
     if device == "cuda":
         own.append(Candidate("alignlab triton", general("triton"), ours=True))
     own.append(Candidate("alignlab streamed", streamed, ours=True))
+    if device == "cuda":
+        own.append(Candidate("alignlab streamed, 1 GiB", functools.partial(streamed, workspace_mb=1024), ours=True))
     own.append(Candidate("alignlab streamed GRPO", streamed_grpo, ours=True, grpo=True))
     return [*_built(makers), *own]
 
