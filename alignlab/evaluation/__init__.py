@@ -1,6 +1,7 @@
-"""Evaluations: ways of measuring a policy, and the stage that runs them on one model."""
+"""Evaluations: ways of measuring a policy, and the stages that run them on one model, or on one against another."""
 
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
+from alignlab.evaluation.drift import Drift
 from alignlab.evaluation.files import FilesEvaluation
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
@@ -9,6 +10,7 @@ from alignlab.metrics import Column, Estimate
 
 __all__ = [
     "Column",
+    "Drift",
     "Estimate",
     "Evaluate",
     "Evaluation",

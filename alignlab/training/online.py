@@ -101,6 +101,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         self._number = -1
         self._buffer: B | None = None
         self._reference_reward: float | None = None
+        self._sampled_tokens = 0
 
     def _check(self) -> None:
         name, buffer = type(self).__name__, self.units_per_rollout
@@ -136,7 +137,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def sample(self, prompts: Sequence[Prompt], seed: int) -> RolloutBatch:
         """Answer and score some prompts; override it for several rounds or turns."""
-        return self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
+        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
+        self._sampled_tokens += int(rollouts.response_mask.sum())
+        return rollouts
 
     def reads(self) -> frozenset[str]:
         """Extras of the rollouts that are read; others are not computed."""
@@ -199,7 +202,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
         rollouts = self.sample([self._prompts[i] for i in index], fold_in(self.seed, _SAMPLES, number))
         means = summary(rollouts)
-        self.log(step, means)
+        self.log(step, {**means, "sampled_tokens": float(self._sampled_tokens)})
         if means.get("without_signal") == 1.0 and distributed.rank() == 0:
             self.context.tracker.say(f"step {step}: all answers to each prompt have the same reward; nothing is learnt")
         batch: object = self.train_on(rollouts, step)
@@ -228,7 +231,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
             start = self.collector.reference or Policy.load(self._start, self.context.runtime.dtype)
             self._reference_reward = summary(self.held_out_rollouts(start.to(self.policy.device), extras))["reward"]
         found = summary(self.held_out_rollouts(self.policy, extras))
-        return {**found, "reference_reward": self._reference_reward}
+        counted = {"reference_reward": self._reference_reward, "sampled_tokens": float(self._sampled_tokens)}
+        return {**found, **counted}
 
     def held_out_rollouts(self, policy: Policy, extras: frozenset[str]) -> RolloutBatch:
         """A policy's answer to each held-out prompt; always by the same random numbers."""
@@ -240,10 +244,11 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return previews.rewarded(self.policy, self._held_out, self.collector.source, self.sampling, seed)
 
     def state(self) -> dict[str, Any]:
-        """The buffer: with weights, optimizer and step, all that the next step depends on."""
-        return {"number": self._number, "buffer": None if self._buffer is None else as_state(self._buffer)}
+        """The buffer: with weights, optimizer and step, all that the next step depends on; and what it has cost."""
+        buffer = None if self._buffer is None else as_state(self._buffer)
+        return {"number": self._number, "buffer": buffer, "sampled_tokens": self._sampled_tokens}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue with the buffer that the killed run was visiting."""
-        self._number = state["number"]
+        self._number, self._sampled_tokens = state["number"], state.get("sampled_tokens", 0)
         self._buffer = None if state["buffer"] is None else cast(B, from_state(state["buffer"]))

@@ -1,0 +1,149 @@
+"""Drift: how far a policy has moved from another one, and what the move has earned.
+
+Axes: T tokens, answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.data.source import DataSource, Need, Split
+from alignlab.errors import DataError
+from alignlab.evaluation.base import answer_row, check_field, defined
+from alignlab.evaluation.stage import first_of_each_kind
+from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
+from alignlab.policy import LearnedReward, Policy, Sample, Sampling, generate
+from alignlab.reward import RewardSource
+from alignlab.stage import Runtime, Stage, StageContext
+from alignlab.training.measure import measure
+from alignlab.training.rollouts import rollout_batch
+
+MAX_TOKENS = 16384
+"""Of one forward pass."""
+PROXY = "proxy_reward"
+
+
+class Drift(Stage):
+    """Measure KL(policy || reference) on the policy's own answers, and their mean reward by several judges.
+
+    The KL is the mean over answers of log policy(answer) - log reference(answer), in nats. It is unbiased where answers
+    are sampled from the policy as it is, so `sampling` may not reshape it.
+
+    Args:
+        data: gives the prompts.
+        sampling: temperature 1, no top-k, no top-p.
+        rewards: reward sources by the name of their metric (the raters' true taste, say).
+        split: whose prompts; those of "validation" were not trained on.
+        samples_per_prompt: answers to each.
+        inputs: `policy`; `reference`, what it is compared with; `reward`, a reward model whose mean is `proxy_reward`.
+        seed: of the sampling.
+        table_rows: rows of the table that goes to the tracker.
+
+    Source: the frontier of reward against KL is that of Gao, Schulman and Hilton 2022, arXiv:2210.10760.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
+        "policy": frozenset({"policy"}),
+        "reference": frozenset({"policy"}),
+    }
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"reward": frozenset({"reward_model"})}
+    PRODUCES: ClassVar[Kind] = "evaluation"
+
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        sampling: Sampling,
+        rewards: Mapping[str, RewardSource] | None = None,
+        split: Split = "validation",
+        samples_per_prompt: int = 4,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+        table_rows: int = 8,
+    ) -> None:
+        super().__init__(inputs, seed)
+        for name, value, least in (("samples_per_prompt", samples_per_prompt, 1), ("table_rows", table_rows, 0)):
+            if value < least:
+                raise ValueError(f"Drift: {name} must be >= {least}, got {value}")
+        if (sampling.temperature, sampling.top_p, sampling.top_k) != (1.0, 1.0, 0):
+            raise ValueError(
+                f"Drift: sampling must be temperature 1, top_p 1 and top_k 0, got {sampling.temperature}, "
+                f"{sampling.top_p} and {sampling.top_k}; the KL is of the policy as it is"
+            )
+        self.rewards = dict(rewards or {})
+        for name in self.rewards:
+            check_field("Drift", name)
+            if name in {"kl", PROXY, "answer_length", "finished_answers"}:
+                raise ValueError(f"Drift: rewards.{name} has the name of a metric of its own; rename it")
+        self.data, self.sampling, self.split = data, sampling, split
+        self.samples_per_prompt, self.table_rows = samples_per_prompt, table_rows
+
+    def columns(self, proxy: bool) -> list[Column]:
+        """The metrics; with the reward model's mean where there is one."""
+        what = f"answers to the {self.split} prompts"
+        reward = f"mean reward of the {what}, by"
+        learned = [Column(PROXY, f"{reward} the reward model", unit="reward units")]
+        named = [
+            Column(
+                name, f"{reward} {source.describe()}", unit="reward units", better=1, headline=True,
+                argument=f"rewards.{name}", reference=source.describe(),
+            )
+            for name, source in self.rewards.items()
+        ]  # fmt: skip
+        return [
+            Column("kl", f"KL to the reference, on the policy's own {what}", unit="nats per answer", headline=True),
+            *(learned if proxy else []),
+            *named,
+            Column("answer_length", f"mean length of the {what}", unit="words"),
+            Column("finished_answers", f"{what} that end by themselves", better=1, share=True),
+        ]
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Prompts."""
+        return [(self.data, Need("prompts", held_out=self.split == "validation"))]
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """Answer every prompt, and measure the answers by both policies and all judges."""
+        runtime = context.runtime
+        policy, reference = (Policy.load(inputs[n], runtime.dtype).to(runtime.device) for n in ("policy", "reference"))
+        asked = [p for p in self.data.prompts(self.split) for _ in range(self.samples_per_prompt)]
+        if not asked:
+            raise DataError(f"{context.name}: {type(self.data).__name__} has no {self.split} prompts")
+        report = lambda done, total: context.tracker.progress(done, total, {})  # noqa: E731
+        samples = generate(policy, asked, self.sampling, self.seed, progress=report)
+        judges: dict[str, RewardSource] = dict(self.rewards)
+        if "reward" in inputs:
+            judges = {PROXY: LearnedReward(Policy.load(inputs["reward"]).to(runtime.device)), **judges}
+        prompts, texts = [s.prompt for s in samples], [s.text for s in samples]
+        found = {"kl": log_ratios(policy.eval(), reference.eval(), samples, runtime).tolist()}
+        found |= {name: judge.score(prompts, texts).tolist() for name, judge in judges.items()}
+        rows = [answer_row(s, "drift", **{k: v[i] for k, v in found.items()}) for i, s in enumerate(samples)]
+        write_lines(context.folder / SAMPLES, rows)
+        write_columns(context.folder, self.columns(proxy="reward" in inputs), "drift")
+        context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))
+        metrics = self._metrics(samples, found)
+        write_outcomes(context.folder, metrics)
+        return with_intervals(metrics)
+
+    @staticmethod
+    def _metrics(samples: Sequence[Sample], found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        asked = [s.prompt.text for s in samples]
+        measured = {
+            **{name: Estimate.mean(zip(asked, values, strict=True)) for name, values in found.items()},
+            "answer_length": Estimate.mean((s.prompt.text, float(len(s.text.split()))) for s in samples),
+            "finished_answers": Estimate.share((s.prompt.text, s.finished) for s in samples),
+        }
+        return defined(measured)
+
+
+def log_ratios(
+    policy: Policy, reference: Policy, samples: Sequence[Sample], runtime: Runtime
+) -> Float[Tensor, "answers"]:
+    """log policy(answer) - log reference(answer) of each sample, in nats, summed over its tokens."""
+    batch = rollout_batch(samples, 1, temperature=1.0)
+    per_token = measure(policy, batch, runtime, MAX_TOKENS) - measure(reference, batch, runtime, MAX_TOKENS)
+    return batch.sum_by_sequence(per_token)
