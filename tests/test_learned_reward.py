@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from alignlab.batch import TokenBatch
 from alignlab.data.chat import encode_answer
@@ -79,6 +80,16 @@ def test_several_attributes_come_back_from_a_folder_by_name(tmp_path: Path) -> N
     again = LearnedScores(Policy.load(tmp_path))
     assert again.attributes == ("good", "brief")
     torch.testing.assert_close(again.scores(PROMPTS, ANSWERS), LearnedScores(policy).scores(PROMPTS, ANSWERS))
+
+
+def test_several_attributes_load_as_a_classifier_of_several_labels(tmp_path: Path) -> None:
+    policy = several("good", "brief")
+    policy.save(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert theirs.config.id2label == {0: "good", 1: "brief"} and theirs.config.problem_type == "regression"
+    batch = TokenBatch.of([[1, 5, 6]], [[False, True, True]])
+    found = policy.token_stats(batch, frozenset({"scores"})).scores
+    torch.testing.assert_close(found, theirs(torch.tensor([[1, 5, 6]])).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_several_attributes_are_no_reward_until_they_are_weighed() -> None:
