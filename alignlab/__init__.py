@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from alignlab.artifact import Artifact, Kind
     from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
     from alignlab.objective import Loss, Objective, WeightedSum, Wrapped
-    from alignlab.reward import Choice, Pair, Preference, RewardSource, Scores
+    from alignlab.reward import Choice, Pair, Preference, RewardSource, ScoreModel, Scores
     from alignlab.stage import Runtime, Stage, StageContext, Tracker
     from alignlab.stats import Mean, TokenStats
 
@@ -26,7 +26,7 @@ _HOMES: Final = {
     "artifact": ("Artifact", "Kind"),
     "batch": ("Batch", "LabelledBatch", "PreferenceBatch", "RolloutBatch", "TokenBatch"),
     "objective": ("Loss", "Objective", "WeightedSum", "Wrapped"),
-    "reward": ("Choice", "Pair", "Preference", "RewardSource", "Scores"),
+    "reward": ("Choice", "Pair", "Preference", "RewardSource", "ScoreModel", "Scores"),
     "stage": ("Runtime", "Stage", "StageContext", "Tracker"),
     "stats": ("Mean", "TokenStats"),
 }
@@ -49,6 +49,7 @@ __all__ = [
     "RewardSource",
     "RolloutBatch",
     "Runtime",
+    "ScoreModel",
     "Scores",
     "Stage",
     "StageContext",

@@ -1,6 +1,6 @@
 """RewardSource: scores answers, as one number or as a sum with its parts. Preference: turns scores into choices.
 
-Axes: answers.
+Axes: answers, attributes.
 """
 
 import abc
@@ -27,6 +27,20 @@ class Scores:
 
     total: Float[Tensor, "answers"]
     parts: Mapping[str, Float[Tensor, "answers"]] = field(default_factory=dict)
+
+
+class ScoreModel(abc.ABC):
+    """A reward model as a reward source sees it: a score of each answer by each of its attributes.
+
+    Args:
+        attributes: their names.
+    """
+
+    attributes: Sequence[str]
+
+    @abc.abstractmethod
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers attributes"]:
+        """The scores of each answer, reward units; each depends on its own prompt and answer alone."""
 
 
 class RewardSource(abc.ABC):
@@ -61,6 +75,21 @@ class RewardSource(abc.ABC):
         A source with parts overrides it, and returns its total as `score`.
         """
         return Scores(self.score(prompts, answers))
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names of the stage's inputs, reward models, that it scores with; empty for a source that needs none."""
+        return ()
+
+    def with_models(self, models: Mapping[str, ScoreModel]) -> "RewardSource":
+        """The source with the models to score with; a stage calls it before the first answer, where it has `inputs`.
+
+        A source that is made of others hands the models on to them.
+
+        Args:
+            models: one for each of `inputs`.
+        """
+        return self
 
     def describe(self) -> str:
         """Name of the scale of its scores, in a few words; it distinguishes the source from others of its class.

@@ -1,6 +1,6 @@
 """Per-token statistics of a policy, and means that can be added up over micro-batches and processes.
 
-Axes: T tokens, S sequences.
+Axes: T tokens, S sequences, k attributes.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class TokenStats:
 
     Args:
         values: `logp`, `lse`, `entropy`, `kl_to_teacher`, `kl_from_teacher` (nats) and `value` (reward units) are
-            `(T,)`; `score` (reward units) is `(S,)`.
+            `(T,)`; `score` (reward units) is `(S,)`, `scores` (reward units) `(S, k)`.
     """
 
     values: Mapping[str, Tensor]
@@ -66,6 +66,11 @@ class TokenStats:
     def score(self) -> Float[Tensor, "S"]:
         """`(S,)` reward units: of the whole sequence, read at its last token."""
         return self._get("score")
+
+    @property
+    def scores(self) -> Float[Tensor, "S k"]:
+        """`(S, k)` reward units: of the whole sequence by each attribute of the model, read at its last token."""
+        return self._get("scores")
 
     def __or__(self, other: "TokenStats") -> "TokenStats":
         return TokenStats({**self.values, **other.values})

@@ -13,8 +13,10 @@ import pytest
 from alignlab.artifact import ANSWERS, PREFERENCES, Artifact
 from alignlab.data import answers, judgement, preferences
 from alignlab.data.files import Files
+from alignlab.data.preflight import check_data, check_settings
 from alignlab.data.records import Comparison, Example, Message, Prompt
-from alignlab.errors import DataError
+from alignlab.data.source import Need
+from alignlab.errors import DataError, MissingDataError
 from alignlab.preferences import ImportPreferences
 from alignlab.stage import StageContext
 
@@ -256,3 +258,42 @@ def test_a_bad_line_of_answers_is_named(tmp_path: Path, change: dict[str, Any], 
 def test_a_file_without_answers_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"answers\.jsonl holds no answer"):
         answers.read(artifact(tmp_path / "a", ANSWERS), "train")
+
+
+# ---- scores of an answer, from columns -------------------------------------------------------------------------------
+def test_columns_become_scores_of_the_answer(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "completion": "Hello", "helpfulness": 3, "verbosity": "1.5", "note": "x"}
+    unrated = {"prompt": "Ho", "completion": "Hello", "helpfulness": None}
+    file = write(tmp_path / "a.jsonl", row, unrated)
+    files = Files(instructions=file, scores=["helpfulness", "verbosity"], validation_fraction=0.0)
+    assert [e.scores for e in files.instructions("train")] == [{"helpfulness": 3.0, "verbosity": 1.5}, {}]
+    assert "(columns not used: note); carried with the answers: helpfulness, verbosity" in files.notes()[0]
+
+
+def test_a_score_is_of_the_last_answer_of_a_conversation(tmp_path: Path) -> None:
+    said = [{"role": r, "content": f"{r} {n}"} for n in (1, 2) for r in ("user", "assistant")]
+    files = Files(
+        instructions=write(tmp_path / "a.jsonl", {"messages": said, "good": 2}), scores=["good"], validation_fraction=0
+    )
+    assert [(e.answer, e.scores) for e in files.instructions("train")] == [
+        ("assistant 1", {}),
+        ("assistant 2", {"good": 2.0}),
+    ]
+
+
+def test_a_score_that_is_no_number_or_no_column_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"prompt": "Hi", "completion": "Hello", "rating": "good"})
+    with pytest.raises(DataError, match="field 'rating' must be a number, found 'good'"):
+        Files(instructions=file, scores=["rating"], validation_fraction=0.0).instructions("train")
+    problems = Files(instructions=file, scores=["stars"], validation_fraction=0.0).check([Need("instructions")])
+    assert problems == ["data.scores names stars, which no file of instructions has"]
+
+
+def test_ratings_that_a_stage_learns_from_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"prompt": "Hi", "completion": "Hello", "good": None, "bad": 1})
+    need = Need("instructions", scores=("good", "bad"))
+    with pytest.raises(MissingDataError, match=r"data is missing; set data.scores=\[bad,good\].* for rated"):
+        check_settings({"rated": [(Files(instructions=file, scores=["bad"], validation_fraction=0.0), need)]})
+    named = Files(instructions=file, scores=["good", "bad"], validation_fraction=0.0)
+    with pytest.raises(DataError, match="Files has no instructions to train on with the score good"):
+        check_data({"rated": [(named, need)]})

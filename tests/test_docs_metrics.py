@@ -20,7 +20,7 @@ from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab_pretrain import CausalLM, Pretrain
-from alignlab_reward_model import BradleyTerry, RewardModel
+from alignlab_reward_model import BradleyTerry, RatedRewardModel, RewardModel, ScoreRegression
 from alignlab_reward_model import stage as reward_stage
 from alignlab_sft import SFT, AnswerNLL
 from training_runs import Heard
@@ -61,7 +61,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
-    chosen = {name.replace("PART", "words") for name in chosen}
+    chosen = {name.replace("PART", "words").replace("RATING", "likes") for name in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -81,16 +81,16 @@ def batch_for(objective: Objective[Any]) -> Batch:
     paired = "mismatched" in objective.reads
     batch = kind.of([[1, 2, 3]] * 4, [[False, True, True]] * 4, unit=[0, 0, 1, 1] if paired else None)
     numbers = {name: torch.linspace(-1, 1, batch.num_tokens) for name in objective.reads}
-    named = objective.reads & (PreferenceStage.PROVIDES | {"rating"})
-    notes = {name: torch.full((batch.num_units,), 0.5) for name in named}
+    named = objective.reads & (PreferenceStage.PROVIDES | {"ratings"})
+    notes = {name: torch.full((batch.num_units, 1) if name == "ratings" else (batch.num_units,), 0.5) for name in named}
     return batch.with_tokens(**numbers).with_units(**notes, desirable=torch.arange(batch.num_units).float())
 
 
 @pytest.mark.parametrize("objective", objectives(), ids=lambda o: type(o).__name__)
 def test_an_objectives_metrics_are_described(objective: Objective[Any]) -> None:
     def stats(part: Batch) -> TokenStats:
-        sizes = {"score": part.num_sequences}
-        return TokenStats({n: -torch.ones(sizes.get(n, part.num_tokens)) for n in objective.needs})
+        sizes = {"score": (part.num_sequences,), "scores": (part.num_sequences, 1)}
+        return TokenStats({n: -torch.ones(sizes.get(n, (part.num_tokens,))) for n in objective.needs})
 
     batch = batch_for(objective)
     part = batch.trained().with_constants(step_constants(objective, [batch], stats))
@@ -109,7 +109,8 @@ class Tiny(DataSource):
         return [Document(f"{n} does like tea") for n in self.NAMES]
 
     def instructions(self, split: Split) -> Sequence[Example]:
-        return [Example(Prompt.user(f"what does {n} like ?"), f"{n} does like tea") for n in self.NAMES]
+        asked = [(Prompt.user(f"what does {n} like ?"), f"{n} does like tea") for n in self.NAMES]
+        return [Example(prompt, answer, scores={"likes": 1.0}) for prompt, answer in asked]
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
         return [Comparison(e.prompt, e.answer, "i think not") for e in self.instructions(split)]
@@ -163,6 +164,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "dpo": lambda: PreferenceStage(**PARTS, objective=DPO()),
     "reward_model": lambda: RewardModel(**PARTS, objective=BradleyTerry()),
+    "rated_reward_model": lambda: RatedRewardModel(**PARTS, **DATA, objective=ScoreRegression(), ratings=["likes"]),
     "kto": lambda: LabelledStage(**PARTS, objective=KTO()),
     "online_dpo": lambda: OnlinePreferences(**ONLINE, objective=DPO(), samples_per_prompt=2),
     "grpo": lambda: PolicyGradientStage(**ONLINE, objective=GRPO(), advantage=GroupRelative(), samples_per_prompt=2),

@@ -1,13 +1,18 @@
 """A reward model as a reward: read at the end, whatever the length, whatever the memory budget."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from alignlab.batch import TokenBatch
 from alignlab.data.chat import encode_answer
 from alignlab.data.records import Prompt
-from alignlab.policy import LearnedReward, Policy
+from alignlab.errors import ConfigError
+from alignlab.policy import LearnedReward, LearnedScores, Policy
+from alignlab.policy.score_head import ScoreHead
 from alignlab.testing import tiny_policy
 from alignlab.testing.artifacts import WORDS
 
@@ -49,3 +54,52 @@ def test_an_answer_longer_than_the_context_scores_as_its_tail_does() -> None:
     assert torch.allclose(found[0], alone(policy, tokens[-32:]), atol=1e-6)
     assert not torch.allclose(found[0], alone(policy, tokens[:32]), atol=1e-3)
     assert torch.allclose(found[1], alone(policy, encode_answer(policy.tokenizer, PROMPTS[1], "tea")[0]), atol=1e-6)
+
+
+# ---- several attributes ----------------------------------------------------------------------------------------------
+def several(*attributes: str) -> Policy:
+    policy = tiny_policy(scalar_head=True)
+    policy.add_score_head(5, attributes)
+    return policy
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10_000])
+def test_each_attribute_scores_as_a_model_of_its_own_would(max_tokens: int) -> None:
+    policy = several("good", "brief")
+    found = LearnedScores(policy, max_tokens).scores(PROMPTS, ANSWERS)
+    assert policy.score_head is not None and found.shape == (5, 2)
+    for column, row in enumerate(policy.score_head.weight.detach().split(1)):
+        single = tiny_policy()
+        single.score_head = ScoreHead(row)
+        torch.testing.assert_close(found[:, column], LearnedReward(single).score(PROMPTS, ANSWERS))
+
+
+def test_several_attributes_come_back_from_a_folder_by_name(tmp_path: Path) -> None:
+    policy = several("good", "brief")
+    policy.save(tmp_path)
+    again = LearnedScores(Policy.load(tmp_path))
+    assert again.attributes == ("good", "brief")
+    torch.testing.assert_close(again.scores(PROMPTS, ANSWERS), LearnedScores(policy).scores(PROMPTS, ANSWERS))
+
+
+def test_several_attributes_load_as_a_classifier_of_several_labels(tmp_path: Path) -> None:
+    policy = several("good", "brief")
+    policy.save(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert theirs.config.id2label == {0: "good", 1: "brief"} and theirs.config.problem_type == "regression"
+    batch = TokenBatch.of([[1, 5, 6]], [[False, True, True]])
+    found = policy.token_stats(batch, frozenset({"scores"})).scores
+    torch.testing.assert_close(found, theirs(torch.tensor([[1, 5, 6]])).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_several_attributes_are_no_reward_until_they_are_weighed() -> None:
+    with pytest.raises(ConfigError, match="the model scores good, brief, and a reward is one number; weigh them with"):
+        LearnedReward(several("good", "brief"))
+    batch = TokenBatch.of([[1, 2]], [[False, True]])
+    with pytest.raises(ConfigError, match="a head for each of good, brief, and score is of one"):
+        several("good", "brief").token_stats(batch, frozenset({"score"}))
+
+
+def test_rows_of_a_head_have_different_names() -> None:
+    with pytest.raises(ValueError, match=r"ScoreHead: 2 rows need as many different names, got \['a', 'a'\]"):
+        ScoreHead(torch.zeros(2, 3), ("a", "a"))

@@ -22,12 +22,14 @@ class Need:
         held_out: whether the stage cannot do without a validation part.
         why: the setting that makes the stage read them (`replay=0.15`), where it does not always; for messages.
         max_length: tokens of the longest sequence that the stage uses; None is the model's context.
+        scores: names of the scores of instructions (`Example.scores`) that the stage learns from.
     """
 
     records: Records
     held_out: bool = False
     why: str = ""
     max_length: int | None = None
+    scores: tuple[str, ...] = ()
 
 
 class DataSource(abc.ABC):
@@ -96,6 +98,9 @@ class DataSource(abc.ABC):
         problems = [] if train else [f"{name} has no {need.records} to train on"]
         if need.held_out and not validation:
             problems.append(f"{name} holds out no {need.records}, and some stages measure on held-out ones")
+        known = {score for record in train for score in record.scores} if need.scores else set()
+        if unrated := [score for score in need.scores if score not in known]:
+            problems.append(f"{name} has no {need.records} to train on with the score {', '.join(unrated)}")
         return problems
 
 

@@ -36,6 +36,11 @@ class RewardEvaluation(Evaluation):
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"RewardEvaluation: limit must be >= 1 or null, got {limit}")
+        if reward.inputs:
+            raise ValueError(
+                f"RewardEvaluation: reward scores with reward models ({', '.join(reward.inputs)}), which an evaluation "
+                f"does not have; name a reward that needs none"
+            )
         check_field("RewardEvaluation", name)
         self.reward = reward
         self.data = data

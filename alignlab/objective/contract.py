@@ -56,7 +56,8 @@ class Objective(abc.ABC, Generic[B]):
     VERSION: ClassVar[str]
     """Part of a stage's fingerprint: raise it when the same arguments begin to mean another loss."""
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
-    """Statistics of the policy: `logp`, `lse`, `entropy`, `value`, `score`, `kl_to_teacher`, `kl_from_teacher`."""
+    """Statistics of the policy: `logp`, `lse`, `entropy`, `value`, `score`, `scores`, `kl_to_teacher`,
+    `kl_from_teacher`."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Extras of the batch: `reference_logp`, `old_logp`, `advantage`, `margin`, `mismatched`, ..."""
     per: ClassVar[Mapping[str, Weights]]

@@ -114,7 +114,9 @@ def combined(gradient: PolicyGradient, credit: Credit | NoneKnown) -> Optimum | 
     if credit.kind == "to_go" and gradient.over == "answer_mean":
         return NoneKnown("averaged within answers, a baseline that is the same for all prompts does not cancel")
     if credit.beta and credit.kind == "standardised":
-        return NoneKnown("standardised by group, advantages keep their size up to pi*, where they are 0 / 0: it hovers")
+        return NoneKnown(
+            "standardised by group, it reaches pi* where eps is 1.0, 0.1 or 0.01; no end was found with 1e-3 and 1e-4"
+        )
     if credit.beta:
         return Tilted(credit.beta, penalty=credit.penalty)
     if not price:

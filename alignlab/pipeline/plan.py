@@ -175,7 +175,8 @@ def _check_inputs(
         kind, prints[key] = _source(source, path, key in cls.OPTIONAL, stages, steps)
         if kinds and kind not in kinds:
             takes = " or ".join(sorted(kinds))
-            raise PipelineError(f"{path}: {cls.__name__} takes {takes} here, but {source!r} makes a {kind}")
+            own = "" if key in wanted else f"; its inputs are {', '.join(wanted)}, and others that are {takes}"
+            raise PipelineError(f"{path}: {cls.__name__} takes {takes} here, but {source!r} makes a {kind}{own}")
     try:
         stages[name].check_inputs(frozenset(given))
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
-from alignlab.policy.learned_reward import LearnedReward, check_scored
+from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
@@ -8,6 +8,7 @@ from alignlab.policy.sampling import Progress, Sample, Sampling, complete, gener
 
 __all__ = [
     "LearnedReward",
+    "LearnedScores",
     "Llama",
     "ModelSpec",
     "Policy",
@@ -19,5 +20,6 @@ __all__ = [
     "fitting",
     "generate",
     "in_turn",
+    "learned",
     "leaves_room",
 ]

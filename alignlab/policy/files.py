@@ -1,24 +1,27 @@
-"""Write a policy's folder: Hugging Face's layout, with a scalar head stored as a classifier's."""
+"""Write a policy's folder: Hugging Face's layout, with a head that scores stored as a classifier's."""
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignlab.errors import StoreError
-from alignlab.policy.folder import GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX, read_object, weight_files
+from alignlab.policy.folder import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX, read_object, weight_files
+from alignlab.policy.score_head import REWARD, ScoreHead
 
 if TYPE_CHECKING:
     import transformers
 
 SCORE = "score.weight"
-"""Name of the scalar head among the weights."""
+"""Name of the head that scores among the weights."""
 _TOKEN_ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
 _SCORE_SHARD = "model-score.safetensors"
+_REGRESSION: Final = "regression"
+"""Hugging Face's `problem_type` of a classifier whose outputs are numbers."""
 
 
 @contextlib.contextmanager
@@ -75,13 +78,13 @@ def _save_model(folder: Path, model: "transformers.PreTrainedModel") -> None:
             model.generation_config = own
 
 
-def add_score(folder: Path, weight: Tensor, model: "transformers.PreTrainedModel") -> None:
-    """Store a scalar head `(1, d)` next to the model's weights, and state in its config that it scores."""
+def add_score(folder: Path, weight: Tensor, attributes: Sequence[str], model: "transformers.PreTrainedModel") -> None:
+    """Store a head `(k, d)` next to the model's weights, and state in its config what it scores."""
     if (folder / WEIGHTS_INDEX).is_file():
         _add_shard(folder, weight)
     else:
         _add_to_only_file(folder / WEIGHTS, weight)
-    _call_it_a_classifier(folder, model)
+    _call_it_a_classifier(folder, attributes, model)
 
 
 def _add_shard(folder: Path, weight: Tensor) -> None:
@@ -107,24 +110,25 @@ def _add_to_only_file(file: Path, weight: Tensor) -> None:
     safetensors.torch.save_file({**tensors, SCORE: weight}, file, metadata={"format": "pt"})
 
 
-def _call_it_a_classifier(folder: Path, model: "transformers.PreTrainedModel") -> None:
+def _call_it_a_classifier(folder: Path, attributes: Sequence[str], model: "transformers.PreTrainedModel") -> None:
     """Its config names the class that scores, where the architecture has one; and it generates nothing."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     config = model.config.__class__.from_pretrained(folder)
     scores = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
     config.architectures = [scores or type(model).__name__]
-    config.num_labels = 1
-    config.id2label, config.label2id, config.problem_type = {0: "reward"}, {"reward": 0}, "regression"
+    config.num_labels = len(attributes)
+    config.id2label, config.problem_type = dict(enumerate(attributes)), _REGRESSION
+    config.label2id = {name: i for i, name in enumerate(attributes)}
     config.save_pretrained(folder)
     (folder / GENERATION_CONFIG).unlink(missing_ok=True)
 
 
-def read_score_head(folder: Path, dtype: torch.dtype) -> nn.Linear | None:
-    """The scalar head stored in a folder; none where there is none.
+def read_score_head(folder: Path, dtype: torch.dtype) -> ScoreHead | None:
+    """The head stored in a folder; none where there is none.
 
     Raises:
-        StoreError: the head gives several numbers, as a classifier of several labels does.
+        StoreError: it gives several numbers that are not called scores, as a classifier of several labels does.
     """
     from safetensors import safe_open
 
@@ -135,13 +139,28 @@ def read_score_head(folder: Path, dtype: torch.dtype) -> nn.Linear | None:
     return None
 
 
-def _score_head(folder: Path, weight: Tensor) -> nn.Linear:
-    if weight.ndim != 2 or len(weight) != 1:
-        raise StoreError(f"{folder}: {SCORE} has the shape {tuple(weight.shape)}; a reward model's is (1, width)")
-    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=weight.dtype)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-    return head
+def _score_head(folder: Path, weight: Tensor) -> ScoreHead:
+    if weight.ndim != 2 or not len(weight):
+        raise StoreError(f"{folder}: {SCORE} has the shape {tuple(weight.shape)}; a reward model's is (heads, width)")
+    config = read_object(folder / CONFIG)
+    if len(weight) == 1:
+        return ScoreHead(weight, _labels(config, 1) or REWARD)
+    names = _labels(config, len(weight))
+    if config.get("problem_type") != _REGRESSION or names is None:
+        raise StoreError(
+            f"{folder}: {SCORE} has the shape {tuple(weight.shape)}; a reward model's is (1, width), or its {CONFIG} "
+            f"says problem_type {_REGRESSION} and names each row in id2label"
+        )
+    return ScoreHead(weight, names)
+
+
+def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    """Names of so many labels; None where the configuration does not name each by its own."""
+    found = config.get("id2label")
+    if not isinstance(found, dict) or set(found) != {str(i) for i in range(count)}:
+        return None
+    names = tuple(str(found[str(i)]) for i in range(count))
+    return names if len(set(names)) == count and not any(n.startswith("LABEL_") for n in names) else None
 
 
 def _write_stop_tokens(folder: Path, ids: Sequence[int]) -> None:

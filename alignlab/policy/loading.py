@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from alignlab.data.template import reason
 from alignlab.errors import StoreError
@@ -20,6 +19,8 @@ from alignlab.policy.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
     import transformers
+
+    from alignlab.policy.score_head import ScoreHead
 
 _MORE_THAN_STORED = 4
 """A model with more parameters per stored one than this is not even built: the rest would be missing."""
@@ -34,8 +35,10 @@ _WRAPPERS = {
 
 def read_folder(
     folder: Path, dtype: torch.dtype
-) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase, nn.Linear | None]":
-    """Model, tokenizer and, where there is one, scalar head. Remote code is never run, pickled weights never read.
+) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase, ScoreHead | None]":
+    """Model, tokenizer and, where there is one, the head that scores.
+
+    Remote code is never run, pickled weights never read.
 
     Raises:
         StoreError: the folder holds no model, a damaged one, or not the one that its files describe.

@@ -11,7 +11,6 @@ Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
 from alignlab.policy.probes import check_architecture, sampling_obstacle
+from alignlab.policy.score_head import REWARD, STATISTICS, ScoreHead
 from alignlab.stats import TokenStats
 
 if TYPE_CHECKING:
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
 
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
 _FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_teacher": "forward"}
-_KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | {"value", "score"}
+_KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | STATISTICS
 _MOST_BUCKETS = 4
 _TOKENS_PER_CALL = 256
 """Fixed cost of one more forward pass, in tokens; measured for models of a few layers on a CPU."""
 
 
 class Policy(nn.Module):
-    """A causal LM with its tokenizer and, for reward models and critics, a scalar head.
+    """A causal LM with its tokenizer and, for reward models and critics, a head that scores.
 
     Args:
         model: any Hugging Face causal LM whose logits are its head applied to its body's last hidden state, with or
             without a final soft-cap; this is checked here, once, on a few tokens.
         tokenizer: with a chat template.
-        score_head: `d -> 1`, without bias; in reward units.
+        score_head: of a reward model or a critic: a number for each of its attributes, in reward units.
     """
 
     def __init__(
         self,
         model: "transformers.PreTrainedModel",
         tokenizer: "transformers.PreTrainedTokenizerBase",
-        score_head: nn.Linear | None = None,
+        score_head: ScoreHead | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,7 +74,7 @@ class Policy(nn.Module):
 
         Args:
             batch: flat, on the policy's device.
-            needs: of `logp`, `lse`, `entropy`, `value`, `score`, `kl_to_teacher` and `kl_from_teacher`.
+            needs: of `logp`, `lse`, `entropy`, `value`, `score`, `scores`, `kl_to_teacher` and `kl_from_teacher`.
             teacher: frozen; needed for the last two. It must share the policy's vocabulary, not its width.
 
         Raises:
@@ -94,7 +94,7 @@ class Policy(nn.Module):
             values |= self._from_head(hidden, batch, needs)
         if needs & _FROM_TEACHER.keys():
             values |= self._from_teacher(hidden, batch, needs, teacher)
-        if needs & {"value", "score"}:
+        if needs & STATISTICS:
             values |= self._from_score_head(hidden, batch, needs)
         return TokenStats(values)
 
@@ -169,16 +169,7 @@ class Policy(nn.Module):
     def _from_score_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         if self.score_head is None:
             raise ConfigError(f"{type(self.model).__name__}: no scalar head, so no value or score; load a reward model")
-        with torch.autocast(hidden.device.type, enabled=False):  # a reward has more digits than bfloat16
-            scalar = self.score_head(hidden.to(self.score_head.weight.dtype))[:, 0]
-        scalar = scalar.to(torch.promote_types(hidden.dtype, torch.float32))
-        values = {}
-        if "value" in needs:
-            before = torch.cat([scalar.new_zeros(1), scalar[:-1]]) if batch.num_tokens else scalar
-            values["value"] = before * (batch.position > 0)
-        if "score" in needs:
-            values["score"] = scalar[batch.last_tokens()]
-        return values
+        return self.score_head.statistics(hidden, batch, needs)
 
     # ---- shape ----------------------------------------------------------------------------------------------------
     @property
@@ -210,21 +201,15 @@ class Policy(nn.Module):
 
     def freeze_idle(self, needs: frozenset[str]) -> None:
         """Freeze the head that `needs` does not ask for: it would idle in the optimizer, and hang DDP."""
-        if self.score_head is not None and not needs & {"value", "score"}:
+        if self.score_head is not None and not needs & STATISTICS:
             self.score_head.requires_grad_(False)
         tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
         if not tied and not needs & (_FROM_HEAD | _FROM_TEACHER.keys()):
             self.model.get_output_embeddings().requires_grad_(False)
 
-    def add_score_head(self, seed: int) -> None:
-        """Give it a scalar head of small random weights (variance 1 / (d + 1), as arXiv:1909.08593 does)."""
-        width = self.model.get_output_embeddings().weight.shape[1]
-        weight = self.model.get_output_embeddings().weight
-        head = nn.Linear(width, 1, bias=False, device=weight.device, dtype=weight.dtype)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            head.weight.copy_(torch.randn(1, width, generator=generator) / math.sqrt(width + 1))
-        self.score_head = head
+    def add_score_head(self, seed: int, attributes: Sequence[str] = REWARD) -> None:
+        """Give it a head of small random weights, one row for each attribute, in place of one that it has."""
+        self.score_head = ScoreHead.random(self.model.get_output_embeddings().weight, attributes, seed)
 
     # ---- on disk --------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
@@ -239,7 +224,8 @@ class Policy(nn.Module):
         write_folder(folder, self.model, tokenizer, self._ordered_stop_ids())
         tokenizer.model_max_length = own  # here, longer texts are cut on purpose, and need no warning
         if self.score_head is not None:
-            add_score(folder, self.score_head.weight.detach().cpu().contiguous(), self.model)
+            weight = self.score_head.weight.detach().cpu().contiguous()
+            add_score(folder, weight, self.score_head.attributes, self.model)
 
     @classmethod
     def load(cls, source: Path | str | Artifact, dtype: torch.dtype = torch.float32) -> "Policy":

@@ -13,7 +13,7 @@ from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import leaves_room
 from alignlab.policy.sampling import Sampling, complete, generate
-from alignlab.reward import RewardSource
+from alignlab.reward import RewardSource, ScoreModel
 
 ROWS: Final = 8
 SAMPLING: Final = Sampling(temperature=0.7, max_new_tokens=48)
@@ -88,6 +88,21 @@ def scored(policy: Policy, source: RewardSource, pairs: Iterable[Comparison]) ->
             "rejected_score": low,
         }
         for p, high, low in zip(shown, better.tolist(), worse.tolist(), strict=True)
+    ]
+
+
+def rated(policy: Policy, model: ScoreModel, examples: Iterable[Example]) -> Rows:
+    """The first answers, their scores by each attribute of a model, and the ratings by the same that they have."""
+    shown = _first(e for e in examples if leaves_room(policy, e.prompt))
+    found = model.scores([e.prompt for e in shown], [e.answer for e in shown]).tolist()
+    return [
+        {
+            "prompt": e.prompt.text,
+            "answer": e.answer,
+            **{f"score_{name}": score for name, score in zip(model.attributes, scores, strict=True)},
+            **{f"rating_{name}": e.scores.get(name) for name in model.attributes},
+        }
+        for e, scores in zip(shown, found, strict=True)
     ]
 
 

@@ -24,8 +24,10 @@ class GivesStats(Protocol):
 
 
 @torch.no_grad()
-def measure(model: GivesStats, batch: Batch, runtime: Runtime, max_tokens: int, of: str = "logp") -> Float[Tensor, "T"]:
-    """One statistic per token of a batch, computed in parts as the training loop would, and brought to the CPU.
+def measure(
+    model: GivesStats, batch: Batch, runtime: Runtime, max_tokens: int, of: str = "logp"
+) -> Float[Tensor, "T ..."]:
+    """One statistic of a batch per token or sequence, computed in parts as the training loop would, on the CPU.
 
     Args:
         model: on the runtime's device, in evaluation mode.

@@ -50,7 +50,7 @@ class MixedIn:
             raise ValueError(f"MixedIn: {its} takes a {self.objective.takes.__name__}, but texts are mixed in")
         if missing := sorted(self.objective.reads):
             raise ValueError(f"MixedIn: {its} reads {', '.join(missing)}, which texts do not carry; choose another")
-        if relative := sorted(n for n in self.objective.needs if "teacher" in n or n in ("value", "score")):
+        if relative := sorted(n for n in self.objective.needs if "teacher" in n or n in ("value", "score", "scores")):
             raise ValueError(f"MixedIn: {its} needs {', '.join(relative)}, which texts do not have; choose another")
 
     @property

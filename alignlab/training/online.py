@@ -17,7 +17,7 @@ from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.objective import Objective
-from alignlab.policy import LearnedReward, Policy, Sampling, check_scored, fitting, previews
+from alignlab.policy import Policy, Sampling, check_scored, fitting, learned, previews
 from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
 from alignlab.stage import StageContext
@@ -53,7 +53,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         samples_per_prompt: answers to each.
         epochs: visits to each buffer; 1 to 4 is usual.
         validation_prompts: held-out prompts that are answered at each validation.
-        inputs: `policy`, the initial policy, also the frozen KL reference; `reward`, a reward model; `teacher`.
+        inputs: `policy`, the initial policy, also the frozen KL reference; `reward`, a reward model; `teacher`; and
+            under other names the reward models that `reward` scores with (`RewardSource.inputs`).
         seed: of sampling, and of the order of prompts and minibatches.
     """
 
@@ -62,6 +63,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         **TrainingStage.OPTIONAL,
         "reward": frozenset({"reward_model"}),
     }
+    FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})
     PRODUCES: ClassVar[Kind] = "policy"
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
@@ -116,10 +118,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
             )
 
     def check_inputs(self, names: frozenset[str]) -> None:
-        """Refuse to train without anything that scores."""
+        """Refuse to train without anything that scores, and reward models that nothing scores with."""
         super().check_inputs(names)
-        if self.NEEDS_REWARD:
-            check_scored(type(self).__name__, self.reward, names)
+        check_scored(self, self.reward, names, self.NEEDS_REWARD)
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts, held-out ones to validate on."""
@@ -164,10 +165,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         read = "reference_logp" in self.reads()
         reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if read else None
         budget = self.loop.micro_batch_tokens
-        is_learned = self.reward is None and "reward" in inputs
-        scorer = Policy.load(inputs["reward"]).eval().requires_grad_(False) if is_learned else None
-        source = self.reward if scorer is None else LearnedReward(scorer, budget)
-        self.collector = Collector(reference, source, scorer, self.sampling, context.runtime, budget)
+        source, scorers = learned(self.reward, inputs, budget)
+        self.collector = Collector(reference, source, scorers, self.sampling, context.runtime, budget)
         self._prompts = self._fitting("train", context)
         self._held_out = self._held_out_prompts(context)
         counts = f"{len(self._prompts)} prompts, {len(self._held_out)} held out"

@@ -34,7 +34,7 @@ class Collector:
     Args:
         reference: frozen; None where `reference_logp` is not read.
         source: scores answers; None leaves them without a reward.
-        scorer: the model behind `source`, to be moved to the device; None where the source needs no model.
+        scorers: the models that `source` scores with, to be moved to the device.
         sampling: how answers are sampled.
         runtime: gives the device and the precision.
         max_tokens: of one forward pass.
@@ -42,7 +42,7 @@ class Collector:
 
     reference: Policy | None
     source: RewardSource | None
-    scorer: Policy | None
+    scorers: Sequence[Policy]
     sampling: Sampling
     runtime: Runtime
     max_tokens: int
@@ -89,8 +89,8 @@ class Collector:
             return {}
         if not samples:  # a process of more than there are prompts; no source needs to score nothing
             return {"reward": torch.zeros(0), **{PART + name: torch.zeros(0) for name in self.source.parts}}
-        if self.scorer is not None:
-            self.scorer.to(self.runtime.device)
+        for scorer in self.scorers:
+            scorer.to(self.runtime.device)
         found = score_in_parts(self.source, [s.prompt for s in samples], [s.text for s in samples])
         return {"reward": found.total.float(), **{PART + name: part.float() for name, part in found.parts.items()}}
 

@@ -13,7 +13,7 @@ from alignlab.data.records import Example, Prompt
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
-from alignlab.policy import LearnedReward, Policy, Sampling, check_scored, generate, in_turn
+from alignlab.policy import Policy, Sampling, check_scored, generate, in_turn, learned
 from alignlab.reward import RewardSource, Scores, score_in_parts
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
@@ -59,7 +59,7 @@ class BestOfN(Stage):
         samples_per_prompt: n; 1 takes the samples as they are.
         prompts: answered for training.
         validation_prompts: answered for validation.
-        inputs: `policy`; `reward`, a reward model.
+        inputs: `policy`; `reward`, a reward model; under other names the reward models that `reward` scores with.
         seed: of sampling and of the prompts' order.
 
     Source: Stiennon et al. 2020, arXiv:2009.01325; imitated in RAFT, Dong et al. 2023, arXiv:2304.06767.
@@ -68,6 +68,7 @@ class BestOfN(Stage):
     VERSION: ClassVar[str] = "1"
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"reward": frozenset({"reward_model"})}
+    FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})
     PRODUCES: ClassVar[Kind] = "answers"
 
     def __init__(
@@ -102,7 +103,7 @@ class BestOfN(Stage):
 
     def check_inputs(self, names: frozenset[str]) -> None:
         """Refuse to choose without anything that scores."""
-        check_scored("BestOfN", self.reward, names)
+        check_scored(self, self.reward, names)
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts, of both parts."""
@@ -112,7 +113,10 @@ class BestOfN(Stage):
         """Sample, score, write `answers.jsonl`."""
         self.check_inputs(frozenset(inputs))
         policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
-        source = self.reward or LearnedReward(Policy.load(inputs["reward"]).to(context.runtime.device))
+        source, scorers = learned(self.reward, inputs)
+        assert source is not None, "see check_inputs"
+        for scorer in scorers:
+            scorer.to(context.runtime.device)
         prompts = self._prompts(policy, context)
         rows = [row for part in self._parts(policy, source, prompts, context) for row in part]
         kept = [row for row in rows if row["finished"]]

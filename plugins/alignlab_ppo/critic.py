@@ -37,7 +37,7 @@ class Critic(nn.Module):
 
     @classmethod
     def start(cls, policy: Policy, start: Artifact, reward: Artifact | None, dtype: torch.dtype) -> "Critic":
-        """A critic that starts from the reward model; without one, from the policy with a head of zeros.
+        """A critic that starts from a reward model of one attribute; without one, from the policy with a head of zeros.
 
         Args:
             policy: whose tokens it will read: a reward model with another vocabulary cannot.
@@ -46,7 +46,8 @@ class Critic(nn.Module):
         """
         if reward is not None:
             model = Policy.load(reward, dtype)
-            if model.tokenizer.get_vocab() == policy.tokenizer.get_vocab():
+            is_scalar = model.score_head is not None and len(model.score_head.attributes) == 1
+            if is_scalar and model.tokenizer.get_vocab() == policy.tokenizer.get_vocab():
                 return cls(model, forecasts_reward=True)
         model = Policy.load(start, dtype)
         model.add_score_head(0)

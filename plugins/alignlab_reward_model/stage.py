@@ -14,9 +14,10 @@ from alignlab import Artifact, Kind, StageContext
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
 from alignlab.objective import preferred
 from alignlab.policy import LearnedReward, Policy, previews
-from alignlab.seed import fold_in
+from alignlab.policy.score_head import REWARD
 from alignlab.training import PreferenceStage
 from alignlab.training.measure import measure
+from alignlab_reward_model.head import prompts_of, with_score_head
 
 COLUMNS: Final = (
     Column("accuracy", "held-out pairs that it orders as the raters did", better=1, share=True, headline=True),
@@ -40,11 +41,10 @@ class RewardModel(PreferenceStage):
     DROPOUT: ClassVar[bool] = True
 
     def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
-        """The input `policy`, with a scalar head of small random weights where it has none."""
+        """The input `policy`, with a head of small random weights where it has none, or one of several attributes."""
         policy = super().load_policy(inputs, context)
-        if policy.score_head is None:
-            policy.add_score_head(fold_in(self.seed, 1))
-        return policy
+        known = REWARD if policy.score_head is None else policy.score_head.attributes
+        return with_score_head(policy, known if len(known) == 1 else REWARD, self.seed)
 
     def samples(self) -> Sequence[Mapping[str, object]]:
         """Scores of held-out pairs."""
@@ -67,7 +67,7 @@ class RewardModel(PreferenceStage):
     def _held_out(self, chosen: Float[Tensor, "W"], rejected: Float[Tensor, "W"]) -> dict[str, float]:
         """Accuracy, and mean and spread of the scores of either side; several pairs are of one prompt."""
         rows = [row for row, _ in self.held_out_units]
-        prompts = [str([t for t, scored in zip(r.tokens, r.mask, strict=True) if not scored]) for r in rows]
+        prompts = prompts_of(rows)
         accuracy = Estimate.share(zip(prompts, preferred(chosen - rejected).tolist(), strict=True))
         means = {
             f"{side}_score": Estimate.mean(zip(prompts, scores.tolist(), strict=True))

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignlab import RewardSource, Scores
 from alignlab.data.records import Prompt
-from alignlab.reward import score
+from alignlab.reward import ScoreModel, score
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ class Weighted(RewardSource):
     def parts(self) -> Sequence[str]:
         """The names of the rewards."""
         return tuple(self.rewards)
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Those that any of the rewards scores with."""
+        return tuple(dict.fromkeys(name for source in self.rewards.values() for name in source.inputs))
+
+    def with_models(self, models: Mapping[str, ScoreModel]) -> "Weighted":
+        """The same sum, each reward with its models."""
+        return replace(self, rewards={name: source.with_models(models) for name, source in self.rewards.items()})
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Float[Tensor, "answers"]:
         """The weighted sum."""

@@ -93,6 +93,13 @@ class Fields:
             raise self._wrong(name, "a text, a number or true or false, as data.facts names it")
         return str(value).lower() if isinstance(value, bool) else str(value)
 
+    def scores(self, names: Sequence[str]) -> dict[str, float]:
+        """Numbers on the answer in the columns that `data.scores` names."""
+        try:
+            return judgement.numbers("scores", {name: self._values.get(name) for name in names})
+        except ValueError as error:
+            raise self._bad(str(error)) from error
+
     def notes(self) -> dict[str, float]:
         """Numbers on a judgement in the record's columns: margin, agreement, probability, tie."""
         try:

@@ -187,6 +187,13 @@ def with_facts(record: Record, facts: Facts) -> Record:
     return replace(record, prompt=replace(record.prompt, facts=(*record.prompt.facts, *more)))
 
 
+def with_scores(record: Record, scores: Mapping[str, float]) -> Record:
+    """The record, its answer carrying these scores too."""
+    if not isinstance(record, Example) or not scores:
+        return record
+    return replace(record, scores={**record.scores, **scores})
+
+
 def is_record(role: Role, columns: Iterable[str]) -> bool:
     """Whether some columns are those of a record of this role."""
     found = set(columns)

@@ -26,13 +26,13 @@ class Loaded(Generic[R]):
         train: to learn from.
         validation: held out.
         notes: lines that say what was taken and what was left out.
-        facts: the columns of `data.facts` that its files have.
+        carried: the columns of `data.facts` and `data.scores` that its files have.
     """
 
     train: tuple[R, ...]
     validation: tuple[R, ...]
     notes: tuple[str, ...]
-    facts: frozenset[str] = frozenset()
+    carried: frozenset[str] = frozenset()
 
     def keys(self, split: str) -> dict[str, str]:
         """Split key of each record of one part, and the place of the first record with it."""
@@ -51,7 +51,7 @@ class _Tally:
     bad: Problems = field(default_factory=Problems)
     left_out: Problems = field(default_factory=Problems)
     remarks: Problems = field(default_factory=Problems)
-    facts: set[str] = field(default_factory=set)
+    carried: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Loader:
         skip: bad records are counted instead of stopping.
         document_characters: see `reading.documents`.
         facts: columns that are carried along with each prompt.
+        scores: columns that are numbers on the (last) answer of each record of instructions.
     """
 
     role: Role
@@ -75,6 +76,7 @@ class Loader:
     skip: bool
     document_characters: int | None
     facts: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
     def load(self, paths: Sequence[Path]) -> Loaded[Record]:
         """All records of the files, split.
@@ -93,7 +95,7 @@ class Loader:
             raise DataError(f"{', '.join(map(str, paths))}: no usable record for {self.role}: {why}")
         train, validation = self._split(tally.records, paths)
         notes = self._notes(tally, len(train), len(validation))
-        return Loaded(tuple(train), tuple(validation), tuple(notes), frozenset(tally.facts))
+        return Loaded(tuple(train), tuple(validation), tuple(notes), frozenset(tally.carried))
 
     def _read(self, path: Path, tally: _Tally) -> None:
         raws = reading.read(path, lambda columns: formats.is_record(self.role, columns), self.document_characters)
@@ -106,7 +108,11 @@ class Loader:
             except BadRecordError as error:
                 tally.bad.add(error.where, error.what, error.kind)
         tally.taken.append(f"{len(tally.records) - before} from {path} as {shape}{self._remarks(raws, columns, shape)}")
-        tally.facts.update(set(self.facts) & set(columns))
+        tally.carried.update({*self.facts, *self._scores} & set(columns))
+
+    @property
+    def _scores(self) -> tuple[str, ...]:
+        return self.scores if self.role == "instructions" else ()
 
     def _shape(self, raws: Sequence[Raw], columns: Sequence[str]) -> Shape:
         if self.shape is not None:
@@ -118,7 +124,7 @@ class Loader:
 
     def _remarks(self, raws: Sequence[Raw], columns: Sequence[str], shape: Shape) -> str:
         """How the file was read, and what of it was not, in brackets."""
-        used = formats.used_columns(self.role, shape, columns) | set(self.facts)
+        used = formats.used_columns(self.role, shape, columns) | {*self.facts, *self._scores}
         unused = [c for c in columns if c not in used]
         said = list(dict.fromkeys(raw.note for raw in raws if raw.note))
         said += [f"columns not used: {', '.join(unused)}"] if unused else []
@@ -128,13 +134,15 @@ class Loader:
         fields = Fields(raw, tally.remarks)
         found = shape.read(fields)
         facts = () if self.role == "corpus" else fields.facts(self.facts)
+        scores = fields.scores(self._scores)
         if not found:
             tally.left_out.add(raw.where, "no answer is learnt from (weight 0, or train false)")
         for record in found:
             fitted = formats.in_role(self.role, record)
             why = "answer called bad" if fitted is None else formats.teaches_nothing(fitted)
             if fitted is not None and not why:
-                tally.records.append(formats.with_facts(fitted, facts))
+                own = scores if record is found[-1] else {}  # a rating is of what a record ends with
+                tally.records.append(formats.with_scores(formats.with_facts(fitted, facts), own))
             else:
                 tally.left_out.add(record.source, why)
 
@@ -165,8 +173,9 @@ class Loader:
     def _notes(self, tally: _Tally, train: int, validation: int) -> list[str]:
         what = "documents" if self.role == "corpus" else "records"
         notes = [f"{self.role}: {train} {what} to train on and {validation} held out: {'; '.join(tally.taken)}"]
-        if carried := sorted(tally.facts):
-            notes[0] += f"; carried with the prompts: {', '.join(carried)}"
+        for what, names in (("prompts", self.facts), ("answers", self._scores)):
+            if carried := sorted(tally.carried & set(names)):
+                notes[0] += f"; carried with the {what}: {', '.join(carried)}"
         for problem in tally.left_out.kinds.values():
             notes.append(f"{self.role}: {problem.count} left out, {problem.what} (first: {problem.where})")
         for problem in tally.remarks.kinds.values():

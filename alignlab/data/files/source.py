@@ -44,6 +44,7 @@ class Files(DataSource):
             columns.
         facts: columns that are carried along with each prompt, for rewards and evaluations (`Prompt.fact`): texts,
             numbers and flags. The `answer` of `question_answer` records is carried in any case.
+        scores: columns of the instructions that rate the (last) answer of a record (`Example.scores`): numbers.
         validation_fraction: of each role's prompts (texts), held out; in [0, 1).
         split_seed: another seed holds out other records.
         on_bad_record: "stop" where records cannot be used, naming them all, or "skip", count and report them.
@@ -72,6 +73,7 @@ class Files(DataSource):
         labelled: Named = None,
         shape: Mapping[str, str | None] | None = None,
         facts: Sequence[str] = (),
+        scores: Sequence[str] = (),
         validation_fraction: float = 0.1,
         split_seed: int = 0,
         on_bad_record: Literal["stop", "skip"] = "stop",
@@ -91,7 +93,7 @@ class Files(DataSource):
         }
         self.files = {role: _paths(names) for role, names in named.items()}
         self.shape = _checked_shapes(shape or {})
-        self.facts = tuple(dict.fromkeys([facts] if isinstance(facts, str) else facts))
+        self.facts, self.scores = _names(facts), _names(scores)
         self.validation_fraction = validation_fraction
         self.split_seed = split_seed
         self.on_bad_record = on_bad_record
@@ -158,19 +160,21 @@ class Files(DataSource):
 
     # ---- before anything runs ----------------------------------------------------------------------------------------
     def unset(self, need: Need) -> str:
-        """The setting that names a missing file, or that fills the validation part; empty where nothing is missing."""
+        """The setting that names a missing file or column, or that fills the validation part; empty where none is."""
         if self.lacks(need.records):
             return " or ".join(f"data.{role}=FILE" for role in ROLES[need.records])
         if need.held_out and self.validation_fraction == 0:
             return "data.validation_fraction above 0 (0.05 to 0.2 is usual)"
+        if missing := [name for name in need.scores if name not in self.scores]:
+            return f"data.scores=[{','.join((*self.scores, *missing))}], columns of numbers"
         return ""
 
     def check(self, needs: Sequence[Need]) -> list[str]:
-        """Bad records, empty parts, prompts in two parts, and facts that no file has."""
+        """Bad records, empty parts, prompts in two parts, and facts and scores that no file has."""
         found = super().check(needs)
         if not found:
             roles = {next(r for r in ROLES[n.records] if self.has(r)) for n in needs} - {"corpus"}
-            found = [*self._in_two_parts(sorted(roles)), *self._without_facts(sorted(roles))]
+            found = [*self._in_two_parts(sorted(roles)), *self._without_columns(sorted(roles))]
         return found
 
     def _in_two_parts(self, roles: Sequence[Role]) -> list[str]:
@@ -185,10 +189,17 @@ class Files(DataSource):
                 )
         return problems
 
-    def _without_facts(self, roles: Sequence[Role]) -> list[str]:
-        known = {name for role in roles for name in self._loaded[role].facts}
-        missing = [name for name in self.facts if name not in known] if roles else []
-        return [f"data.facts names {', '.join(missing)}, which no file of {', '.join(roles)} has"] if missing else []
+    def _without_columns(self, roles: Sequence[Role]) -> list[str]:
+        """Columns that are to be carried along and that no file of their roles has."""
+        problems = []
+        named = (("facts", self.facts, roles), ("scores", self.scores, [r for r in roles if r == "instructions"]))
+        for key, names, of in named:
+            known = {name for role in of for name in self._loaded[role].carried}
+            missing = [name for name in names if name not in known] if of else []
+            problems += (
+                [f"data.{key} names {', '.join(missing)}, which no file of {', '.join(of)} has"] if missing else []
+            )
+        return problems
 
     def _of(self, role: Role, split: Split) -> Sequence[Any]:
         if role not in self._loaded:
@@ -200,6 +211,7 @@ class Files(DataSource):
                 self.on_bad_record == "skip",
                 self.document_characters,
                 self.facts,
+                self.scores,
             )
             self._loaded[role] = loader.load(self.files[role])
             self._check_unchanged(self.files[role])
@@ -215,6 +227,10 @@ class Files(DataSource):
 def _paths(names: Named) -> tuple[Path, ...]:
     listed = [names] if isinstance(names, str) else list(names or [])
     return tuple(Path(name).expanduser() for name in listed)
+
+
+def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([columns] if isinstance(columns, str) else columns))
 
 
 def _checked_shapes(asked: Mapping[str, str | None]) -> dict[Role, str]:

@@ -18,8 +18,10 @@ from alignlab.stats import TokenStats
 
 RESERVED = "stats."
 """Prefix of the extras that hold statistics."""
-PER_SEQUENCE = frozenset({"score"})
-"""Statistics that are `(S,)`; all others are `(T,)`."""
+PER_SEQUENCE = frozenset({"score", "scores"})
+"""Statistics that are `(S,)`, or `(S, k)`; all others are `(T,)`."""
+ATTRIBUTES = ("first", "second")
+"""The attributes of a model that gives `scores`."""
 
 Axis: TypeAlias = Literal["token", "sequence", "unit"]
 Change: TypeAlias = Callable[[str, Tensor, Axis], Tensor]
@@ -39,7 +41,7 @@ class Case:
 
     @classmethod
     def of(cls, batch: Batch, stats: Mapping[str, Tensor]) -> Self:
-        """The case of a batch and statistics by name, `(T,)` or `(S,)` each."""
+        """The case of a batch and statistics by name, `(T, ...)` or `(S, ...)` each."""
         leaves = {RESERVED + k: v.detach().clone().requires_grad_() for k, v in stats.items()}
         sequences = {k: v for k, v in leaves.items() if k.removeprefix(RESERVED) in PER_SEQUENCE}
         tokens = {k: v for k, v in leaves.items() if k not in sequences}

@@ -84,7 +84,7 @@ def _weighted(subject: ObjectiveSubject, case: Case) -> Tensor:
     """`(S,)` true for each sequence that some term of the loss gives a weight."""
     found = torch.zeros(case.batch.num_sequences, dtype=torch.bool)
     for weights in subject.make().per.values():
-        counted = weights(case.batch) != 0
+        counted = (weights(case.batch) != 0).reshape(len(weights(case.batch)), -1).any(1)  # an element may have parts
         if len(counted) == case.batch.num_tokens:
             found |= torch.zeros(len(found)).index_add(0, case.batch.sequence_id, counted.float()) > 0
         else:
@@ -131,10 +131,10 @@ class _Counts:
         """`(S,)` of each statistic: whether it has a gradient anywhere in a sequence."""
         found = {}
         for name in self.case.stats:
-            at, count = self.by_entry[name], torch.zeros(self.case.batch.num_sequences)
-            found[name] = (
-                at if name in PER_SEQUENCE else count.index_add(0, self.case.batch.sequence_id, at.float()) > 0
-            )
+            at, sequence = self.by_entry[name], self.case.batch.sequence_id
+            any_of = at.reshape(len(at), -1).any(1)  # a statistic may be of several attributes
+            count = torch.zeros(self.case.batch.num_sequences)
+            found[name] = any_of if name in PER_SEQUENCE else count.index_add(0, sequence, any_of.float()) > 0
         return found
 
     def trained(self) -> list[int]:

@@ -47,7 +47,7 @@ def _extreme(name: str, value: Tensor, case: Case, sign: int) -> Tensor:
     """Every second sequence hundreds of nats (or a thousand reward units) one way, its neighbours the other way."""
     size = torch.full_like(value.detach(), 1000.0 if name in PER_SEQUENCE else 100.0)
     sequence = torch.arange(len(size)) if name in PER_SEQUENCE else case.batch.sequence_id
-    direction = torch.where(sequence % 2 == 0, sign, -sign)
+    direction = torch.where(sequence % 2 == 0, sign, -sign).reshape(-1, *[1] * (size.ndim - 1))
     # Log-probabilities cannot leave 0 upwards, and entropies and divergences cannot fall below it.
     if name == "logp":
         return -size * (direction > 0)

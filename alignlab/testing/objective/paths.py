@@ -13,9 +13,10 @@ from torch import Tensor
 
 from alignlab.batch import Batch
 from alignlab.policy import Policy
+from alignlab.policy.score_head import REWARD, STATISTICS
 from alignlab.stats import TokenStats
 from alignlab.testing.artifacts import head_of, tiny_policy
-from alignlab.testing.objective.cases import Case
+from alignlab.testing.objective.cases import ATTRIBUTES, Case
 from alignlab.testing.objective.step import ALL
 from alignlab.testing.objective.subject import ObjectiveSubject
 from alignlab.training.step import backward, whole_step
@@ -34,7 +35,10 @@ def fused_and_eager_paths_agree(subject: ObjectiveSubject) -> None:
     """
     needs = subject.make().needs
     for dtype, tolerance in _DTYPES:
-        policy = tiny_policy(seed=3, scalar_head=bool(needs & {"value", "score"})).to(dtype)
+        policy = tiny_policy(seed=3)
+        if needs & STATISTICS:
+            policy.add_score_head(3, ATTRIBUTES if "scores" in needs else REWARD)
+        policy = policy.to(dtype)
         teacher = tiny_policy(seed=4).to(dtype).requires_grad_(False)
         batch = _batch_near(subject.case(), policy, teacher, needs)
         fused = partial(policy.token_stats, needs=needs, teacher=teacher)
@@ -69,8 +73,8 @@ def _of_sequence(policy: Policy, teacher: Policy, tokens: Tensor, temperature: f
         "kl_from_teacher": _shifted((other.exp() * (other - logp)).sum(-1)[:-1]),
     }
     if policy.score_head is not None:
-        scalar = policy.score_head(hidden)[:, 0].float()
-        found |= {"value": _shifted(scalar[:-1]), "score": scalar[-1:]}
+        scored = policy.score_head(hidden).float()
+        found |= {"value": _shifted(scored[:-1, 0]), "score": scored[-1:, 0], "scores": scored[-1:]}
     return found
 
 

@@ -22,7 +22,8 @@ def at_start(case: Case) -> Case:
     advantage = torch.where(index % 3 == 0, -strength, strength)
     returns = torch.where(index % 2 == 0, strength, -strength)
     constant = {"logp": START_LOGP, "reference_logp": START_LOGP, "old_logp": START_LOGP}
-    constant |= {"value": 0.0, "old_value": 0.0, "score": 0.0, "margin": 0.0, "agreement": 1.0, "probability": 1.0}
+    constant |= {"value": 0.0, "old_value": 0.0, "score": 0.0, "scores": 0.0}
+    constant |= {"margin": 0.0, "agreement": 1.0, "probability": 1.0}
     constant |= {"tie": 0.0}  # a tie teaches nothing where both are equal
     varied = {"advantage": case.along(advantage), "returns": case.along(returns)}
 

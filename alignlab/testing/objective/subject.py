@@ -10,7 +10,7 @@ from torch import Tensor
 from alignlab.batch import Batch, TokenBatch
 from alignlab.objective import Objective
 from alignlab.testing.batches import make_batch
-from alignlab.testing.objective.cases import PER_SEQUENCE, Case
+from alignlab.testing.objective.cases import ATTRIBUTES, PER_SEQUENCE, Case
 
 Extra: TypeAlias = Callable[[Batch, torch.Generator], Tensor]
 """Makes a further tensor of a batch: `(T, ...)`, `(S, ...)` or `(W, ...)`."""
@@ -34,7 +34,7 @@ _PER_UNIT: Mapping[str, Extra] = {
     "agreement": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
     "probability": lambda batch, g: 0.5 + 0.5 * torch.rand(batch.num_units, generator=g),
     "tie": lambda batch, g: (torch.arange(batch.num_units) % 3 == 0).float(),
-    "rating": lambda batch, g: torch.randn(batch.num_units, generator=g),
+    "ratings": lambda batch, g: torch.randn(batch.num_units, len(ATTRIBUTES), generator=g),
 }
 FLAGS = frozenset({"mismatched"})
 """Names in `reads` that ask for sequences, not for a tensor."""
@@ -108,8 +108,8 @@ class ObjectiveSubject:
 
 def _statistic(name: str, batch: Batch, generator: torch.Generator) -> Tensor:
     size = batch.num_sequences if name in PER_SEQUENCE else batch.num_tokens
-    noise = torch.randn(size, generator=generator)
-    if name in ("score", "value"):
+    noise = torch.randn((size, len(ATTRIBUTES)) if name == "scores" else size, generator=generator)
+    if name in ("score", "scores", "value"):
         return noise
     # Log-probabilities are negative; entropies, log-sum-exps and divergences are positive here.
     return -noise.abs() - 0.1 if name == "logp" else noise.abs() + 0.1

@@ -52,6 +52,8 @@ class TablePolicy:
         stats = {name: torch.where(mask, x, 0.0) for name, x in found.items() if name in needs}
         if "score" in needs:
             stats["score"] = self.scores.flatten()[batch.sequence("answer")]
+        if "scores" in needs:
+            stats["scores"] = self.scores.flatten()[batch.sequence("answer")][:, None]
         return TokenStats(stats)
 
     def log_probability(self) -> Float[Tensor, "P Y"]:

@@ -140,7 +140,7 @@ class World:
         asked = [(p, y) for p in range(self.prompts) for y in range(len(self.answers))]
         rows, masks, state, answer = self.rows(asked)
         batch = TokenBatch.of(rows, masks).with_tokens(state=state).with_sequences(answer=answer)
-        return _weighted(batch, self.tables.data.exp().flatten()).with_units(rating=self.reward.flatten())
+        return _weighted(batch, self.tables.data.exp().flatten()).with_units(ratings=self.reward.flatten()[:, None])
 
     def pairs(self, flips: float = 0.0, ties: float = 0.0) -> PreferenceBatch:
         """Every ordered pair, weighted by how often the reference draws it and raters so choose.

@@ -131,7 +131,7 @@ def test_a_sum_that_has_no_known_end_says_why(objective: Any, reason: str) -> No
     [
         (PolicyGradient("answer_sum", beta=0.1), Credit("reward", beta=0.2), "paid twice"),
         (PolicyGradient("answer_sum", credit=-1.0), Credit("reward", beta=0.2), "wrong side of 0"),
-        (PolicyGradient("token_mean"), Credit("standardised", beta=0.2), "0 / 0"),
+        (PolicyGradient("token_mean"), Credit("standardised", beta=0.2), "no end was found"),
         (PolicyGradient("answer_mean"), Credit("to_go", beta=0.2, whitened=True), "does not cancel"),
         (PolicyGradient("token_mean", beta=0.1), Credit("reward", whitened=True), "whitening divides"),
     ],

@@ -10,7 +10,7 @@ from alignlab_reward_model import BradleyTerry, MarginBradleyTerry, ScoreRegress
 from alignlab import Objective, PreferenceBatch, TokenBatch, TokenStats
 from alignlab.objective import davidson_loss
 from alignlab.optimum import NoneKnown, RewardItself
-from alignlab.testing import Check, conforms_objective
+from alignlab.testing import Check, conforms_objective, tiny_policy
 
 
 def cost(objective: Objective[PreferenceBatch], scores: list[float], **extras: list[float]) -> float:
@@ -74,12 +74,41 @@ def test_as_ties_get_rare_it_is_bradley_terry() -> None:
 # ---- ratings ---------------------------------------------------------------------------------------------------------
 def test_ratings_are_squared_errors_of_answers_and_fix_the_constant() -> None:
     batch = TokenBatch.of([[1, 2, 3], [1, 2]], [[False, True, True], [False, True]])
-    batch = batch.with_units(rating=torch.tensor([4.0, 1.0]))
+    batch = batch.with_units(ratings=torch.tensor([[4.0], [1.0]]))
     objective = ScoreRegression()
-    loss = objective(TokenStats({"score": torch.tensor([3.0, 3.0])}), batch)
+    loss = objective(TokenStats({"scores": torch.tensor([[3.0], [3.0]])}), batch)
     assert float(loss.mean(objective.units(batch))) == pytest.approx((1 + 4) / 2)
     assert float(loss.metrics["error"].value()) == pytest.approx((-1 + 2) / 2)
     assert float(loss.metrics["absolute_error"].value()) == pytest.approx((1 + 2) / 2)
+
+
+def test_an_attribute_that_an_answer_was_not_rated_by_teaches_nothing() -> None:
+    """Errors of -1, 2 and 2 over three ratings: the mean is 3, and 2 * error / 3 reaches each score that was rated."""
+    batch = TokenBatch.of([[1, 2]] * 2, [[False, True]] * 2)
+    batch = batch.with_units(ratings=torch.tensor([[4.0, 1.0], [math.nan, 1.0]]))
+    scores = torch.full((2, 2), 3.0, requires_grad=True)
+    objective = ScoreRegression()
+    found = objective(TokenStats({"scores": scores}), batch)
+    loss = found.mean(objective.units(batch))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(3.0)
+    torch.testing.assert_close(scores.grad, torch.tensor([[-2 / 3, 4 / 3], [0.0, 4 / 3]]))
+    assert float(found.metrics["absolute_error"].value()) == pytest.approx(5 / 3)
+
+
+@pytest.mark.parametrize("attribute", [0, 1])
+def test_a_rating_reaches_the_head_of_its_attribute_alone(attribute: int) -> None:
+    policy = tiny_policy(1)
+    policy.add_score_head(2, ("good", "brief"))
+    assert policy.score_head is not None
+    wanted = torch.full((3, 2), math.nan)
+    wanted[:, attribute] = 7.0
+    batch = TokenBatch.of([[1, 5, 6], [1, 7], [1, 8, 9, 5]], [[False, True, True], [False, True], [False] + [True] * 3])
+    batch, objective = batch.with_units(ratings=wanted), ScoreRegression()
+    stats = policy.token_stats(batch, objective.needs)
+    objective(stats, batch).mean(objective.units(batch)).backward()
+    gradient = policy.score_head.weight.grad
+    assert gradient is not None and bool(gradient[attribute].any()) and not bool(gradient[1 - attribute].any())
 
 
 def test_arguments_are_checked() -> None:
