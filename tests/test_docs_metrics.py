@@ -14,7 +14,7 @@ from alignlab_best_of_n import BestOfN
 from alignlab_best_of_n import stage as best_of_n
 from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
 from alignlab_dpo import DPO, PlackettLuce
-from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
+from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative, TruncatedImportance
 from alignlab_kto import KTO
 from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
@@ -187,6 +187,9 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "online_dpo": lambda: OnlinePreferences(**ONLINE, objective=DPO(), samples_per_prompt=2),
     "grpo": lambda: PolicyGradientStage(**ONLINE, objective=GRPO(), advantage=GroupRelative(), samples_per_prompt=2),
     "dapo": lambda: DynamicSampling(**ONLINE, objective=DAPO(), advantage=GroupRelative(), samples_per_prompt=2),
+    "truncated_importance": lambda: PolicyGradientStage(
+        **ONLINE, objective=TruncatedImportance(DAPO()), advantage=GroupRelative(), samples_per_prompt=2
+    ),
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
     "plackett_luce": lambda: RankingStage(**PARTS, objective=PlackettLuce(), inputs={"rankings": "rank"}),
@@ -239,7 +242,8 @@ def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
 def test_what_a_stage_logs_is_described(name: str, artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     stage: Any = STAGES[name]()
     found = run(stage, {key: artifacts[key] for key in GIVEN.get(name, ("policy",))}, tmp_path)
-    parts = [stage, getattr(stage, "objective", None), *getattr(stage, "evaluations", {}).values()]
+    objective = getattr(stage, "objective", None)
+    parts = [stage, objective, getattr(objective, "objective", None), *getattr(stage, "evaluations", {}).values()]
     known = described({cls.__name__ for part in parts for cls in type(part).__mro__})
     assert found and not unknown(found, known)
     promised = {n for n in described({type(stage).__name__}) if n.isidentifier() and n.islower()}

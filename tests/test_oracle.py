@@ -29,6 +29,7 @@ from alignlab_grpo import (
     KLToReference,
     LeaveOneOut,
     Reinforce,
+    TruncatedImportance,
     WhitenedReturns,
 )
 from alignlab_ppo import GAE, PPO
@@ -96,6 +97,9 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "reinforce, unbiased": (with_kl(Reinforce(), "unbiased", "answer_sum"), FREE),
     "reinforce, k1 does nothing": (with_kl(Reinforce(), "k1", "answer_sum"), LeaveOneOut()),
     "reinforce++": (DAPO(clip_high=0.2), WhitenedReturns()),
+    "dapo, the sampler's weights, the KL in the reward": (TruncatedImportance(DAPO()), KLInReward(CENTRED)),
+    "grpo, the sampler's weights": (TruncatedImportance(GRPO()), GroupRelative()),
+    "ppo, the sampler's weights": (TruncatedImportance(PPO()), GAE()),
     "ppo, unbiased": (with_kl(PPO(), "unbiased", "token_mean"), GAE(beta=0.0, whiten=False)),
 }
 
