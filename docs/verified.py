@@ -1,8 +1,8 @@
 """Write docs/verified.md: python docs/verified.py [VERDICTS ...]
 
 The page is made of docs/verified.json. Where files are named that `alignlab verify --json` wrote, their verdicts
-replace those in it first. Nothing of alignlab is imported. A test fails where the page is out of date, or where it states
-another end than the installed methods do; `make verified` does the whole.
+replace those in it first. Nothing of alignlab is imported. A test fails where the page is out of date, or where it
+states another end than the installed methods do; `make verified` does the whole.
 """
 
 import json
