@@ -199,6 +199,12 @@ def test_the_answers_are_all_there_are() -> None:
     torch.testing.assert_close(logp, world.tables.reference.flatten())
 
 
+def test_logits_of_answers_are_those_of_their_policy() -> None:
+    world = World()
+    torch.testing.assert_close(world.of_answers(world.logits_of(world.tables.teacher)), world.tables.teacher)
+    torch.testing.assert_close(world.logits_of(world.tables.reference), world.reference.log_softmax(-1))
+
+
 def test_batches_hold_everything_once_by_its_probability() -> None:
     world = World()
     pairs = world.pairs()
