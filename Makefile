@@ -37,6 +37,14 @@ format: install  ## put the style right
 docs: install  ## write docs/config.md and docs/metrics.md again
 	$(BIN)/python docs/reference.py
 
+VERDICTS := $(BIN)/alignlab verify --json .alignlab
+verified: install  ## train every method to its end, and write docs/verified.md again
+	mkdir -p .alignlab
+	$(VERDICTS)/all.json --all
+	for one in objective=truncated_importance stage=cispo stage=dapo stage=dr_grpo stage=gspo; do \
+		$(VERDICTS)/with-$$one.json $$one advantage=kl_in_reward || exit 1; done
+	$(BIN)/python docs/verified.py .alignlab/all.json .alignlab/with-*.json
+
 install: $(STAMP)  ## a virtual environment in .venv with the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt

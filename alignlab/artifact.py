@@ -14,17 +14,18 @@ from typing import Any, Literal
 
 from alignlab.errors import DataError, StoreError
 
-Kind = Literal["policy", "reward_model", "preferences", "answers", "evaluation", "report", "other"]
+Kind = Literal["policy", "reward_model", "preferences", "rankings", "answers", "evaluation", "report", "other"]
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 PREFERENCES = "preferences.jsonl"
+RANKINGS = "rankings.jsonl"
 ANSWERS = "answers.jsonl"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.jsonl"
 REPORT = "report.html"
 
-_KINDS_BY_FILE: Mapping[str, Kind] = {PREFERENCES: "preferences", ANSWERS: "answers"}
+_KINDS_BY_FILE: Mapping[str, Kind] = {PREFERENCES: "preferences", RANKINGS: "rankings", ANSWERS: "answers"}
 """Kind of a folder without a manifest, by a file in it."""
 
 

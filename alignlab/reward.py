@@ -1,4 +1,4 @@
-"""RewardSource: scores answers, as one number or as a sum with its parts. Preference: turns scores into choices.
+"""RewardSource: scores answers, as one number or as a sum with its parts. Preference, Ranker: turn scores into choices.
 
 Axes: answers, attributes.
 """
@@ -195,3 +195,39 @@ class Preference(abc.ABC):
     @abc.abstractmethod
     def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
         """One choice for each pair; `index` numbers the judgements over the whole labelling stage."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Two or more answers to one prompt, in the order in which a rater sees them."""
+
+    prompt: Prompt
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One judgement of several answers, with the truth that only a simulated rater can tell.
+
+    Args:
+        places: numbers of the answers, the best first.
+        probability: the true probability that this rater would rank them so.
+        rater: who judged.
+    """
+
+    places: tuple[int, ...]
+    probability: float
+    rater: str
+
+
+class Ranker(abc.ABC):
+    """Turns lists of answers into rankings by a stated choice model.
+
+    A ranking depends on its list and its number alone, as a `Preference`'s choice does.
+    """
+
+    VERSION: ClassVar[str]
+
+    @abc.abstractmethod
+    def rank(self, lists: Sequence[Candidates], index: Sequence[int]) -> list[Order]:
+        """One ranking for each list; `index` numbers the judgements over the whole stage."""

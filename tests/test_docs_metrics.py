@@ -13,8 +13,8 @@ import yaml
 from alignlab_best_of_n import BestOfN
 from alignlab_best_of_n import stage as best_of_n
 from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
-from alignlab_dpo import DPO
-from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
+from alignlab_dpo import DPO, PlackettLuce
+from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative, TruncatedImportance
 from alignlab_kto import KTO
 from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
@@ -38,10 +38,21 @@ from alignlab.data.world import World
 from alignlab.evaluation import Evaluate, Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
-from alignlab.preferences import ImportPreferences, Label, label
+from alignlab.preferences import ImportPreferences, Label, Rank, label
+from alignlab.preferences import rank as rank_stage
+from alignlab.reward import Candidates, Order, Ranker
 from alignlab.stage import Runtime, StageContext
-from alignlab.testing import tiny_policy, tiny_policy_artifact
-from alignlab.training import AdamW, AnswerStage, Constant, LabelledStage, Loop, PolicyGradientStage, PreferenceStage
+from alignlab.testing import tiny_policy, tiny_policy_artifact, tiny_rankings_artifact
+from alignlab.training import (
+    AdamW,
+    AnswerStage,
+    Constant,
+    LabelledStage,
+    Loop,
+    PolicyGradientStage,
+    PreferenceStage,
+    RankingStage,
+)
 from alignlab.training.step import step_constants
 
 ROOT = docs_pages.DOCS.parent
@@ -145,6 +156,15 @@ class First(Preference):
         return [Choice(True, 1.0, "first") for _ in pairs]
 
 
+class AsShown(Ranker):
+    """The order in which the answers are shown."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def rank(self, lists: Sequence[Candidates], index: Sequence[int]) -> list[Order]:
+        return [Order(tuple(range(len(shown.answers))), 1.0, "as shown") for shown in lists]
+
+
 PARTS: dict[str, Any] = {
     "optimizer": AdamW(lr=1e-3, schedule=Constant(warmup_steps=0)),
     "loop": Loop(steps=1, batch_size=2, validate_every=1, log_every=1),
@@ -169,8 +189,15 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "online_dpo": lambda: OnlinePreferences(**ONLINE, objective=DPO(), samples_per_prompt=2),
     "grpo": lambda: PolicyGradientStage(**ONLINE, objective=GRPO(), advantage=GroupRelative(), samples_per_prompt=2),
     "dapo": lambda: DynamicSampling(**ONLINE, objective=DAPO(), advantage=GroupRelative(), samples_per_prompt=2),
+    "truncated_importance": lambda: PolicyGradientStage(
+        **ONLINE, objective=TruncatedImportance(DAPO()), advantage=GroupRelative(), samples_per_prompt=2
+    ),
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
+    "plackett_luce": lambda: RankingStage(**PARTS, objective=PlackettLuce(), inputs={"rankings": "rank"}),
+    "rank": lambda: Rank(
+        **DATA, preference=AsShown(), sampling=FEW, answers=3, lists=8, validation_lists=8, reference=Brief()
+    ),
     "best_of_n": lambda: BestOfN(
         **DATA, reward=BriefInParts(), sampling=Sampling(max_new_tokens=12), prompts=8, validation_prompts=4
     ),
@@ -183,6 +210,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "pretrain": (),
     **dict.fromkeys(("distill", "on_policy_distill"), ("policy", "teacher")),
     "import_preferences": (),
+    "plackett_luce": ("policy", "rankings"),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
 }
 """Inputs of a stage, where they are more or less than a policy."""
@@ -198,7 +226,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     preferences.mkdir()
     splits: tuple[Split, ...] = ("train", "validation")
     write(preferences, [row(pair, split) for split in splits for pair in Tiny().comparisons(split)])
-    return {"policy": policy, "teacher": policy, "preferences": Artifact.open(preferences)}
+    given = {"preferences": Artifact.open(preferences), "rankings": tiny_rankings_artifact(folder / "rankings")}
+    return {"policy": policy, "teacher": policy, **given}
 
 
 def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
@@ -215,7 +244,8 @@ def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
 def test_what_a_stage_logs_is_described(name: str, artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     stage: Any = STAGES[name]()
     found = run(stage, {key: artifacts[key] for key in GIVEN.get(name, ("policy",))}, tmp_path)
-    parts = [stage, getattr(stage, "objective", None), *getattr(stage, "evaluations", {}).values()]
+    objective = getattr(stage, "objective", None)
+    parts = [stage, objective, getattr(objective, "objective", None), *getattr(stage, "evaluations", {}).values()]
     known = described({cls.__name__ for part in parts for cls in type(part).__mro__})
     assert found and not unknown(found, known)
     promised = {n for n in described({type(stage).__name__}) if n.isidentifier() and n.islower()}
@@ -258,7 +288,12 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("owner", "columns"),
-    [("Label", label.COLUMNS), ("RewardModel", reward_stage.COLUMNS), ("BestOfN", best_of_n.COLUMNS)],
+    [
+        ("Label", label.COLUMNS),
+        ("Rank", rank_stage.COLUMNS),
+        ("RewardModel", reward_stage.COLUMNS),
+        ("BestOfN", best_of_n.COLUMNS),
+    ],
 )
 def test_a_stages_columns_are_the_references(owner: str, columns: Sequence[Column]) -> None:
     (section,) = (s for s in SECTIONS if owner in s["of"])

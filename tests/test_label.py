@@ -17,8 +17,7 @@ from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
 from alignlab.policy import Llama, Policy, Sample, Sampling
-from alignlab.preferences import Label
-from alignlab.preferences import label as label_module
+from alignlab.preferences import Label, sampled
 from alignlab.reward import Choice, Pair, Preference, RewardSource
 from alignlab.stage import Runtime, StageContext
 
@@ -92,7 +91,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[Prompt]:
         asked.extend(prompts)
         return [Sample(p, (0,), (0,), texts[i % len(texts)], True) for i, p in enumerate(prompts)]
 
-    monkeypatch.setattr(label_module, "generate", generate)
+    monkeypatch.setattr(sampled, "generate", generate)
     return asked
 
 

@@ -29,6 +29,7 @@ from alignlab_grpo import (
     KLToReference,
     LeaveOneOut,
     Reinforce,
+    TruncatedImportance,
     WhitenedReturns,
 )
 from alignlab_ppo import GAE, PPO
@@ -96,6 +97,9 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "reinforce, unbiased": (with_kl(Reinforce(), "unbiased", "answer_sum"), FREE),
     "reinforce, k1 does nothing": (with_kl(Reinforce(), "k1", "answer_sum"), LeaveOneOut()),
     "reinforce++": (DAPO(clip_high=0.2), WhitenedReturns()),
+    "dapo, the sampler's weights, the KL in the reward": (TruncatedImportance(DAPO()), KLInReward(CENTRED)),
+    "grpo, the sampler's weights": (TruncatedImportance(GRPO()), GroupRelative()),
+    "ppo, the sampler's weights": (TruncatedImportance(PPO()), GAE()),
     "ppo, unbiased": (with_kl(PPO(), "unbiased", "token_mean"), GAE(beta=0.0, whiten=False)),
 }
 
@@ -193,6 +197,12 @@ def test_the_answers_are_all_there_are() -> None:
     batch = world.texts()
     logp = batch.sum_by_sequence(policy.token_stats(batch, frozenset({"logp"})).logp)
     torch.testing.assert_close(logp, world.tables.reference.flatten())
+
+
+def test_logits_of_answers_are_those_of_their_policy() -> None:
+    world = World()
+    torch.testing.assert_close(world.of_answers(world.logits_of(world.tables.teacher)), world.tables.teacher)
+    torch.testing.assert_close(world.logits_of(world.tables.reference), world.reference.log_softmax(-1))
 
 
 def test_batches_hold_everything_once_by_its_probability() -> None:

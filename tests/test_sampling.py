@@ -71,6 +71,7 @@ def test_the_log_probability_of_what_was_sampled_is_the_trainers(policy: Policy)
         eager = eager.gather(1, torch.tensor(sample.answer_ids)[:, None])[:, 0]
         ours = now[(batch.sequence_id == number) & batch.response_mask]
         assert torch.allclose((ours - eager).exp(), torch.ones_like(ours), atol=1e-9)
+        assert torch.allclose(torch.tensor(sample.logp, dtype=ours.dtype), ours, atol=1e-9)
 
 
 def test_an_answer_ends_at_the_stop_token_and_says_so(policy: Policy) -> None:
@@ -83,13 +84,27 @@ def test_an_answer_ends_at_the_stop_token_and_says_so(policy: Policy) -> None:
         assert sample.finished or len(sample.prompt_ids) + len(sample.answer_ids) == 32 or len(sample.answer_ids) == 16
 
 
+def test_a_cut_distribution_is_the_samplers_own_and_not_the_trainers(policy: Policy) -> None:
+    """With top_p below 1 a token is likelier by what was cut off: its log-probability is over the kept ones."""
+    cut = Sampling(temperature=0.8, top_p=0.7, max_new_tokens=1)
+    for sample in generate(policy, PROMPTS, cut, seed=0):
+        logits = policy.model(input_ids=torch.tensor([sample.prompt_ids])).logits[0, -1].detach()
+        ranked, order = (logits / 0.8).softmax(-1).sort(descending=True)
+        kept = int((ranked.cumsum(0) - ranked < 0.7).sum())
+        place = int((order == sample.answer_ids[0]).nonzero())
+        assert place < kept and float(ranked[:kept].sum()) < 1
+        assert sample.logp[0] == pytest.approx(float((ranked[place] / ranked[:kept].sum()).log()), abs=1e-9)
+    greedy = generate(policy, PROMPTS, Sampling(temperature=0, max_new_tokens=3), seed=0)
+    assert all(set(s.logp) == {0.0} and len(s.logp) == len(s.answer_ids) for s in greedy)
+
+
 def test_top_k_and_top_p_keep_what_they_say() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).double().log().expand(1000, 4)
     uniform = torch.linspace(0, 0.999, 1000).double()
-    assert pick(logits, uniform, Sampling(top_k=2)).unique().tolist() == [0, 1]
-    assert pick(logits, uniform, Sampling(top_p=0.6)).unique().tolist() == [0, 1]
-    assert pick(logits, uniform, Sampling(top_p=0.4)).unique().tolist() == [0]
-    share = (pick(logits, uniform, Sampling(top_k=2)) == 0).double().mean()
+    assert pick(logits, uniform, Sampling(top_k=2))[0].unique().tolist() == [0, 1]
+    assert pick(logits, uniform, Sampling(top_p=0.6))[0].unique().tolist() == [0, 1]
+    assert pick(logits, uniform, Sampling(top_p=0.4))[0].unique().tolist() == [0]
+    share = (pick(logits, uniform, Sampling(top_k=2))[0] == 0).double().mean()
     assert float(share) == pytest.approx(0.5 / 0.8, abs=2e-3)
 
 

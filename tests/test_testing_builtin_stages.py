@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from alignlab_distill import ForwardKL
-from alignlab_dpo import DPO
+from alignlab_dpo import DPO, PlackettLuce
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_pretrain import CausalLM, Pretrain
 from alignlab_raters import Panel, Rater
@@ -20,11 +20,17 @@ from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.evaluation import Evaluate, RewardEvaluation
 from alignlab.policy import Llama, Sampling
-from alignlab.preferences import ImportPreferences, Label
+from alignlab.preferences import ImportPreferences, Label, Rank
 from alignlab.report import Report
 from alignlab.stage import Stage
-from alignlab.testing import Check, conforms_stage, tiny_policy_artifact, tiny_preferences_artifact
-from alignlab.training import AdamW, AnswerStage, Constant, Loop, PreferenceStage
+from alignlab.testing import (
+    Check,
+    conforms_stage,
+    tiny_policy_artifact,
+    tiny_preferences_artifact,
+    tiny_rankings_artifact,
+)
+from alignlab.training import AdamW, AnswerStage, Constant, Loop, PreferenceStage, RankingStage
 
 
 class Tiny(DataSource):
@@ -60,6 +66,7 @@ def inputs(*names: str) -> Callable[[Path], dict[str, Artifact]]:
         "teacher": lambda folder: tiny_policy_artifact(folder / "teacher", seed=1),
         "reward": lambda folder: tiny_policy_artifact(folder / "reward", seed=1, scalar_head=True),
         "preferences": lambda folder: tiny_preferences_artifact(folder / "preferences"),
+        "rankings": lambda folder: tiny_rankings_artifact(folder / "rankings"),
     }
     return lambda folder: {name: make[name](folder) for name in names}
 
@@ -137,6 +144,15 @@ def test_preference_stage(check: Check) -> None:
 
 
 @conforms_stage(
+    lambda: RankingStage(objective=PlackettLuce(), optimizer=OPTIMIZER, loop=LOOP, inputs={"rankings": "rank"}),
+    inputs=inputs("policy", "rankings"),
+    skip={"batches_hold_what_was_given": "takes no preferences"},
+)
+def test_ranking_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(
     online_preferences,
     inputs=inputs("policy", "reward"),
     skip={"batches_hold_what_was_given": "takes no preferences"},
@@ -147,6 +163,22 @@ def test_online_preferences_stage(check: Check) -> None:
 
 @conforms_stage(label, inputs=inputs("policy"), skip=NO_TRAINING)
 def test_label_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(
+    lambda: Rank(
+        data=Tiny(),
+        preference=Panel({"looks": Rater("looks", {"words": 1.0})}),
+        sampling=FEW,
+        answers=3,
+        lists=6,
+        validation_lists=3,
+    ),
+    inputs=inputs("policy"),
+    skip=NO_TRAINING,
+)
+def test_rank_stage(check: Check) -> None:
     check()
 
 

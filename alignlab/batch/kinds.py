@@ -91,7 +91,8 @@ class PreferenceBatch(Batch):
 class RolloutBatch(Batch):
     """Sampled answers: the unit is the sample.
 
-    Extras: `old_logp`, `reference_logp`, `old_value`, `advantage`, `returns` per token (read at response tokens only);
+    Extras: `old_logp`, `sampler_logp`, `reference_logp`, `old_value`, `advantage`, `returns` per token (read at
+    response tokens only);
     `reward`, `finished` (1 where a stop token ended it) and `group` (samples of one prompt share it) per sequence.
     """
 
@@ -104,6 +105,11 @@ class RolloutBatch(Batch):
     def old_logp(self) -> Float[Tensor, "T"]:
         """`(T,)` nats: under the policy that sampled; recomputed by the trainer, fixed while its rollouts are used."""
         return self.token("old_logp")
+
+    @property
+    def sampler_logp(self) -> Float[Tensor, "T"]:
+        """`(T,)` nats: under the distribution that each token was drawn from, by the sampler's own arithmetic."""
+        return self.token("sampler_logp")
 
     @property
     def old_value(self) -> Float[Tensor, "T"]:

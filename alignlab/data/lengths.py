@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from alignlab.data.chat import encode_prompt
 from alignlab.data.coverage import coverage
 from alignlab.data.problems import Problems, fact_of
+from alignlab.data.rankings import ranking_encoder
 from alignlab.data.records import Example, Prompt
 from alignlab.data.rows import comparison_encoder, example_encoder, quiet
 from alignlab.data.source import DataSource, Need, Records, Split
@@ -41,6 +42,8 @@ def _texts(source: DataSource, records: Records) -> Iterator[str]:
         yield from (text for example in source.instructions("train") for text in (example.prompt.text, example.answer))
     elif records == "comparisons":
         yield from (text for pair in source.comparisons("train") for text in (pair.prompt.text, pair.chosen))
+    elif records == "rankings":
+        yield from (text for r in source.rankings("train") for text in (r.prompt.text, r.answers[0]))
     elif records == "labelled":
         yield from (text for record in source.labelled("train") for text in (record.prompt.text, record.answer))
 
@@ -81,6 +84,8 @@ def unusable(source: DataSource, records: Records, tokenizer: PreTrainedTokenize
             collected(source.instructions(split), example_encoder(tokenizer, truncation), "example", truncation)
         elif records == "comparisons":
             collected(source.comparisons(split), comparison_encoder(tokenizer, truncation), "comparison", truncation)
+        elif records == "rankings":
+            collected(source.rankings(split), ranking_encoder(tokenizer, truncation), "ranking", truncation)
         elif records == "labelled":
             found = [Example(r.prompt, r.answer, source=r.source) for r in source.labelled(split)]
             collected(found, example_encoder(tokenizer, truncation), "answer", truncation)

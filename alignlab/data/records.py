@@ -111,6 +111,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """Two or more answers to one prompt in the order of a judge, the best first."""
+
+    prompt: Prompt
+    answers: tuple[str, ...]
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
 class Labelled:
     """A single answer that was called good or bad."""
 

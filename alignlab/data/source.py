@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
+from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.errors import DataError, MissingDataError
 
 Split = Literal["train", "validation"]
-Records = Literal["documents", "instructions", "comparisons", "labelled", "prompts"]
+Records = Literal["documents", "instructions", "comparisons", "rankings", "labelled", "prompts"]
 """Kinds of records, by the name of the method that gives them."""
 
 
@@ -54,6 +54,10 @@ class DataSource(abc.ABC):
     def comparisons(self, split: Split) -> Sequence[Comparison]:
         """Preferences that came with the data (human ones, usually)."""
         raise MissingDataError(f"{type(self).__name__} has no preferences; set data.preferences to a file")
+
+    def rankings(self, split: Split) -> Sequence[Ranking]:
+        """Lists of answers that came with the data in the order of a judge, the best first."""
+        raise MissingDataError(f"{type(self).__name__} has no rankings; set data.rankings to a file")
 
     def labelled(self, split: Split) -> Sequence[Labelled]:
         """Single answers that were called good or bad."""

@@ -27,6 +27,7 @@ class Wrapped(Objective[B]):
         self.needs = objective.needs  # type: ignore[misc]  # of this object, not of its class
         self.reads = objective.reads  # type: ignore[misc]
         self.per = objective.per  # type: ignore[misc]
+        self.lists = objective.lists  # type: ignore[misc]
 
     @property
     def takes(self) -> type[Batch] | None:
@@ -76,6 +77,7 @@ class WeightedSum(Objective[B]):
         self.needs = frozenset().union(*(o.needs for o in objectives.values()))  # type: ignore[misc]
         self.reads = frozenset().union(*(o.reads for o in objectives.values()))  # type: ignore[misc]
         self.per = {f"{k}/{term}": w for k, o in parts for term, w in o.per.items()}  # type: ignore[misc]
+        self.lists = all(o.lists for o in objectives.values())  # type: ignore[misc]
         self._takes = _narrowest([o.takes for o in objectives.values()])
 
     @property

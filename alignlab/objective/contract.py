@@ -60,6 +60,8 @@ class Objective(abc.ABC, Generic[B]):
     `kl_from_teacher`."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Extras of the batch: `reference_logp`, `old_logp`, `advantage`, `margin`, `mismatched`, ..."""
+    lists: ClassVar[bool] = False
+    """Whether its `PreferenceBatch` may hold lists of more than two answers; others take pairs."""
     per: ClassVar[Mapping[str, Weights]]
     """Name of each term and the weights of its elements; by default `{"loss": ...}` by the type of batch."""
 

@@ -40,6 +40,11 @@ def log_ratio_to_old(stats: TokenStats, batch: RolloutBatch) -> Float[Tensor, "T
     return batch.scored(stats.logp - batch.old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
+def log_ratio_to_sampler(batch: RolloutBatch) -> Float[Tensor, "T"]:
+    """`log pi_old - log pi_sampler` of each response token, nats, cut at `LOG_RATIO_LIMIT`; 0 where both are one."""
+    return batch.scored(batch.old_logp - batch.sampler_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
 def log_ratio_to_reference(stats: TokenStats, batch: Batch) -> Float[Tensor, "T"]:
     """`log pi - log pi_ref` of each response token, nats, cut at `LOG_RATIO_LIMIT`; 0 elsewhere."""
     return batch.scored(stats.logp - batch.reference_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

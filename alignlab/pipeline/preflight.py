@@ -7,6 +7,9 @@ from alignlab.data.source import DataSource, Need
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.store import Store
 
+MADE_OF_RECORDS = ("preferences", "rankings", "answers")
+"""Inputs that may come from files, and are tokenised by the stages that learn from them."""
+
 
 def missing(steps: Sequence[Step], store: Store) -> list[Step]:
     """The steps that will run: those that the store lacks, or that are to run again."""
@@ -38,8 +41,7 @@ def needs_of_policy(name: str, steps: Sequence[Step]) -> list[tuple[DataSource, 
         if name in _origins(step, by_name) and step.stage.PRODUCES != "evaluation":
             stage = step.build()
             found += list(stage.data_needs())
-            # Preferences and answers out of files are tokenised by the stages that learn from them.
-            made = [by_name[s] for k, s in step.inputs.items() if k in ("preferences", "answers") and s in by_name]
+            made = [by_name[s] for k, s in step.inputs.items() if k in MADE_OF_RECORDS and s in by_name]
             skip = getattr(stage, "on_bad_record", "stop") == "skip"
             length = getattr(stage, "max_length", None)
             needs = [] if skip else [need for other in made for need in other.build().data_needs()]

@@ -8,8 +8,8 @@ Axes: N samples, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -59,6 +59,8 @@ class Sample:
         answer_ids: the answer's tokens, the stop token included when it came.
         text: the answer as it was sampled: control tokens in it are visible, the stop token is left out.
         finished: whether a stop token ended it; otherwise it ran into `max_new_tokens` or the context.
+        logp: log-probability of each of the answer's tokens under the distribution that it was drawn from (tempered,
+            cut and normalised again), by the sampler's own arithmetic; nats. Empty where nothing was drawn.
     """
 
     prompt: Prompt
@@ -66,9 +68,12 @@ class Sample:
     answer_ids: tuple[int, ...]
     text: str
     finished: bool
+    logp: tuple[float, ...] = field(default=(), compare=False)
 
 
 Progress = Callable[[int, int], None]
+Drawn: TypeAlias = list[tuple[int, float]]
+"""Tokens of an answer, each with its log-probability, nats."""
 
 
 def generate(
@@ -121,7 +126,7 @@ def _sample_all(
             )
     training = policy.training
     policy.eval()
-    answers: dict[int, list[int]] = {}
+    answers: dict[int, Drawn] = {}
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     try:
         for start in range(0, len(order), batch_size):
@@ -136,10 +141,11 @@ def _sample_all(
     return [_sample(policy, p, ids[i], answers[i]) for i, p in enumerate(prompts)]
 
 
-def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], answer: list[int]) -> Sample:
+def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], drawn: Drawn) -> Sample:
+    answer, logp = [token for token, _ in drawn], tuple(logp for _, logp in drawn)
     finished = bool(answer) and answer[-1] in policy.stop_ids
     text = decode(policy.tokenizer, answer[:-1] if finished else answer, visible=True)
-    return Sample(prompt, tuple(prompt_ids), tuple(answer), text, finished)
+    return Sample(prompt, tuple(prompt_ids), tuple(answer), text, finished, logp)
 
 
 def _uniforms(seed: int, index: int, count: int) -> Tensor:
@@ -147,9 +153,7 @@ def _uniforms(seed: int, index: int, count: int) -> Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-def _sample_batch(
-    policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor
-) -> list[list[int]]:
+def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor) -> list[Drawn]:
     """Answers to prompts of similar length; padded on the left, which the attention mask hides."""
     device, longest = policy.device, max(map(len, ids))
     stop = torch.tensor(sorted(policy.stop_ids), device=device)
@@ -159,7 +163,7 @@ def _sample_batch(
     alive = torch.arange(len(ids), device=device)
     # Each row's own room, so that a longer neighbour does not shorten an answer.
     room = torch.tensor([min(sampling.max_new_tokens, policy.context - len(row)) for row in ids], device=device)
-    answers: list[list[int]] = [[] for _ in ids]
+    answers: list[Drawn] = [[] for _ in ids]
     cache: Any = None
     for t in range(int(room.max())):
         position = (mask.cumsum(1) - 1).clamp_min(0)
@@ -172,8 +176,8 @@ def _sample_batch(
             logits_to_keep=1,
         )
         cache = output.past_key_values
-        chosen = pick(output.logits[:, -1], uniforms[alive, t], sampling)
-        for row, token in zip(alive.tolist(), chosen.tolist(), strict=True):
+        chosen, logp = pick(output.logits[:, -1], uniforms[alive, t], sampling)
+        for row, token in zip(alive.tolist(), zip(chosen.tolist(), logp.tolist(), strict=True), strict=True):
             answers[row].append(token)
         going = (~torch.isin(chosen, stop) & (t + 1 < room[alive])).nonzero()[:, 0]
         if not going.numel():
@@ -185,10 +189,12 @@ def _sample_batch(
     return answers
 
 
-def pick(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N"], sampling: Sampling) -> Int[Tensor, "N"]:
-    """The token of each row at quantile `uniform` of its (tempered, cut) distribution."""
+def pick(
+    logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N"], sampling: Sampling
+) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"]]:
+    """The token of each row at quantile `uniform` of its (tempered, cut) distribution, and its log-probability."""
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return logits.argmax(-1), torch.zeros_like(uniform)
     probability = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_k or sampling.top_p < 1:
         probability = _cut(probability, sampling)
@@ -198,7 +204,8 @@ def pick(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N"], sampling: Sa
             "generate: the logits are not finite numbers; the model's weights, or its precision, are bad"
         )
     target = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
+    chosen = torch.searchsorted(cumulative, target, right=True).clamp_max(logits.shape[1] - 1)
+    return chosen[:, 0], (probability.gather(1, chosen) / cumulative[:, -1:]).log()[:, 0]
 
 
 def _cut(probability: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:

@@ -10,16 +10,15 @@ from typing import Any, ClassVar, Final
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.data import preferences
-from alignlab.data.records import Comparison, Prompt
-from alignlab.data.source import DataSource, Need, Split
+from alignlab.data.records import Comparison
+from alignlab.data.source import DataSource, Need
 from alignlab.errors import DataError
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
-from alignlab.policy import Policy, Sampling, generate, in_turn
+from alignlab.policy import Policy, Sampling
+from alignlab.preferences.sampled import SPLITS, answers_to, prompts_of_both
 from alignlab.reward import Choice, Pair, Preference, RewardSource, score
-from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 
-SPLITS: tuple[Split, ...] = ("train", "validation")
 TABLE_ROWS = 16
 """Preferences in the table that goes to the tracker."""
 
@@ -96,8 +95,7 @@ class Label(Stage):
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Sample, judge, write `preferences.jsonl`."""
         policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
-        prompts = self._prompts(policy, context)
-        pairs = self._sample(policy, prompts, context)
+        pairs = self._sample(policy, context)
         different = [i for i, pair in enumerate(pairs) if pair.first != pair.second]
         judged = [pairs[i] for i in different]
         if not judged:
@@ -116,25 +114,11 @@ class Label(Stage):
         return with_intervals(metrics)
 
     # ---- sampling -------------------------------------------------------------------------------------------------
-    def _prompts(self, policy: Policy, context: StageContext) -> list[Prompt]:
-        """The prompt of each pair: first those for training, then those for validation."""
-        counts = zip(SPLITS, (self.pairs, self.validation_pairs), strict=True)
-        return [
-            prompt
-            for split, count in counts
-            for prompt in in_turn(policy, self.data, split, count, f"label:{self.seed}:{split}", context.tracker.say)
-        ]
-
-    def _sample(self, policy: Policy, prompts: Sequence[Prompt], context: StageContext) -> list[Pair]:
-        twice = [p for p in prompts for _ in range(2)]
-
-        def progress(done: int, total: int) -> None:
-            context.tracker.progress(done // 2, total // 2, {})
-
-        samples = generate(policy, twice, self.sampling, fold_in(self.seed, 1), progress=progress)
-        texts = [s.text for s in samples]
-        # The two are drawn alike, so the order in which they are shown is random as it is.
-        return [Pair(p, texts[2 * i], texts[2 * i + 1]) for i, p in enumerate(prompts)]
+    def _sample(self, policy: Policy, context: StageContext) -> list[Pair]:
+        counts = (self.pairs, self.validation_pairs)
+        prompts = prompts_of_both(policy, self.data, counts, f"label:{self.seed}", context)
+        answers = answers_to(policy, prompts, 2, self.sampling, self.seed, context)
+        return [Pair(p, first, second) for p, (first, second) in zip(prompts, answers, strict=True)]
 
     # ---- what is written and measured -----------------------------------------------------------------------------
     def _row(self, index: int, pair: Pair, choice: Choice) -> dict[str, Any]:

@@ -15,7 +15,12 @@ Nothing here is imported while models train. The decorators need pytest: `pip in
 
 from alignlab.testing.advantage import check_advantage, conforms_advantage
 from alignlab.testing.apply import Check
-from alignlab.testing.artifacts import tiny_policy, tiny_policy_artifact, tiny_preferences_artifact
+from alignlab.testing.artifacts import (
+    tiny_policy,
+    tiny_policy_artifact,
+    tiny_preferences_artifact,
+    tiny_rankings_artifact,
+)
 from alignlab.testing.batches import ranked_lists
 from alignlab.testing.evaluation import check_evaluation, conforms_evaluation
 from alignlab.testing.objective import ObjectiveSubject, check_objective, conforms_objective
@@ -45,4 +50,5 @@ __all__ = [
     "tiny_policy",
     "tiny_policy_artifact",
     "tiny_preferences_artifact",
+    "tiny_rankings_artifact",
 ]

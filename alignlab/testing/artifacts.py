@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from alignlab.artifact import Artifact
-from alignlab.data import preferences
-from alignlab.data.records import Comparison, Prompt
+from alignlab.data import preferences, rankings
+from alignlab.data.records import Comparison, Prompt, Ranking
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, Policy
 
@@ -81,4 +81,25 @@ def tiny_preferences_artifact(folder: Path, pairs: int = 12, notes: bool = False
         pair = Comparison(prompt, good, bad, notes=known)
         rows.append(preferences.row(pair, "validation" if n % 3 == 2 else "train"))
     preferences.write(folder, rows)
+    return Artifact.open(folder)
+
+
+def tiny_rankings_artifact(folder: Path, count: int = 12, longest: int = 4) -> Artifact:
+    """Rankings of two and more answers of unequal length, in the words of the tiny tokenizer; every third is held out.
+
+    Args:
+        folder: new.
+        count: of rankings.
+        longest: answers of the longest rankings; with 2 all are pairs.
+    """
+    folder.mkdir(parents=True)
+    names, things = WORDS[2:5], WORDS[7:10]
+    rows = []
+    for n in range(count):
+        prompt = Prompt.user(f"what does {names[(n + n // 3) % 3]} like ?")
+        first, second, third = (things[(n // 3 + i) % 3] for i in range(3))
+        answers = (first, f"{second} and {things[n % 3]} i think", f"not {third}", "i think yes or not sure")
+        length = 2 + n // 2 % (longest - 1)
+        rows.append(rankings.row(Ranking(prompt, answers[:length]), "validation" if n % 3 == 2 else "train"))
+    rankings.write(folder, rows)
     return Artifact.open(folder)

@@ -10,6 +10,7 @@ from alignlab.training.online import OnlineStage
 from alignlab.training.optimizer import AdamW, OptimizerSpec, ParameterGroup
 from alignlab.training.policy_gradient import PolicyGradientStage
 from alignlab.training.preferences import PreferenceStage, RowPair
+from alignlab.training.rankings import RankingStage
 from alignlab.training.schedule import Constant, Cosine, Linear, Schedule
 from alignlab.training.stage import TrainingStage
 
@@ -28,6 +29,7 @@ __all__ = [
     "ParameterGroup",
     "PolicyGradientStage",
     "PreferenceStage",
+    "RankingStage",
     "RowPair",
     "Schedule",
     "StepReport",

@@ -42,7 +42,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     middle of it continues exactly.
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
-    dropout is off. Reference log-probabilities are computed where they are read.
+    dropout is off. Reference log-probabilities are computed where they are read. `sampler_logp`, where it is read, is
+    the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
 
     Args:
         data: gives the prompts.
@@ -70,7 +71,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     DROPOUT: ClassVar[bool] = False
     NEEDS_REWARD: ClassVar[bool] = True
     """Whether something must score the answers; a method that does without (a teacher's) monitors something else."""
-    PROVIDES: ClassVar[frozenset[str]] = frozenset({"old_logp", "reference_logp", "reward", "finished", "group"})
+    PROVIDES: ClassVar[frozenset[str]] = frozenset(
+        {"old_logp", "sampler_logp", "reference_logp", "reward", "finished", "group"}
+    )
 
     def __init__(
         self,

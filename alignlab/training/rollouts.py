@@ -55,7 +55,7 @@ class Collector:
         Sample k draws from (seed, k), so the answers do not depend on the number of processes.
 
         Args:
-            extras: `old_logp` and `reference_logp` are filled in where they are named.
+            extras: `old_logp`, `reference_logp` and `sampler_logp` are filled in where they are named.
         """
         mine = share_of(len(prompts))
         asked = [prompts[i] for i in mine for _ in range(each)]
@@ -72,6 +72,8 @@ class Collector:
             extras: see `collect`.
         """
         rollouts = rollout_batch(samples, each, self.sampling.temperature)
+        if "sampler_logp" in extras:
+            rollouts = rollouts.with_tokens(sampler_logp=sampler_logp(samples))
         if "old_logp" in extras:
             rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
         if "reference_logp" in extras and self.reference is not None:
@@ -117,6 +119,21 @@ def rollout_batch(samples: Sequence[Sample], samples_per_prompt: int, temperatur
     batch = RolloutBatch.of(rows, masks, [s.prompt.text[:60] for s in samples], temperature=temperature)
     group = torch.arange(len(samples)) // samples_per_prompt
     return batch.with_sequences(group=group, finished=torch.tensor([float(s.finished) for s in samples]))
+
+
+def sampler_logp(samples: Sequence[Sample]) -> Float[Tensor, "T"]:
+    """Log-probabilities of sampled tokens as their sampler gave them, nats, aligned with the tokens of `rollout_batch`.
+
+    Raises:
+        ValueError: an answer was not drawn, so that no sampler gave it a probability.
+    """
+    for sample in samples:
+        if len(sample.logp) != len(sample.answer_ids):
+            raise ValueError(
+                f"sampler_logp: the answer to {sample.prompt.text[:60]!r} has {len(sample.answer_ids)} tokens and "
+                f"{len(sample.logp)} log-probabilities; answers that were given rather than sampled have none"
+            )
+    return torch.tensor([x for s in samples for x in (*[0.0] * len(s.prompt_ids), *s.logp)])
 
 
 def gathered(batch: RolloutBatch) -> RolloutBatch:

@@ -17,6 +17,7 @@ class ChosenNLL(Objective[PreferenceBatch]):
     """
 
     VERSION: ClassVar[str] = "1"
+    lists: ClassVar[bool] = True
     per = {"loss": chosen_tokens}
 
     def optimum(self) -> Declared:

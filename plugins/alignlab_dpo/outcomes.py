@@ -62,6 +62,7 @@ class PlackettLuce(Objective[PreferenceBatch]):
 
     VERSION: ClassVar[str] = "1"
     reads: ClassVar[frozenset[str]] = frozenset({"reference_logp"})
+    lists: ClassVar[bool] = True
     beta: float = 0.1
 
     def __post_init__(self) -> None:

@@ -1,9 +1,12 @@
 """From utilities to choices.
 
 P(first) = sigma((u_first - u_second + position_bias) / T),   P' = (1 - 2 flip) P + flip
+
+A ranking is the choice repeated: the best of all, then the best of the others; flips turn the whole of it round.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _POINTS = 2001
@@ -37,6 +40,40 @@ class Bradley:
     def probability(self, gap: float) -> float:
         """That the first is preferred, given its utility less the second's."""
         return (1 - 2 * self.flip) * sigmoid((gap + self.position_bias) / self.temperature) + self.flip
+
+    def places(self, utilities: Sequence[float], noise: Sequence[float], turned: float) -> tuple[int, ...]:
+        """Numbers of some answers, the best first: those with the largest `u / T + noise`.
+
+        With Gumbel noise that is exactly a draw of Plackett and Luce's model: the best by `softmax(u / T)`, then the
+        best of the others.
+
+        Args:
+            utilities: of the answers, as they are shown; reward units.
+            noise: standard Gumbel numbers.
+            turned: uniform from 0 to 1; below `flip` the ranking is said the other way round.
+
+        Source: Yellott 1977, J. Math. Psych. 15(2).
+        """
+        strengths = [s + z for s, z in zip(self._strengths(utilities), noise, strict=True)]
+        found = tuple(sorted(range(len(strengths)), key=lambda i: -strengths[i]))
+        return found[::-1] if turned < self.flip else found
+
+    def probability_of(self, places: Sequence[int], utilities: Sequence[float]) -> float:
+        """That some answers are ranked so."""
+        strengths = self._strengths(utilities)
+        as_meant, turned = (_plackett_luce([strengths[i] for i in order]) for order in (places, places[::-1]))
+        return (1 - self.flip) * as_meant + self.flip * turned
+
+    def _strengths(self, utilities: Sequence[float]) -> list[float]:
+        return [(u + self.position_bias * (i == 0)) / self.temperature for i, u in enumerate(utilities)]
+
+
+def _plackett_luce(strengths: Sequence[float]) -> float:
+    """The probability that some answers are ranked in the order in which they are given."""
+    found = 1.0
+    for k, strength in enumerate(strengths):
+        found /= sum(math.exp(min(other - strength, 700.0)) for other in strengths[k:])
+    return found
 
 
 def sigmoid(x: float) -> float:

@@ -1,6 +1,7 @@
 """Random numbers that are functions of what they are for, not of when they were drawn."""
 
 import hashlib
+import math
 from statistics import NormalDist
 
 _STANDARD = NormalDist()
@@ -12,6 +13,11 @@ def uniform(*what: object) -> float:
     text = "".join(f"{len(part)}:{part}" for part in map(str, what))
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
     return ((number >> 11) + 0.5) / 2**53
+
+
+def gumbel(*what: object) -> float:
+    """A standard Gumbel number that depends on `what` alone."""
+    return -math.log(-math.log(uniform(*what)))
 
 
 def normal(*what: object) -> float:

@@ -1,16 +1,18 @@
-"""Panel: several raters take turns to prefer one of two answers."""
+"""Panel: several raters take turns to prefer one of two answers, or to rank more of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.reward import Choice, Pair, Preference
+from alignlab.reward import Candidates, Choice, Order, Pair, Preference, Ranker
 from alignlab_raters.choice import Bradley
-from alignlab_raters.draws import uniform
+from alignlab_raters.draws import gumbel, uniform
 from alignlab_raters.rater import Rater, normalised
 
 
-class Panel(Preference):
+class Panel(Preference, Ranker):
     """Each judgement is one rater's; which one, and how the choice falls, are functions of its number and texts.
+
+    Rankings of more answers are the same choice, repeated among those that are left.
 
     Args:
         raters: by name.
@@ -44,6 +46,10 @@ class Panel(Preference):
         """One rater's choice for each pair, with the probability that it had."""
         return [self._judge(pair, i) for pair, i in zip(pairs, index, strict=True)]
 
+    def rank(self, lists: Sequence[Candidates], index: Sequence[int]) -> list[Order]:
+        """One rater's ranking of each list, with the probability that it had: the choice, repeated."""
+        return [self._rank(shown, i) for shown, i in zip(lists, index, strict=True)]
+
     def rater_of(self, index: int) -> str:
         """Name of the rater who makes judgement `index`."""
         left = uniform(self.seed, "rater", index)
@@ -64,3 +70,11 @@ class Panel(Preference):
         pooled = sum(self.shares[rater] * p for rater, p in probabilities.items())
         draw = uniform(self.seed, name, "choice", index, pair.prompt.text, pair.first, pair.second)
         return Choice(draw < probabilities[name], probabilities[name], name, pooled)
+
+    def _rank(self, shown: Candidates, index: int) -> Order:
+        name = self.rater_of(index)
+        utilities = [self.raters[name].utility(shown.prompt, answer) for answer in shown.answers]
+        drawn = (self.seed, name, "ranking", index, shown.prompt.text)
+        noise = [gumbel(*drawn, place, answer) for place, answer in enumerate(shown.answers)]
+        places = self._model.places(utilities, noise, uniform(*drawn, "turned", *shown.answers))
+        return Order(places, self._model.probability_of(places, utilities), name)

@@ -116,6 +116,18 @@ class Fields:
             raise self._wrong(name, "a list of objects")
         return [Fields(Raw(self.where, v), self.remarks) for v in found]
 
+    def ranked(self, name: str) -> list[str]:
+        """A list of two or more texts, all different."""
+        value = self._value(name)
+        found = cells.objects_in(value) if isinstance(value, str) else value
+        if not isinstance(found, list) or not all(isinstance(v, str) for v in found):
+            raise self._wrong(name, "a list of texts, the best first")
+        if len(found) < 2:
+            raise self._bad(f"field {name!r} holds {len(found)} answers; a ranking needs two or more")
+        if repeated := next((v for i, v in enumerate(found) if v in found[:i]), None):
+            raise self._bad(f"field {name!r} ranks the answer {repeated!r:.60} at two places; keep one of them")
+        return self.checked(name, lambda: [conversations.text(v) for v in found])
+
     def turns(self, name: str) -> tuple[Conversation, list[bool]]:
         """A list of messages, and whether each is learnt from."""
         found = self._messages_in(name)

@@ -1,7 +1,7 @@
 """Shapes of records, recognised by their columns, and how each is read.
 
-A file plays one of four roles: corpus, instructions, preferences, labelled. Each role accepts the shapes of `SHAPES`;
-the first whose columns are all there is taken, so the more specific ones stand first.
+A file plays one of five roles: corpus, instructions, preferences, rankings, labelled. Each role accepts the shapes of
+`SHAPES`; the first whose columns are all there is taken, so the more specific ones stand first.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Literal
 
 from alignlab.data import conversations, judgement
 from alignlab.data.files.fields import Fields
-from alignlab.data.records import Comparison, Document, Example, Facts, Labelled, Prompt
+from alignlab.data.records import Comparison, Document, Example, Facts, Labelled, Prompt, Ranking
 from alignlab.errors import ConfigError, DataError
 
-Role = Literal["corpus", "instructions", "preferences", "labelled"]
-Record = Document | Example | Comparison | Labelled
+Role = Literal["corpus", "instructions", "preferences", "rankings", "labelled"]
+Record = Document | Example | Comparison | Ranking | Labelled
 SYSTEM = "system"
 """A column that every shape with a prompt also reads."""
 ANSWER = "answer"
@@ -103,6 +103,10 @@ def _transcripts(row: Fields) -> list[Comparison]:
     return [Comparison(prompt, better, worse, row.where, row.notes())]
 
 
+def _prompt_answers(row: Fields) -> list[Ranking]:
+    return [Ranking(row.prompt("prompt"), tuple(row.ranked("answers")), row.where)]
+
+
 _LABELLED = (Shape("prompt_completion_label", ("prompt", "completion", "label"), _prompt_completion_label),)
 _PREFERENCES = (
     Shape("alpaca_chosen_rejected", ("instruction", "chosen", "rejected"), _alpaca_chosen_rejected, ("input",)),
@@ -121,6 +125,7 @@ SHAPES: Mapping[Role, tuple[Shape, ...]] = {
         *_PREFERENCES,
     ),
     "preferences": _PREFERENCES,
+    "rankings": (Shape("prompt_answers", ("prompt", "answers"), _prompt_answers),),
     "labelled": _LABELLED,
 }
 """Shapes of each role. As instructions, a labelled answer counts when it is good, a pair by its chosen answer."""
@@ -212,7 +217,10 @@ def teaches_nothing(record: Record) -> str:
         return "" if record.text.strip() else "empty text"
     if not record.prompt.messages[-1].content.strip():
         return "empty prompt"
-    answers = (record.chosen, record.rejected) if isinstance(record, Comparison) else (record.answer,)
+    if isinstance(record, Comparison):
+        answers: tuple[str, ...] = (record.chosen, record.rejected)
+    else:
+        answers = record.answers if isinstance(record, Ranking) else (record.answer,)
     if not all(a.strip() for a in answers):
         return "empty answer"
     return "chosen and rejected are the same" if len(set(answers)) < len(answers) else ""

@@ -17,7 +17,7 @@ from alignlab.artifact import digest_of_file
 from alignlab.data.files import formats, opening
 from alignlab.data.files.formats import Role
 from alignlab.data.files.loading import Loaded, Loader
-from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt
+from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.data.source import DataSource, Need, Records, Split, each_once
 from alignlab.errors import ConfigError, DataError
 
@@ -26,6 +26,7 @@ ROLES: Mapping[Records, tuple[Role, ...]] = {
     "documents": ("corpus",),
     "instructions": ("instructions",),
     "comparisons": ("preferences",),
+    "rankings": ("rankings",),
     "labelled": ("labelled",),
     "prompts": ("instructions", "preferences"),
 }
@@ -39,6 +40,7 @@ class Files(DataSource):
         corpus: file or files of plain text, or of records with `text`.
         instructions: file or files of answered instructions.
         preferences: file or files of preferred and rejected answers.
+        rankings: file or files of ranked answers, the best first.
         labelled: file or files of answers called good or bad.
         shape: for each role the name of its shape (`alignlab.data.files.formats`); null or absent detects it by the
             columns.
@@ -60,7 +62,7 @@ class Files(DataSource):
 
     VERSION: ClassVar[str] = "3"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"corpus", "instructions", "preferences", "labelled", "on_bad_record"}
+        {"corpus", "instructions", "preferences", "rankings", "labelled", "on_bad_record"}
     )
     """Where the files lie does not matter; their contents do, by `content_digest`. Nor does `on_bad_record`: an
     artifact that was made with "stop" met no bad record, so it would be the same with "skip"."""
@@ -70,6 +72,7 @@ class Files(DataSource):
         corpus: Named = None,
         instructions: Named = None,
         preferences: Named = None,
+        rankings: Named = None,
         labelled: Named = None,
         shape: Mapping[str, str | None] | None = None,
         facts: Sequence[str] = (),
@@ -89,6 +92,7 @@ class Files(DataSource):
             "corpus": corpus,
             "instructions": instructions,
             "preferences": preferences,
+            "rankings": rankings,
             "labelled": labelled,
         }
         self.files = {role: _paths(names) for role, names in named.items()}
@@ -132,6 +136,10 @@ class Files(DataSource):
     def comparisons(self, split: Split) -> Sequence[Comparison]:
         """Preferences; pairs of two equal answers are left out."""
         return self._of("preferences", split) if self.has("preferences") else super().comparisons(split)
+
+    def rankings(self, split: Split) -> Sequence[Ranking]:
+        """Ranked answers."""
+        return self._of("rankings", split) if self.has("rankings") else super().rankings(split)
 
     def labelled(self, split: Split) -> Sequence[Labelled]:
         """Answers called good or bad."""

@@ -21,7 +21,8 @@ from alignlab.testing.objective.step import ALL
 from alignlab.testing.objective.subject import ObjectiveSubject
 from alignlab.training.step import backward, whole_step
 
-_NEAR = {"reference_logp": "logp", "old_logp": "logp", "old_value": "value", "returns": "value"}
+_NEAR = dict.fromkeys(("reference_logp", "old_logp", "sampler_logp"), "logp")
+_NEAR |= dict.fromkeys(("old_value", "returns"), "value")
 """Extras that are kept as close to the policy's statistics as they were to the random ones."""
 _DTYPES = ((torch.float32, 1e-4), (torch.bfloat16, 3e-2))
 """Types of the weights, and the relative difference that their rounding makes."""

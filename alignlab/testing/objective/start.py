@@ -11,7 +11,7 @@ START_LOGP = -2.0
 
 
 def at_start(case: Case) -> Case:
-    """The case with policy == reference == old policy, values and scores 0, no margin asked for and no ties.
+    """The case with policy == reference == old policy == sampler, values and scores 0, no margin asked for and no ties.
 
     Answers of one unit have equally many response tokens, so that their sums and means of log-probabilities are equal
     as well. Advantages and returns are constant over a sequence, of either sign.
@@ -21,7 +21,7 @@ def at_start(case: Case) -> Case:
     strength = 0.5 + (index % 4).double() / 2
     advantage = torch.where(index % 3 == 0, -strength, strength)
     returns = torch.where(index % 2 == 0, strength, -strength)
-    constant = {"logp": START_LOGP, "reference_logp": START_LOGP, "old_logp": START_LOGP}
+    constant = dict.fromkeys(("logp", "reference_logp", "old_logp", "sampler_logp"), START_LOGP)
     constant |= {"value": 0.0, "old_value": 0.0, "score": 0.0, "scores": 0.0}
     constant |= {"margin": 0.0, "agreement": 1.0, "probability": 1.0}
     constant |= {"tie": 0.0}  # a tie teaches nothing where both are equal

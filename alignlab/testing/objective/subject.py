@@ -18,6 +18,7 @@ Extra: TypeAlias = Callable[[Batch, torch.Generator], Tensor]
 _NEAR: Mapping[str, str] = {
     "reference_logp": "logp",
     "old_logp": "logp",
+    "sampler_logp": "logp",
     "old_value": "value",
     "returns": "value",
     "advantage": "",

@@ -127,6 +127,10 @@ def off_by_one(method: Method) -> Method | None:
     return method.of(Mistaken(method.objective, seen))
 
 
+FROZEN_LOGP = frozenset({"reference_logp", "old_logp", "sampler_logp"})
+"""Log-probabilities of other policies, and of the same one earlier."""
+
+
 def mean_for_sum(method: Method) -> Method | None:
     """Statistics of each token are divided by the answer's length once more."""
     if not method.objective.needs & TOKENS:
@@ -135,7 +139,7 @@ def mean_for_sum(method: Method) -> Method | None:
     def seen(stats: TokenStats, batch: Batch) -> tuple[TokenStats, Batch]:
         share = 1 / batch.response_lengths().clamp_min(1).to(torch.float64)[batch.sequence_id]
         shorter = {n: x * share if n in TOKENS else x for n, x in stats.values.items()}
-        kept = {n: x * share for n, x in batch.per_token.items() if n in ("reference_logp", "old_logp")}
+        kept = {n: x * share for n, x in batch.per_token.items() if n in FROZEN_LOGP}
         return TokenStats(shorter), batch.with_tokens(**kept)
 
     return method.of(Mistaken(method.objective, seen))

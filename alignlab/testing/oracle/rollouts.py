@@ -68,6 +68,8 @@ class OnPolicy:
         with torch.no_grad():
             old_logp = policy.token_stats(self._template, _LOGP).logp
             rollouts = replace(self._template, weight=probability).with_tokens(old_logp=old_logp)
+            if "sampler_logp" in self.objective.reads:  # the sampler is the trainer
+                rollouts = rollouts.with_tokens(sampler_logp=old_logp)
             if "old_value" in self.objective.reads | (self.advantage.reads if self.advantage else frozenset()):
                 rollouts = rollouts.with_tokens(old_value=self._values(policy, rollouts))
             rollouts = credited(self.advantage, rollouts) if self.advantage else rollouts

@@ -115,6 +115,16 @@ class World:
         logp = logits.log_softmax(-1)[:, state, word]
         return torch.where(there, logp, 0.0).sum(-1)
 
+    def logits_of(self, logp: Float[Tensor, "P Y"]) -> Float[Tensor, "P K V"]:
+        """Logits by state of the policy that gives these log-probabilities to the answers, nats."""
+        found = []
+        for state in self.states:
+            after = [
+                [y for y, a in enumerate(self.answers) if a[: len(state) + 1] == (*state, w)] for w in range(WORDS)
+            ]
+            found.append(torch.stack([logp[:, one].logsumexp(-1) for one in after], -1))
+        return torch.stack(found, 1).log_softmax(-1)
+
     def values(self, logp: Float[Tensor, "P Y"], reward: Float[Tensor, "P Y"], beta: float) -> Float[Tensor, "P K"]:
         """Expected payment from each state on, reward units: the reward less beta KL."""
         reference, found = self.tables.reference, []
