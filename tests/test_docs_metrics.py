@@ -35,7 +35,15 @@ from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
-from alignlab.evaluation import Evaluate, Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
+from alignlab.evaluation import (
+    Evaluate,
+    Evaluation,
+    FilesEvaluation,
+    InstructionsEvaluation,
+    RewardEvaluation,
+    WorldEvaluation,
+)
+from alignlab.instructions import KINDS
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportPreferences, Label, Rank, label
@@ -73,6 +81,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
     chosen = {name.replace("PART", "words").replace("RATING", "likes") for name in chosen}
+    chosen = {name.replace("KIND", "punctuation_no_comma") for name in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -262,27 +271,33 @@ def evaluations(folder: Path) -> list[Any]:
     given = {"corpus": str(folder / "corpus.txt"), "preferences": str(folder / "pairs.jsonl")}
     files = Files(**given, instructions=given["preferences"], validation_fraction=0.5, document_characters=0)
     world = World(entities=8, unknown=2, relations=2, training_documents=40, training_instructions=40)
-    return [WorldEvaluation(world, 1, {"true_taste": Brief()}), FilesEvaluation(files)]
+    told = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    lines = [{"prompt": p["prompt"], **told} for p in pairs]
+    (folder / "told.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    following = InstructionsEvaluation(str(folder / "told.jsonl"))
+    return [WorldEvaluation(world, 1, {"true_taste": Brief()}), FilesEvaluation(files), following]
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
     evaluation: Evaluation = [*evaluations(tmp_path), RewardEvaluation(BriefInParts(), Tiny())][number]
-    source = (BriefInParts() if number == 2 else Brief()).describe()
+    source = (BriefInParts() if number == 3 else Brief()).describe()
     (section,) = (s for s in SECTIONS if type(evaluation).__name__ in s["of"])
     shown = {}
     for name, about in section["metrics"].items():
         name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
         text = re.sub(r"(?:that|the) reward source", source, about["text"])
-        shown[name] = (text, about["unit"], about.get("better"))
+        for kind in KINDS if "KIND" in name else [""]:
+            one = name.replace("KIND", kind.replace(":", "_"))
+            shown[one] = (text.replace("KIND", kind), about["unit"], about.get("better"))
     assert shown == as_shown(evaluation.columns)
 
 

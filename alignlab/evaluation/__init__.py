@@ -3,6 +3,7 @@
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
 from alignlab.evaluation.drift import Drift
 from alignlab.evaluation.files import FilesEvaluation
+from alignlab.evaluation.instructions import InstructionsEvaluation
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluation",
     "EvaluationResult",
     "FilesEvaluation",
+    "InstructionsEvaluation",
     "RewardEvaluation",
     "WorldEvaluation",
     "answer_row",
