@@ -67,7 +67,7 @@ def fleiss_kappa(counts: Iterable[Mapping[Hashable, int]]) -> float | None:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
-    """Agreement of any number of raters, with or without a judgement of every item: 1 - D_o / D_e, for nominal categories.
+    """Agreement of any number of raters, 1 - D_o / D_e, nominal; not each of them needs to judge every item.
 
         D_o = (1/n) sum_u sum_{c != k} n_uc n_uk / (m_u - 1),   D_e = sum_{c != k} n_c n_k / (n (n - 1))
 
