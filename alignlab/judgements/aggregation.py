@@ -38,7 +38,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Consensus:
-    """What several judgements of a pair say together.
+    """The outcome of several judgements of a pair.
 
     Args:
         pair: item and answers.
@@ -106,7 +106,7 @@ class Aggregate(abc.ABC):
     VERSION: ClassVar[str]
 
     def __call__(self, given: Sequence[Vote]) -> list[Consensus]:
-        """What the votes on each pair say together, in the order in which the pairs are met."""
+        """The outcome of the votes on each pair, in the order in which the pairs are met."""
         sums: dict[Pair, list[float]] = {}
         for vote in given:
             sums.setdefault(vote.pair, []).append(vote.preferred)
@@ -135,7 +135,7 @@ class Soft(Aggregate):
 
 @dataclass(frozen=True)
 class Majority(Aggregate):
-    """What most judgements say, as a certainty; a half where as many say the opposite."""
+    """The choice of most judgements, as a certainty; a half where as many say the opposite."""
 
     VERSION: ClassVar[str] = "1"
 

@@ -105,7 +105,7 @@ def _expected(duels: Duels, scores: Array, reliability: Array) -> tuple[Array, A
 
 def _sums(first: Numbers, second: Numbers, values: Array, answers: int) -> tuple[Array, Array]:
     """(A,) of values, added to the first and taken from the second; and added to both."""
-    plus, minus = np.bincount(first, values, answers), np.bincount(second, values, answers)
+    plus, minus = (np.bincount(side, values, answers).astype(np.float64) for side in (first, second))
     return plus - minus, plus + minus
 
 
