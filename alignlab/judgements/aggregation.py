@@ -62,6 +62,11 @@ class Consensus:
         """Label and share of the better answer; of the first one where neither is."""
         return (self.first, self.share) if self.first >= 0.5 else (1 - self.first, 1 - self.share)
 
+    def notes(self) -> dict[str, float]:
+        """Notes of the comparison (`Comparison.notes`)."""
+        probability, share = self.of_chosen
+        return {"probability": probability, "agreement": share, "tie": float(self.tied)}
+
 
 # ---- votes -----------------------------------------------------------------------------------------------------------
 def votes(judgements: Iterable[Judgement]) -> list[Vote]:

@@ -87,14 +87,19 @@ def read(path: Path | str) -> list[Judgement]:
     Raises:
         DataError: there is no such file, it holds no judgement, or a line is none; the message names file and line.
     """
-    file = Path(path).expanduser()
-    file = file / JUDGEMENTS if file.is_dir() else file
+    file = file_of(path)
     if not file.is_file():
         raise DataError(f"no such file: {file}; judgements are JSON lines, as stage=label writes them ({JUDGEMENTS})")
     found = check_answers(_judgements(file))
     if not found:
         raise DataError(f"{file} holds no judgement")
     return found
+
+
+def file_of(path: Path | str) -> Path:
+    """The file of a path, which may be a folder that holds one."""
+    file = Path(path).expanduser()
+    return file / JUDGEMENTS if file.is_dir() else file
 
 
 def _judgements(file: Path) -> Iterator[Judgement]:

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from alignlab.artifact import write_lines
 from alignlab.data.artifact_lines import messages

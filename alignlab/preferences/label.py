@@ -24,6 +24,7 @@ from alignlab.preferences.sampled import SPLITS, answers_to, prompts_of_both
 from alignlab.reward import Choice, Pair, Preference, RewardSource, score
 from alignlab.stage import Stage, StageContext
 
+MAJORITY: Final = Majority()
 TABLE_ROWS = 16
 """Preferences in the table that goes to the tracker."""
 
@@ -99,7 +100,7 @@ class Label(Stage):
         validation_pairs: int = 400,
         reference: RewardSource | None = None,
         judgements_per_pair: int = 1,
-        aggregate: Aggregate = Majority(),
+        aggregate: Aggregate = MAJORITY,
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -186,9 +187,7 @@ def _of_one(judged: Judged) -> _Label:
 
 def _of_many(made: Sequence[Judged], together: Consensus) -> _Label:
     """The label that several judgements of a pair were made into; where it is a tie, the order means nothing."""
-    probability, agreement = together.of_chosen
-    notes = {"probability": probability, "agreement": agreement, "tie": float(together.tied)}
-    return _label(made[0], together.first >= 0.5, together.tied, notes, judgements=together.count)
+    return _label(made[0], together.first >= 0.5, together.tied, together.notes(), judgements=together.count)
 
 
 def _label(judged: Judged, first: bool, tie: bool, notes: Mapping[str, float], **logged: Any) -> _Label:
