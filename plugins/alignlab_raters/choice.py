@@ -24,8 +24,8 @@ class Bradley:
         position_bias: reward units given to whatever is shown first.
         flip: probability of saying the opposite of what one means, 0 to 0.5.
         ties: how readily a tie is called, >= 0: equally good answers tie with probability ties / (1 + ties). Win, loss
-            and tie have the odds exp(d / 2) : exp(-d / 2) : 2 ties, with d = (gap + position_bias) / T; that a choice
-            is of the first, where it is no tie, does not depend on it. Rankings have none.
+            and tie have the odds exp(d / 2) : exp(-d / 2) : 2 ties, with d = (gap + position_bias) / T; they leave
+            the odds of the first against the second as they are. Rankings have none.
         fatigue: growth of the temperature in 1000 judgements of the stage, as a share of it; >= 0.
         drift: reward units that the position bias gains in 1000 judgements.
 

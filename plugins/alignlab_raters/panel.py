@@ -69,7 +69,7 @@ class Judges(Preference, Ranker):
         return member.model.at(index).probability(_gap(member, pair))
 
     def _members_of(self, index: int, times: int) -> list[Member]:
-        """Who makes each judgement of a pair: points at equal distances along the shares, from a drawn one on."""
+        """The maker of each judgement of a pair: points at equal distances along the shares, from a drawn one on."""
         start = uniform(self.seed, "rater", index)
         return [self._member_at((start + k / times) % 1) for k in range(times)]
 
