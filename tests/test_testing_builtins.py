@@ -98,6 +98,7 @@ def test_panel(check: Check) -> None:
 
 # ---- and nothing is left out -----------------------------------------------------------------------------------------
 CHECKED_IN = {
+    "alignlab.evaluation.Drift": "tests/test_testing_builtin_stages.py",
     "alignlab.evaluation.Evaluate": "tests/test_testing_builtin_stages.py",
     "alignlab.evaluation.FilesEvaluation": "tests/test_testing_evaluation.py",
     "alignlab.evaluation.RewardEvaluation": "tests/test_testing_evaluation.py",
