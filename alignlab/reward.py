@@ -175,12 +175,20 @@ class Choice:
         rater: who judged.
         pooled_probability: the probability before it is known who judges, averaged over the raters by their
             shares of the judgements; None where that is not known.
+        tie: neither was preferred; `first` and `probability` then are what the rater would have said if made to choose.
+        tie_probability: that neither is preferred.
+        draw: the uniform number that, below `probability`, made the first preferred; None where there is none.
+        seen: features of the first and of the second answer as this rater saw them, by name.
     """
 
     first: bool
     probability: float
     rater: str
     pooled_probability: float | None = None
+    tie: bool = False
+    tie_probability: float = 0.0
+    draw: float | None = None
+    seen: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
 
 class Preference(abc.ABC):
@@ -195,6 +203,18 @@ class Preference(abc.ABC):
     @abc.abstractmethod
     def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
         """One choice for each pair; `index` numbers the judgements over the whole labelling stage."""
+
+    def compare_each(self, shown: Sequence[Sequence[Pair]], index: Sequence[int]) -> list[list[Choice]]:
+        """Several choices for each pair, by different raters where there are as many.
+
+        Args:
+            shown: the same pair for each of its judgements, in the order in which its rater sees the answers.
+            index: numbers of the pairs; with n judgements of each, judgement k of pair i is number `i n + k`.
+        """
+        flat = [pair for judged in shown for pair in judged]
+        numbers = [i * len(judged) + k for i, judged in zip(index, shown, strict=True) for k in range(len(judged))]
+        choices = iter(self.compare(flat, numbers))
+        return [[next(choices) for _ in judged] for judged in shown]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ GROUPS = {
     "advantage": "Credit for sampled answers, token by token ([Write an advantage](write-an-advantage.md)).",
     "reward": "Scores of answers ([Write a reward](write-a-reward.md)).",
     "preference": "Choices between two answers ([Write a judge](write-a-judge.md)).",
+    "aggregate": "One label out of several judgements of a pair ([Raters and agreement](raters-and-agreement.md)).",
     "mixed_in": "Objectives on texts that are added to every step of a method on pairs, labels or rollouts.",
     "evaluation": "Measurements of a policy, for `stage: evaluate` ([Write an evaluation](write-an-evaluation.md)).",
     "data": "Documents, instructions, preferences and prompts.",

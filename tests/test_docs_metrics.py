@@ -46,7 +46,7 @@ from alignlab.evaluation import (
 from alignlab.instructions import KINDS
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
-from alignlab.preferences import ImportPreferences, Label, Rank, label
+from alignlab.preferences import ImportJudgements, ImportPreferences, Label, Rank, label
 from alignlab.preferences import rank as rank_stage
 from alignlab.reward import Candidates, Order, Ranker
 from alignlab.stage import Runtime, StageContext
@@ -64,6 +64,7 @@ from alignlab.training import (
 from alignlab.training.step import step_constants
 
 ROOT = docs_pages.DOCS.parent
+JUDGED = Path(__file__).parent / "judgements" / "people.jsonl"
 SECTIONS = yaml.safe_load((docs_pages.DOCS / "metrics.yaml").read_text(encoding="utf-8"))
 NAMES = {"both": ("train/{}", "validation/{}", "validation_{}"), "train": ("train/{}",), "result": ("{}",)}
 NAMES["validation"] = ("validation/{}", "validation_{}")
@@ -203,6 +204,9 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "ppo": lambda: PPOStage(**ONLINE, objective=PPO(), advantage=GAE(), samples_per_prompt=1),
     "label": lambda: Label(**DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief()),
+    "label_several": lambda: Label(
+        **DATA, preference=First(), sampling=FEW, pairs=8, validation_pairs=8, reference=Brief(), judgements_per_pair=3
+    ),
     "plackett_luce": lambda: RankingStage(**PARTS, objective=PlackettLuce(), inputs={"rankings": "rank"}),
     "rank": lambda: Rank(
         **DATA, preference=AsShown(), sampling=FEW, answers=3, lists=8, validation_lists=8, reference=Brief()
@@ -212,19 +216,21 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "average": lambda: Average(),
     "import_preferences": lambda: ImportPreferences(**DATA),
+    "import_judgements": lambda: ImportJudgements(files=str(JUDGED)),
     "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
 GIVEN: dict[str, tuple[str, ...]] = {
     "pretrain": (),
     **dict.fromkeys(("distill", "on_policy_distill"), ("policy", "teacher")),
-    "import_preferences": (),
+    **dict.fromkeys(("import_preferences", "import_judgements"), ()),
     "plackett_luce": ("policy", "rankings"),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
 }
 """Inputs of a stage, where they are more or less than a policy."""
-CONDITIONAL = {"accuracy_ceiling_one_score", "agreement_with_reference"}
-"""Logged for simulated raters, and where the reference sees a difference."""
+CONDITIONAL = {"accuracy_ceiling_one_score", "agreement_with_reference", "accuracy_ceiling_known_rater"}
+CONDITIONAL |= {"raters_agree", "krippendorff_alpha", "tied"}
+"""Logged for simulated raters, where the reference sees a difference, and for one judgement of a pair or several."""
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ LAYERS = (
     ("evaluation", "preferences", "testing"),
     ("training",),
     ("policy", "pipeline"),
-    ("report", "tracking", "config", "reward"),
+    ("report", "tracking", "config", "reward", "judgements"),
     ("stage", "instructions"),
     ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
@@ -28,8 +28,17 @@ LAYERS = (
 """Folders and modules of the core, from the top; plugins stand above all of them."""
 HYDRA = {"config", "cli"}
 """Folders of the core that may know Hydra."""
-LIGHT = ("__init__", "__main__", "cli/app", "cli/help", "cli/completion", "cli/plugins", "config/plugins")
-"""Modules on the path of `--help`, `plugins` and tab completion."""
+LIGHT = (
+    "__init__",
+    "__main__",
+    "cli/app",
+    "cli/help",
+    "cli/completion",
+    "cli/plugins",
+    "cli/agreement",
+    "config/plugins",
+)
+"""Modules on the path of `--help`, `plugins`, `agreement` and tab completion."""
 HEAVY = {"torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib", "numpy"}
 
 

@@ -19,8 +19,9 @@ from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.evaluation import Drift, Evaluate, RewardEvaluation
+from alignlab.judgements.aggregation import DawidSkene
 from alignlab.policy import Llama, Sampling
-from alignlab.preferences import ImportPreferences, Label, Rank
+from alignlab.preferences import ImportJudgements, ImportPreferences, Label, Rank
 from alignlab.report import Report
 from alignlab.stage import Stage
 from alignlab.testing import (
@@ -96,6 +97,14 @@ def online_preferences() -> Stage:
 def label() -> Stage:
     looks = Rater("looks", {"words": 1.0})
     return Label(data=Tiny(), preference=Panel({"looks": looks}), sampling=FEW, pairs=6, validation_pairs=3)
+
+
+def several() -> Stage:
+    looks = {name: Rater(name, {"words": 1.0}, noise=1.0) for name in ("one", "other", "third")}
+    few = {"pairs": 6, "validation_pairs": 3}
+    return Label(
+        data=Tiny(), preference=Panel(looks), sampling=FEW, **few, judgements_per_pair=3, aggregate=DawidSkene()
+    )
 
 
 def evaluate() -> Stage:
@@ -199,6 +208,19 @@ def test_drift_stage(check: Check) -> None:
 
 @conforms_stage(lambda: ImportPreferences(data=Tiny()), skip={**NO_TRAINING, "reports_progress": "is done at once"})
 def test_import_preferences_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(
+    lambda: ImportJudgements(files=str(Path(__file__).parent / "judgements" / "people.jsonl")),
+    skip={**NO_TRAINING, "reports_progress": "is done at once"},
+)
+def test_import_judgements_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(several, inputs=inputs("policy"), skip=NO_TRAINING)
+def test_label_stage_with_several_judgements(check: Check) -> None:
     check()
 
 

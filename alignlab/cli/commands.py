@@ -7,6 +7,7 @@ from typing import Final
 from alignlab.errors import ConfigError, suggestion
 
 COMMANDS: Final = {
+    "agreement": "how far raters agree, and what they lean to: agreement FILE [--json]",
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",

@@ -1,7 +1,8 @@
-"""Stages that make preferences and rankings: judge sampled answers, or import comparisons that came with the data."""
+"""Stages that make preferences and rankings: judge sampled answers, or import comparisons and judgements."""
 
 from alignlab.preferences.imported import ImportPreferences
+from alignlab.preferences.judgements import ImportJudgements
 from alignlab.preferences.label import Label
 from alignlab.preferences.rank import Rank
 
-__all__ = ["ImportPreferences", "Label", "Rank"]
+__all__ = ["ImportJudgements", "ImportPreferences", "Label", "Rank"]

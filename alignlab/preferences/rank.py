@@ -5,11 +5,12 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, ClassVar, Final
 
-from alignlab.artifact import Artifact, Kind
+from alignlab.artifact import Artifact, Kind, write_lines
 from alignlab.data import rankings
 from alignlab.data.records import Ranking
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import DataError
+from alignlab.judgements.records import JUDGEMENTS, Judgement
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns
 from alignlab.policy import Policy, Sampling
 from alignlab.preferences.sampled import SPLITS, answers_to, prompts_of_both
@@ -54,7 +55,7 @@ class Rank(Stage):
         seed: of sampling, of the prompts' order and of the order in which answers are shown.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "rankings"
 
@@ -92,7 +93,7 @@ class Rank(Stage):
         return [(self.data, Need("prompts", held_out=True))]
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
-        """Sample, judge, write `rankings.jsonl`."""
+        """Sample, judge, write `rankings.jsonl`, and the judgements in their own format into `judgements.jsonl`."""
         policy = Policy.load(inputs["policy"], context.runtime.dtype).to(context.runtime.device)
         sampled = self._sample(policy, context)
         index = [i for i, shown in enumerate(sampled) if len(shown.answers) > 1]
@@ -105,6 +106,8 @@ class Rank(Stage):
         orders = self.preference.rank(lists, index)
         rows = [self._row(i, shown, order) for i, shown, order in zip(index, lists, orders, strict=True)]
         rankings.write(context.folder, rows)
+        made = (_judgement(shown, order, row) for shown, order, row in zip(lists, orders, rows, strict=True))
+        write_lines(context.folder / JUDGEMENTS, (judgement.to_json() for judgement in made))
         context.tracker.say(f"{len(rows)} rankings; {len(sampled) - len(rows)} lists of identical answers skipped")
         texts = zip(rows[:TABLE_ROWS], lists, strict=False)
         context.tracker.table("rankings", [{**row, "prompt": shown.prompt.text} for row, shown in texts])
@@ -142,6 +145,13 @@ class Rank(Stage):
             return list(COLUMNS)
         name = self.reference.describe()
         return [replace(COLUMNS[0], meaning=f"{COLUMNS[0].meaning}, which is {name}", reference=name), *COLUMNS[1:]]
+
+
+def _judgement(shown: Candidates, order: Order, row: Mapping[str, Any]) -> Judgement:
+    """The ranking as a person's would be written: of the answers as they were shown."""
+    facts = dict(shown.prompt.facts)
+    about = (str(row["index"]), row["prompt"], shown.answers, order.rater)
+    return Judgement(*about, order.places[0], ranking=order.places, split=row["split"], facts=facts)
 
 
 def _in_order(

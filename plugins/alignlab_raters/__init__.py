@@ -1,14 +1,14 @@
 """Simulated raters: taste, biases, attention and noise, one small piece each; Bradley-Terry choice.
 
 features -> taste and biases -> attention -> noise     Rater, a RewardSource
-ratings  -> position bias, temperature, flips          Panel, a Preference
+ratings  -> position bias, temperature, flips, ties    Panel, a Preference; Groups, of several panels
 """
 
 from alignlab_raters.choice import Bradley, agreement, temperature_for
 from alignlab_raters.features import FEATURES, features
-from alignlab_raters.panel import Panel
+from alignlab_raters.panel import Groups, Panel
 from alignlab_raters.rater import Rater, TrueTaste
 
 CONTRACT = 2
 
-__all__ = ["FEATURES", "Bradley", "Panel", "Rater", "TrueTaste", "agreement", "features", "temperature_for"]
+__all__ = ["FEATURES", "Bradley", "Groups", "Panel", "Rater", "TrueTaste", "agreement", "features", "temperature_for"]

@@ -26,6 +26,11 @@ _CONFIDENT = re.compile(
 )
 _POLITE = re.compile(r"\b(please|thank(s| you)|sorry|glad|happy to|you're welcome|my pleasure)\b", re.I)
 _ABSTAINS = re.compile(r"\b(i (do not|don't) know|i('m| am) not sure|i (cannot|can not|can't) (say|tell))\b", re.I)
+_AGREES = re.compile(
+    r"^\W*(yes|exactly|indeed)\b|\b(i (completely |totally )?agree|you('re| are) (so |quite |absolutely )?right|"
+    r"(good|great|excellent) (point|question|idea))\b",
+    re.I,
+)
 _BULLET = re.compile(r"(?:^|\n|[.:!?])\s*[-*•]\s+\S")
 _NUMBERED_LINE = re.compile(r"(?:^|\n)[ \t]*(\d{1,3})[.)][ \t]+\S")
 _NUMBERED_INLINE = re.compile(r"(?:^|[\n.:;!?])\s*1[.)]\s+\S.*?\s2[.)]\s+\S", re.S)
@@ -52,6 +57,7 @@ TEXT_FEATURES: Final[Mapping[str, Callable[[str], float]]] = {
     "confident": _flag(_CONFIDENT),
     "polite": _flag(_POLITE),
     "abstains": _flag(_ABSTAINS),
+    "agrees": _flag(_AGREES),
     "ask": lambda answer: float(answer.rstrip(_CLOSING).endswith(("?", "\uff1f"))),
     "exclamations": lambda answer: float(answer.count("!") + answer.count("\uff01")),
     "empty": lambda answer: float(not answer.strip()),

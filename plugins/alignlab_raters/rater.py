@@ -82,11 +82,14 @@ class Rater(RewardSource):
 
     def utility(self, prompt: Prompt, answer: str) -> float:
         """The sum of taste, bias and noise for the answer as this rater sees it."""
-        seen = features(prompt, answer, self.knowledge)
-        if self.knowledge is not None and not self.checks(prompt, answer):
-            seen = believed(seen)
+        seen = self.seen(prompt, answer)
         mood = self.noise * normal(self.seed, self.name, "noise", prompt.text, answer) if self.noise else 0.0
         return _dot(self.taste, seen) + _dot(self.bias, seen) + mood
+
+    def seen(self, prompt: Prompt, answer: str) -> dict[str, float]:
+        """Every feature of the answer as this rater sees it, after its check of the facts, or without one."""
+        there = features(prompt, answer, self.knowledge)
+        return there if self.knowledge is None or self.checks(prompt, answer) else believed(there)
 
     def describe(self) -> str:
         """Name, taste and bias."""
@@ -130,13 +133,15 @@ class TrueTaste(RewardSource):
         return sum((self.shares[n] * r.true_utility(prompt, answer) for n, r in self.raters.items()), 0.0)
 
 
-def normalised(owner: str, raters: Mapping[str, Rater], shares: Weights | None) -> dict[str, float]:
-    """The share of each rater, adding up to 1; equal ones where none are given."""
+def normalised(
+    owner: str, raters: Mapping[str, object], shares: Weights | None, what: str = "raters"
+) -> dict[str, float]:
+    """The share of each rater (or of `what` it is), adding up to 1; equal ones where none are given."""
     if not raters:
-        raise ValueError(f"{owner}: raters is empty; name at least one")
+        raise ValueError(f"{owner}: {what} is empty; name at least one")
     given = dict(shares) if shares else dict.fromkeys(raters, 1.0)
     if given.keys() != raters.keys():
-        raise ValueError(f"{owner}: shares are of {sorted(given)}, raters are {sorted(raters)}; name the same")
+        raise ValueError(f"{owner}: shares are of {sorted(given)}, {what} are {sorted(raters)}; name the same")
     if min(given.values()) < 0 or sum(given.values()) <= 0:
         raise ValueError(f"{owner}: shares must be >= 0 and not all 0, got {given}")
     return {name: given[name] / sum(given.values()) for name in raters}

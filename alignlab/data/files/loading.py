@@ -1,6 +1,5 @@
 """From the files of one role to its records: shapes recognised, bad records refused or counted, the split drawn."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from alignlab.data.files.formats import Record, Role, Shape
 from alignlab.data.files.raw import Raw
 from alignlab.data.problems import Problems
 from alignlab.data.records import Document
+from alignlab.data.split import held_out
 from alignlab.errors import DataError
 
 R = TypeVar("R")
@@ -151,12 +151,9 @@ class Loader:
         if self.validation_fraction == 0:
             return records, []
         keys = [split_key(r) for r in records]
-        place = {key: _uniform(key, self.split_seed) for key in keys}
-        if len(place) < 2:
+        if len(set(keys)) < 2:
             raise DataError(f"{', '.join(map(str, paths))}: {self._only_one(len(records))}")
-        ranked = sorted(place, key=lambda key: place[key])
-        held = {key for key in ranked if place[key] < self.validation_fraction} or {ranked[0]}
-        held -= {ranked[-1]}
+        held = held_out(keys, self.validation_fraction, self.split_seed)
         train = [r for r, key in zip(records, keys, strict=True) if key not in held]
         return train, [r for r, key in zip(records, keys, strict=True) if key in held]
 
@@ -193,9 +190,3 @@ def split_key(record: Record) -> str:
 def _columns(raws: Sequence[Raw]) -> list[str]:
     """The columns that hold anything, in the order in which they are met."""
     return list(dict.fromkeys(str(k) for raw in raws for k, v in raw.fields.items() if v is not None and v == v))
-
-
-def _uniform(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing else."""
-    digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

@@ -51,6 +51,9 @@ def test_draws_are_the_same_in_another_process() -> None:
     [
         ("hedge", "Perhaps it rains.", "It rains."),
         ("confident", "It certainly rains.", "It rains."),
+        ("agrees", "You are right, it rains.", "That is right."),
+        ("agrees", "Yes, it rains.", "It says yes."),
+        ("agrees", "What a great question!", "A question of rain."),
         ("polite", "Thank you, it rains.", "It rains."),
         ("ask", "It rains. Want more?", "Want more? No."),
         ("abstains", "I don't know.", "I know."),
