@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +36,18 @@ from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
-from alignlab.evaluation import Evaluate, Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
+from alignlab.evaluation import (
+    Compare,
+    Drift,
+    Evaluate,
+    EvaluatePreferences,
+    Evaluation,
+    FilesEvaluation,
+    RewardEvaluation,
+    WorldEvaluation,
+)
+from alignlab.evaluation import compare as compare_stage
+from alignlab.evaluation import preferences as preferences_stage
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportPreferences, Label, Rank, label
@@ -72,7 +84,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
-    chosen = {name.replace("PART", "words").replace("RATING", "likes") for name in chosen}
+    chosen = {name.replace("PART", "words").replace("RATING", "likes").replace("SUBSET", "tea") for name in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -124,7 +136,8 @@ class Tiny(DataSource):
         return [Example(prompt, answer, scores={"likes": 1.0}) for prompt, answer in asked]
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        return [Comparison(e.prompt, e.answer, "i think not") for e in self.instructions(split)]
+        asked = [replace(e.prompt, facts=(("subset", "tea"),)) for e in self.instructions(split)]
+        return [Comparison(p, e.answer, "i think not") for p, e in zip(asked, self.instructions(split), strict=True)]
 
 
 class Brief(RewardSource):
@@ -203,6 +216,10 @@ STAGES: dict[str, Callable[[], Stage]] = {
     ),
     "average": lambda: Average(),
     "import_preferences": lambda: ImportPreferences(**DATA),
+    "compare": lambda: Compare(**DATA, preference=First(), sampling=FEW),
+    "evaluate_preferences": lambda: EvaluatePreferences(**DATA, preference=First()),
+    "evaluate_rewarded": lambda: EvaluatePreferences(**DATA, reward=Brief(), by="subset"),
+    "drift": lambda: Drift(**DATA, sampling=FEW, rewards={"true_taste": Brief()}),
     "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
@@ -212,10 +229,16 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "import_preferences": (),
     "plackett_luce": ("policy", "rankings"),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
+    **dict.fromkeys(("evaluate_preferences", "evaluate_rewarded"), ()),
+    "compare": ("policy", "baseline"),
+    "drift": ("policy", "reference"),
 }
 """Inputs of a stage, where they are more or less than a policy."""
-CONDITIONAL = {"accuracy_ceiling_one_score", "agreement_with_reference"}
-"""Logged for simulated raters, and where the reference sees a difference."""
+CONDITIONAL = {
+    "accuracy_ceiling_one_score", "agreement_with_reference", "length_controlled_win_rate", "accuracy_of_subsets",
+    "prefers_shown_first", "consistent", "proxy_reward",
+}  # fmt: skip
+"""Logged for raters, simulated ones, subsets, a reward model, or where the reference or lengths differ."""
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +250,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     splits: tuple[Split, ...] = ("train", "validation")
     write(preferences, [row(pair, split) for split in splits for pair in Tiny().comparisons(split)])
     given = {"preferences": Artifact.open(preferences), "rankings": tiny_rankings_artifact(folder / "rankings")}
-    return {"policy": policy, "teacher": policy, **given}
+    return {**dict.fromkeys(("policy", "teacher", "baseline", "reference"), policy), **given}
 
 
 def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
@@ -293,6 +316,8 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
         ("Rank", rank_stage.COLUMNS),
         ("RewardModel", reward_stage.COLUMNS),
         ("BestOfN", best_of_n.COLUMNS),
+        ("Compare", compare_stage.columns("")),
+        ("EvaluatePreferences", preferences_stage.columns("", ["SUBSET"])),
     ],
 )
 def test_a_stages_columns_are_the_references(owner: str, columns: Sequence[Column]) -> None:

@@ -94,7 +94,7 @@ def bootstrap(sums: Array, counts: Array) -> Interval | None:
 
 
 def bootstrap_of(statistic: Callable[[Index], float], size: int) -> tuple[Interval, Array] | None:
-    """BCa interval of any statistic of K prompts, as `bootstrap`, and how far each prompt pulls it; None for one prompt.
+    """BCa interval of any statistic of K prompts, see `bootstrap`, and how far each pulls it; None for one prompt.
 
     Args:
         statistic: of the prompts with these numbers, some of them several times, others not at all.
