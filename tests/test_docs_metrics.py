@@ -37,6 +37,7 @@ from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
 from alignlab.evaluation import (
+    CalibrationEvaluation,
     Compare,
     Drift,
     Evaluate,
@@ -285,20 +286,25 @@ def evaluations(folder: Path) -> list[Any]:
     given = {"corpus": str(folder / "corpus.txt"), "preferences": str(folder / "pairs.jsonl")}
     files = Files(**given, instructions=given["preferences"], validation_fraction=0.5, document_characters=0)
     world = World(entities=8, unknown=2, relations=2, training_documents=40, training_instructions=40)
-    return [WorldEvaluation(world, 1, {"true_taste": Brief()}), FilesEvaluation(files)]
+    return [
+        WorldEvaluation(world, 1, {"true_taste": Brief()}),
+        FilesEvaluation(files),
+        RewardEvaluation(BriefInParts(), Tiny()),
+        CalibrationEvaluation(world),
+    ]
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
-    evaluation: Evaluation = [*evaluations(tmp_path), RewardEvaluation(BriefInParts(), Tiny())][number]
+    evaluation: Evaluation = evaluations(tmp_path)[number]
     source = (BriefInParts() if number == 2 else Brief()).describe()
     (section,) = (s for s in SECTIONS if type(evaluation).__name__ in s["of"])
     shown = {}

@@ -10,9 +10,11 @@ from alignlab.evaluation.preferences import EvaluatePreferences
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
+from alignlab.evaluation.world_calibration import CalibrationEvaluation
 from alignlab.metrics import Column, Estimate
 
 __all__ = [
+    "CalibrationEvaluation",
     "Column",
     "Compare",
     "Drift",
