@@ -21,6 +21,7 @@ from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab_pretrain import CausalLM, Pretrain
+from alignlab_raters import StyleEvaluation
 from alignlab_reward_model import BradleyTerry, RatedRewardModel, RewardModel, ScoreRegression
 from alignlab_reward_model import stage as reward_stage
 from alignlab_sft import SFT, AnswerNLL
@@ -85,7 +86,8 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
-    chosen = {name.replace("PART", "words").replace("RATING", "likes").replace("SUBSET", "tea") for name in chosen}
+    for word, name in (("PART", "words"), ("RATING", "likes"), ("SUBSET", "tea"), ("PROFILE", "profile")):
+        chosen = {known.replace(word, name) for known in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -291,17 +293,18 @@ def evaluations(folder: Path) -> list[Any]:
         FilesEvaluation(files),
         RewardEvaluation(BriefInParts(), Tiny()),
         CalibrationEvaluation(world),
+        StyleEvaluation(Tiny()),
     ]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
     evaluation: Evaluation = evaluations(tmp_path)[number]
@@ -310,6 +313,7 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
     shown = {}
     for name, about in section["metrics"].items():
         name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
+        name = name.replace("PROFILE", "profile")
         text = re.sub(r"(?:that|the) reward source", source, about["text"])
         shown[name] = (text, about["unit"], about.get("better"))
     assert shown == as_shown(evaluation.columns)

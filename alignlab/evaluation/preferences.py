@@ -42,7 +42,7 @@ class EvaluatePreferences(Stage):
     """Measure a reward source or raters on preferences: accuracy, by subset if asked for, and calibration.
 
     Raters see every pair in both orders. Next to each accuracy stand those of trivial rules on the same pairs: a judge
-    that is no better than "the longer one" may have learnt nothing else. Pairs that are noted as ties are left out.
+    that does not beat "the longer one" may have learnt nothing else. Pairs that are noted as ties are left out.
 
     Args:
         data: gives the preferences, where there is no input `preferences`.
