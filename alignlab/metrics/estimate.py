@@ -197,7 +197,7 @@ class Estimate(float):
 
     @classmethod
     def statistic(cls, prompts: Sequence[str], of: Callable[[Index], float]) -> "Estimate | None":
-        """A number that is not a mean (a calibration error, say), with a bootstrap interval over prompts; None of nothing.
+        """A number that is not a mean (a calibration error), with a bootstrap interval over prompts; None of nothing.
 
         Args:
             prompts: of the answers.
