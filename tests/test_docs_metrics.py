@@ -221,7 +221,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "import_preferences": lambda: ImportPreferences(**DATA),
     "compare": lambda: Compare(**DATA, preference=First(), sampling=FEW),
     "evaluate_preferences": lambda: EvaluatePreferences(**DATA, preference=First()),
-    "evaluate_rewarded": lambda: EvaluatePreferences(**DATA, reward=Brief(), by="subset"),
+    "evaluate_rewarded": lambda: EvaluatePreferences(**DATA, reward=BriefInParts(), by="subset"),
     "drift": lambda: Drift(**DATA, sampling=FEW, rewards={"true_taste": Brief()}),
     "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
@@ -327,7 +327,7 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
         ("RewardModel", reward_stage.COLUMNS),
         ("BestOfN", best_of_n.COLUMNS),
         ("Compare", compare_stage.columns("")),
-        ("EvaluatePreferences", preferences_stage.columns("", ["SUBSET"])),
+        ("EvaluatePreferences", preferences_stage.columns("", ["SUBSET"], ["PART"])),
     ],
 )
 def test_a_stages_columns_are_the_references(owner: str, columns: Sequence[Column]) -> None:

@@ -161,6 +161,9 @@ def test_an_ensemble_scores_with_its_inputs(tmp_path: Path) -> None:
     data = Pairs(pairs(("ana does like tea", "i think not"), ("bo does like rain", "what ?")))
     found = ran(EvaluatePreferences(data=data, reward=EnsembleMean(["one", "two"])), models, tmp_path)
     assert found["pairs"] == 2 and 0 <= found["calibration_error"] <= 1
+    alone = {n: ran(EvaluatePreferences(data=data), {"reward": m}, tmp_path / f"{n}_alone") for n, m in models.items()}
+    by_member = {n: float(found[f"accuracy_by_{n}"]) for n in models}
+    assert by_member == {n: float(each["accuracy"]) for n, each in alone.items()}
 
 
 def test_a_sure_judge_that_is_right_half_of_the_time(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ Axes: N pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from alignlab.artifact import Artifact
 from alignlab.policy import check_scored, learned
-from alignlab.reward import Pair, Preference, RewardSource, score
+from alignlab.reward import Pair, Preference, RewardSource, score_in_parts
 from alignlab.stage import Runtime, Stage
 
 Array = npt.NDArray[np.float64]
@@ -29,11 +29,13 @@ class Verdicts:
         shown_second: (N,) of the same answer where it is shown second.
         probability: (N,) that the same answer is preferred, a mean over both orders; by a reward source, that of
             Bradley and Terry's model.
+        parts: (N,) as `shown_first`, by each part of a reward that is made of parts (the members of an ensemble).
     """
 
     shown_first: Array
     shown_second: Array
     probability: Array
+    parts: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Array:
@@ -61,13 +63,15 @@ def judged(judge: Judge, pairs: Sequence[Pair], report: Callable[[int, int], Non
         pairs: of answers.
         report: receives (pairs judged, pairs in all).
     """
-    found = np.full((3, len(pairs)), 0.5)
+    names = () if isinstance(judge, Preference) else tuple(judge.parts)
+    found = np.full((3 + len(names), len(pairs)), 0.5)
     for start in range(0, len(pairs), PORTION):
         places = [i for i in range(start, min(start + PORTION, len(pairs))) if pairs[i].first != pairs[i].second]
         part = [pairs[i] for i in places]
         found[:, places] = _by_raters(judge, part, places) if isinstance(judge, Preference) else _by_reward(judge, part)
         report(min(start + PORTION, len(pairs)), len(pairs))
-    return Verdicts(*found)
+    first, second, probability, *parts = found
+    return Verdicts(first, second, probability, dict(zip(names, parts, strict=True)))
 
 
 def _by_raters(judge: Preference, pairs: Sequence[Pair], numbers: Sequence[int]) -> Array:
@@ -80,10 +84,12 @@ def _by_raters(judge: Preference, pairs: Sequence[Pair], numbers: Sequence[int])
 
 def _by_reward(judge: RewardSource, pairs: Sequence[Pair]) -> Array:
     prompts = [p.prompt for p in pairs]
-    first, second = (score(judge, prompts, texts) for texts in ([p.first for p in pairs], [p.second for p in pairs]))
-    gap = (first.double() - second.double()).numpy()
-    outcome = 0.5 + 0.5 * np.sign(gap)
-    return np.stack([outcome, outcome, 0.5 + 0.5 * np.tanh(gap / 2)])
+    texts = ([p.first for p in pairs], [p.second for p in pairs])
+    first, second = (score_in_parts(judge, prompts, answers) for answers in texts)
+    both = [(first.total, second.total), *((first.parts[name], second.parts[name]) for name in judge.parts)]
+    gaps = np.stack([(one.double() - other.double()).numpy() for one, other in both])
+    outcomes = 0.5 + 0.5 * np.sign(gaps)
+    return np.stack([outcomes[0], outcomes[0], 0.5 + 0.5 * np.tanh(gaps[0] / 2), *outcomes[1:]])
 
 
 # ---- of a stage ------------------------------------------------------------------------------------------------------

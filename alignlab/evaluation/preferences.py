@@ -112,7 +112,7 @@ class EvaluatePreferences(Stage):
         metrics = measured(pairs, verdicts, subsets, ordered=self.preference is not None)
         rows = [_row(c, float(y)) for c, y in zip(found, verdicts.outcome, strict=True)]
         write_lines(context.folder / SAMPLES, rows)
-        write_columns(context.folder, columns(named(judge), list(dict.fromkeys(subsets))))
+        write_columns(context.folder, columns(named(judge), list(dict.fromkeys(subsets)), list(verdicts.parts)))
         write_outcomes(context.folder, metrics)
         context.tracker.table("preferences", rows[: self.table_rows])
         return with_intervals(metrics)
@@ -133,8 +133,8 @@ def subset_name(fact: str) -> str:
     return f"{name}_" if f"_{name}".endswith(ENDS) else name
 
 
-def columns(judge: str, subsets: Sequence[str] = ()) -> list[Column]:
-    """The metrics, with the name of the judge; those of subsets end with the subset's name."""
+def columns(judge: str, subsets: Sequence[str] = (), parts: Sequence[str] = ()) -> list[Column]:
+    """The metrics, with the name of the judge; those of subsets and of parts of a reward end with their names."""
     whole = [
         Column("accuracy", "pairs whose chosen answer is preferred; a tie counts half", better=1, share=True,
                headline=True, reference=judge),
@@ -148,6 +148,8 @@ def columns(judge: str, subsets: Sequence[str] = ()) -> list[Column]:
                reference=judge),
         *(Column(rule, f"accuracy of a rule that prefers {what}; a tie counts half", share=True, headline=True)
           for rule, (what, _) in RULES.items()),
+        *(Column(f"accuracy_by_{part}", f"accuracy of {part}, a part of the reward, by itself", share=True,
+                 reference=judge) for part in parts),
         Column("pairs", "pairs that were judged", unit="pairs"),
     ]  # fmt: skip
     each = [c for c in whole if c.metric in {"accuracy", *RULES}]
@@ -188,6 +190,7 @@ def measured(
             prompts, np.maximum(p, 1 - p).tolist(), (0.5 + 0.5 * np.sign(p - 0.5)).tolist(), BINS
         ),
         **(orders if ordered else {}),
+        **{f"accuracy_by_{k}": Estimate.share(zip(prompts, v, strict=True)) for k, v in verdicts.parts.items()},
         "pairs": float(len(pairs)),
         **{f"{name}_{subset}": value for subset, each in by_subset.items() for name, value in each.items()},
     }
