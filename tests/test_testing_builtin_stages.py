@@ -18,7 +18,7 @@ from alignlab.artifact import Artifact
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.evaluation import Compare, Evaluate, EvaluatePreferences, RewardEvaluation
+from alignlab.evaluation import Compare, Drift, Evaluate, EvaluatePreferences, RewardEvaluation
 from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportPreferences, Label, Rank
 from alignlab.report import Report
@@ -65,6 +65,7 @@ def inputs(*names: str) -> Callable[[Path], dict[str, Artifact]]:
         "policy": lambda folder: tiny_policy_artifact(folder / "policy"),
         "teacher": lambda folder: tiny_policy_artifact(folder / "teacher", seed=1),
         "baseline": lambda folder: tiny_policy_artifact(folder / "baseline", seed=1),
+        "reference": lambda folder: tiny_policy_artifact(folder / "reference", seed=2),
         "reward": lambda folder: tiny_policy_artifact(folder / "reward", seed=1, scalar_head=True),
         "preferences": lambda folder: tiny_preferences_artifact(folder / "preferences"),
         "rankings": lambda folder: tiny_rankings_artifact(folder / "rankings"),
@@ -199,6 +200,15 @@ def test_compare_stage(check: Check) -> None:
 
 @conforms_stage(lambda: EvaluatePreferences(), inputs=inputs("reward", "preferences"), skip=NO_TRAINING)
 def test_evaluate_preferences_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(
+    lambda: Drift(data=Tiny(), sampling=FEW, inputs={"policy": "dpo", "reference": "sft", "reward": "reward_model"}),
+    inputs=inputs("policy", "reference", "reward"),
+    skip=NO_TRAINING,
+)
+def test_drift_stage(check: Check) -> None:
     check()
 
 
