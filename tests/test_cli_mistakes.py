@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("fakes_here")
     [
         (
             ["fake"],
-            "unknown command 'fake' (commands: chat, plan, plugins, verify); an experiment is run by experiment=fake",
+            "unknown command 'fake' (commands: chat, plan, plugins, score, verify); "
+            "an experiment is run by experiment=fake",
         ),
         (["make"], "; a single stage is run by experiment=train stage=make"),
         (["--experiment", "fake"], "--experiment: overrides are written without dashes: experiment=fake"),

@@ -45,11 +45,13 @@ from alignlab.evaluation import (
     EvaluatePreferences,
     Evaluation,
     FilesEvaluation,
+    InstructionsEvaluation,
     RewardEvaluation,
     WorldEvaluation,
 )
 from alignlab.evaluation import compare as compare_stage
 from alignlab.evaluation import preferences as preferences_stage
+from alignlab.instructions import KINDS
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportPreferences, Label, Rank, label
@@ -75,6 +77,12 @@ NAMES = {"both": ("train/{}", "validation/{}", "validation_{}"), "train": ("trai
 NAMES["validation"] = ("validation/{}", "validation_{}")
 
 
+CHOSEN = {
+    "PART": "words", "RATING": "likes", "SUBSET": "tea", "PROFILE": "profile", "KIND": "punctuation_no_comma",
+}  # fmt: skip
+"""Names that the configurations below choose."""
+
+
 def described(owners: set[str]) -> set[str]:
     """Names, as they are logged, of the metrics that are described for some classes."""
     sections = [s for s in SECTIONS if owners & set(s["of"])]
@@ -86,7 +94,7 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
-    for word, name in (("PART", "words"), ("RATING", "likes"), ("SUBSET", "tea"), ("PROFILE", "profile")):
+    for word, name in CHOSEN.items():
         chosen = {known.replace(word, name) for known in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
@@ -288,23 +296,28 @@ def evaluations(folder: Path) -> list[Any]:
     given = {"corpus": str(folder / "corpus.txt"), "preferences": str(folder / "pairs.jsonl")}
     files = Files(**given, instructions=given["preferences"], validation_fraction=0.5, document_characters=0)
     world = World(entities=8, unknown=2, relations=2, training_documents=40, training_instructions=40)
+    told = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    lines = [{"prompt": p["prompt"], **told} for p in pairs]
+    (folder / "told.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    following = InstructionsEvaluation(str(folder / "told.jsonl"))
     return [
         WorldEvaluation(world, 1, {"true_taste": Brief()}),
         FilesEvaluation(files),
         RewardEvaluation(BriefInParts(), Tiny()),
         CalibrationEvaluation(world),
         StyleEvaluation(Tiny()),
+        following,
     ]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
     evaluation: Evaluation = evaluations(tmp_path)[number]
@@ -315,7 +328,9 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
         name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
         name = name.replace("PROFILE", "profile")
         text = re.sub(r"(?:that|the) reward source", source, about["text"])
-        shown[name] = (text, about["unit"], about.get("better"))
+        for kind in KINDS if "KIND" in name else [""]:
+            one = name.replace("KIND", kind.replace(":", "_"))
+            shown[one] = (text.replace("KIND", kind), about["unit"], about.get("better"))
     assert shown == as_shown(evaluation.columns)
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("training",),
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),
-    ("stage",),
+    ("stage", "instructions"),
     ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
     ("optimum",),

@@ -104,7 +104,22 @@ METHODS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+LONG = {
+    "rloo, clipped and averaged within answers",
+    "ppo, not whitened",
+    "ppo, the sampler's weights",
+    "ppo, unbiased",
+    "grpo, not scaled",
+    "grpo, the sampler's weights",
+    "dr_grpo, k3",
+    "dapo, k3",
+    "gspo, k2",
+    "reinforce, k1 does nothing",
+}
+"""Variants of methods that stand above in another form, 10 s each."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in METHODS])
 def test_it_ends_where_it_says(name: str) -> None:
     found = verdict(Method(*METHODS[name]))
     assert found.reached and found.start is not None and found.start > 0.1, found

@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
+    "score": "whether responses follow the instructions of their prompts: score FILE --out SCORED",
     "verify": "where methods end, against the optimum that each declares: verify objective=NAME, verify --all",
 }
 """Name and one line of each command; the module of that name in this package runs it."""
