@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from alignlab_merge import Average
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab_pretrain import CausalLM, Pretrain
+from alignlab_raters import StyleEvaluation
 from alignlab_reward_model import BradleyTerry, RatedRewardModel, RewardModel, ScoreRegression
 from alignlab_reward_model import stage as reward_stage
 from alignlab_sft import SFT, AnswerNLL
@@ -36,13 +38,19 @@ from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
 from alignlab.evaluation import (
+    CalibrationEvaluation,
+    Compare,
+    Drift,
     Evaluate,
+    EvaluatePreferences,
     Evaluation,
     FilesEvaluation,
     InstructionsEvaluation,
     RewardEvaluation,
     WorldEvaluation,
 )
+from alignlab.evaluation import compare as compare_stage
+from alignlab.evaluation import preferences as preferences_stage
 from alignlab.instructions import KINDS
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Sampling
@@ -70,6 +78,12 @@ NAMES = {"both": ("train/{}", "validation/{}", "validation_{}"), "train": ("trai
 NAMES["validation"] = ("validation/{}", "validation_{}")
 
 
+CHOSEN = {
+    "PART": "words", "RATING": "likes", "SUBSET": "tea", "PROFILE": "profile", "KIND": "punctuation_no_comma",
+}  # fmt: skip
+"""Names that the configurations below choose."""
+
+
 def described(owners: set[str]) -> set[str]:
     """Names, as they are logged, of the metrics that are described for some classes."""
     sections = [s for s in SECTIONS if owners & set(s["of"])]
@@ -81,8 +95,8 @@ def unknown(found: set[str], known: set[str]) -> set[str]:
     """Names that are not described; a word in capitals stands for the names that a configuration chooses."""
     chosen = {name.replace("GROUP", group) for name in known for group in ("policy", "critic")}
     chosen = {name.replace("REWARD", reward) for name in chosen for reward in ("true_taste", "reward")}
-    chosen = {name.replace("PART", "words").replace("RATING", "likes") for name in chosen}
-    chosen = {name.replace("KIND", "punctuation_no_comma") for name in chosen}
+    for word, name in CHOSEN.items():
+        chosen = {known.replace(word, name) for known in chosen}
     ends = {f"{name}_{end}" for name in found for end in ("low", "high")}  # of intervals
     return found - chosen - ends
 
@@ -134,7 +148,8 @@ class Tiny(DataSource):
         return [Example(prompt, answer, scores={"likes": 1.0}) for prompt, answer in asked]
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        return [Comparison(e.prompt, e.answer, "i think not") for e in self.instructions(split)]
+        asked = [replace(e.prompt, facts=(("subset", "tea"),)) for e in self.instructions(split)]
+        return [Comparison(p, e.answer, "i think not") for p, e in zip(asked, self.instructions(split), strict=True)]
 
 
 class Brief(RewardSource):
@@ -217,6 +232,10 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "average": lambda: Average(),
     "import_preferences": lambda: ImportPreferences(**DATA),
     "import_judgements": lambda: ImportJudgements(files=str(JUDGED)),
+    "compare": lambda: Compare(**DATA, preference=First(), sampling=FEW),
+    "evaluate_preferences": lambda: EvaluatePreferences(**DATA, preference=First()),
+    "evaluate_rewarded": lambda: EvaluatePreferences(**DATA, reward=BriefInParts(), by="subset"),
+    "drift": lambda: Drift(**DATA, sampling=FEW, rewards={"true_taste": Brief()}),
     "by_reward": lambda: Evaluate(evaluations={"reward": RewardEvaluation(BriefInParts(), Tiny())}, sampling=FEW),
 }  # fmt: skip
 """One stage for each kind; what they log is described for their classes and those of their objectives."""
@@ -226,11 +245,17 @@ GIVEN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("import_preferences", "import_judgements"), ()),
     "plackett_luce": ("policy", "rankings"),
     **dict.fromkeys(("dpo", "reward_model", "kto"), ("policy", "preferences")),
+    **dict.fromkeys(("evaluate_preferences", "evaluate_rewarded"), ()),
+    "compare": ("policy", "baseline"),
+    "drift": ("policy", "reference"),
 }
 """Inputs of a stage, where they are more or less than a policy."""
-CONDITIONAL = {"accuracy_ceiling_one_score", "agreement_with_reference", "accuracy_ceiling_known_rater"}
-CONDITIONAL |= {"raters_agree", "krippendorff_alpha", "tied"}
-"""Logged for simulated raters, where the reference sees a difference, and for one judgement of a pair or several."""
+CONDITIONAL = {
+    "accuracy_ceiling_one_score", "agreement_with_reference", "accuracy_ceiling_known_rater", "raters_agree",
+    "krippendorff_alpha", "tied", "length_controlled_win_rate", "accuracy_of_subsets", "prefers_shown_first",
+    "consistent", "proxy_reward",
+}  # fmt: skip
+"""Logged for raters, simulated ones, subsets, several judgements of a pair, a reward model, or where lengths differ."""
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +267,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     splits: tuple[Split, ...] = ("train", "validation")
     write(preferences, [row(pair, split) for split in splits for pair in Tiny().comparisons(split)])
     given = {"preferences": Artifact.open(preferences), "rankings": tiny_rankings_artifact(folder / "rankings")}
-    return {"policy": policy, "teacher": policy, **given}
+    return {**dict.fromkeys(("policy", "teacher", "baseline", "reference"), policy), **given}
 
 
 def run(stage: Stage, inputs: Mapping[str, Artifact], folder: Path) -> set[str]:
@@ -281,25 +306,33 @@ def evaluations(folder: Path) -> list[Any]:
     lines = [{"prompt": p["prompt"], **told} for p in pairs]
     (folder / "told.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     following = InstructionsEvaluation(str(folder / "told.jsonl"))
-    return [WorldEvaluation(world, 1, {"true_taste": Brief()}), FilesEvaluation(files), following]
+    return [
+        WorldEvaluation(world, 1, {"true_taste": Brief()}),
+        FilesEvaluation(files),
+        RewardEvaluation(BriefInParts(), Tiny()),
+        CalibrationEvaluation(world),
+        StyleEvaluation(Tiny()),
+        following,
+    ]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
-    evaluation: Evaluation = [*evaluations(tmp_path), RewardEvaluation(BriefInParts(), Tiny())][number]
-    source = (BriefInParts() if number == 3 else Brief()).describe()
+    evaluation: Evaluation = evaluations(tmp_path)[number]
+    source = (BriefInParts() if number == 2 else Brief()).describe()
     (section,) = (s for s in SECTIONS if type(evaluation).__name__ in s["of"])
     shown = {}
     for name, about in section["metrics"].items():
         name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
+        name = name.replace("PROFILE", "profile")
         text = re.sub(r"(?:that|the) reward source", source, about["text"])
         for kind in KINDS if "KIND" in name else [""]:
             one = name.replace("KIND", kind.replace(":", "_"))
@@ -314,6 +347,8 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
         ("Rank", rank_stage.COLUMNS),
         ("RewardModel", reward_stage.COLUMNS),
         ("BestOfN", best_of_n.COLUMNS),
+        ("Compare", compare_stage.columns("")),
+        ("EvaluatePreferences", preferences_stage.columns("", ["SUBSET"], ["PART"])),
     ],
 )
 def test_a_stages_columns_are_the_references(owner: str, columns: Sequence[Column]) -> None:

@@ -360,3 +360,32 @@ def test_a_file_that_describes_no_metric_is_named(tmp_path: Path) -> None:
     (tmp_path / "columns.json").write_text('[{"metric": "a", "evaluation": "x"}]')
     with pytest.raises(ConfigError, match=r"columns\.json: .* describes no metric"):
         read_columns(Artifact(tmp_path, "evaluation", "x"))
+
+
+# ---- any statistic ---------------------------------------------------------------------------------------------------
+def test_a_mean_as_a_statistic_is_the_mean() -> None:
+    """One estimate either way, but for the order of the resamples' sums; two measured so are compared as means are."""
+    values = np.random.default_rng(3).normal(size=(2, 40))
+    prompts = [f"p{i:02d}" for i in range(40)]
+    for row in values:
+        plain = Estimate.mean(zip(prompts, row.tolist(), strict=True))
+        found = Estimate.statistic(prompts, lambda places, row=row: float(row[places].mean()))
+        assert plain is not None and found is not None and found.count == plain.count == 40
+        assert float(found) == pytest.approx(float(plain)) and ends(found) == pytest.approx(ends(plain))
+        assert found.influences() == pytest.approx(plain.influences())
+
+
+def test_answers_of_one_prompt_stay_together_in_a_statistic() -> None:
+    """Ten copies of each prompt tell no more than one."""
+    values = np.random.default_rng(1).normal(size=20)
+    names = [f"p{i:02d}" for i in range(20)]
+    one = Estimate.statistic(names, lambda places: float(np.median(values[places])))
+    many = Estimate.statistic([n for n in names for _ in range(10)], lambda p: float(np.median(values[p // 10])))
+    assert one is not None and many is not None
+    assert ends(one) == pytest.approx(ends(many)) and many.count == 200
+
+
+def test_a_statistic_of_nothing_or_of_one_prompt() -> None:
+    assert Estimate.statistic([], lambda places: 0.0) is None
+    single = Estimate.statistic(["p", "p"], lambda places: float(len(places)))
+    assert single is not None and float(single) == 2 and single.interval is None

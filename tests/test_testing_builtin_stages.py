@@ -18,7 +18,7 @@ from alignlab.artifact import Artifact
 from alignlab.data.records import Comparison, Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.evaluation import Drift, Evaluate, RewardEvaluation
+from alignlab.evaluation import Compare, Drift, Evaluate, EvaluatePreferences, RewardEvaluation
 from alignlab.judgements.aggregation import DawidSkene
 from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportJudgements, ImportPreferences, Label, Rank
@@ -65,6 +65,7 @@ def inputs(*names: str) -> Callable[[Path], dict[str, Artifact]]:
     make = {
         "policy": lambda folder: tiny_policy_artifact(folder / "policy"),
         "teacher": lambda folder: tiny_policy_artifact(folder / "teacher", seed=1),
+        "baseline": lambda folder: tiny_policy_artifact(folder / "baseline", seed=1),
         "reference": lambda folder: tiny_policy_artifact(folder / "reference", seed=2),
         "reward": lambda folder: tiny_policy_artifact(folder / "reward", seed=1, scalar_head=True),
         "preferences": lambda folder: tiny_preferences_artifact(folder / "preferences"),
@@ -194,6 +195,20 @@ def test_rank_stage(check: Check) -> None:
 
 @conforms_stage(evaluate, inputs=inputs("policy"), skip=NO_TRAINING)
 def test_evaluate_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(
+    lambda: Compare(data=Tiny(), preference=Panel({"looks": Rater("looks", {"words": 1.0})}), sampling=FEW),
+    inputs=inputs("policy", "baseline"),
+    skip=NO_TRAINING,
+)
+def test_compare_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(lambda: EvaluatePreferences(), inputs=inputs("reward", "preferences"), skip=NO_TRAINING)
+def test_evaluate_preferences_stage(check: Check) -> None:
     check()
 
 

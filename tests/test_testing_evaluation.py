@@ -14,7 +14,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
-from alignlab.evaluation import Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
+from alignlab.evaluation import CalibrationEvaluation, Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
 from alignlab.evaluation.base import EvaluationResult
 from alignlab.metrics import Column
 from alignlab.policy import Llama, Policy, Progress, Sampling, generate
@@ -71,6 +71,14 @@ WORLD = World(entities=8, unknown=2, relations=2, values=4, training_documents=2
     policy=lambda: policy_on([f"{e.prompt.text} {e.answer}" for e in WORLD.instructions("train")]),
 )
 def test_world_evaluation(check: Check) -> None:
+    check()
+
+
+@conforms_evaluation(
+    lambda: CalibrationEvaluation(WORLD, samples_per_question=1),
+    policy=lambda: policy_on([f"{e.prompt.text} {e.answer}" for e in WORLD.instructions("train")]),
+)
+def test_calibration_evaluation(check: Check) -> None:
     check()
 
 

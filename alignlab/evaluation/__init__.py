@@ -1,19 +1,27 @@
 """Evaluations: ways of measuring a policy, and the stages that run them on one model, or on one against another."""
 
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
+from alignlab.evaluation.calibration import calibration_error
+from alignlab.evaluation.compare import Compare
 from alignlab.evaluation.drift import Drift
 from alignlab.evaluation.files import FilesEvaluation
 from alignlab.evaluation.instructions import InstructionsEvaluation
+from alignlab.evaluation.length_control import length_controlled
+from alignlab.evaluation.preferences import EvaluatePreferences
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
+from alignlab.evaluation.world_calibration import CalibrationEvaluation
 from alignlab.metrics import Column, Estimate
 
 __all__ = [
+    "CalibrationEvaluation",
     "Column",
+    "Compare",
     "Drift",
     "Estimate",
     "Evaluate",
+    "EvaluatePreferences",
     "Evaluation",
     "EvaluationResult",
     "FilesEvaluation",
@@ -21,5 +29,7 @@ __all__ = [
     "RewardEvaluation",
     "WorldEvaluation",
     "answer_row",
+    "calibration_error",
     "defined",
+    "length_controlled",
 ]

@@ -64,15 +64,7 @@ class WorldEvaluation(Evaluation):
         Raises:
             ConfigError: names what differs, and the settings of the model's own world.
         """
-        known = [node for node in model.trained_on if _is_world(node)]
-        if known and not any(_world_of(node).people == self.world.people for node in known):
-            settings = {f.name: getattr(_world_of(known[-1]), f.name) for f in fields(World)}
-            other = {k: v for k, v in settings.items() if v != getattr(self.world, k)}
-            told = " ".join(f"data.{k}={v}" for k, v in other.items())
-            raise ConfigError(
-                f"WorldEvaluation: {model.path} was trained in another world than the one it would be evaluated in; "
-                f"to measure it in its own, set {told}"
-            )
+        check_own_world(type(self).__name__, self.world, model)
 
     def __call__(
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
@@ -156,6 +148,28 @@ class WorldEvaluation(Evaluation):
 
     def _reward_means(self, answered: Sequence[Answered]) -> Found:
         return {n: Estimate.mean((a.sample.prompt.text, a.rewards[n]) for a in answered) for n in self.rewards}
+
+
+def check_own_world(owner: str, world: World, model: Artifact) -> None:
+    """Refuse a model that was trained in another world.
+
+    Args:
+        owner: the evaluation.
+        world: in which the model would be evaluated.
+        model: its artifact.
+
+    Raises:
+        ConfigError: names what differs, and the settings of the model's own world.
+    """
+    known = [node for node in model.trained_on if _is_world(node)]
+    if known and not any(_world_of(node).people == world.people for node in known):
+        settings = {f.name: getattr(_world_of(known[-1]), f.name) for f in fields(World)}
+        other = {k: v for k, v in settings.items() if v != getattr(world, k)}
+        told = " ".join(f"data.{k}={v}" for k, v in other.items())
+        raise ConfigError(
+            f"{owner}: {model.path} was trained in another world than the one it would be evaluated in; "
+            f"to measure it in its own, set {told}"
+        )
 
 
 def _share(answered: Iterable[Answered], flag: Callable[[Reading], bool]) -> Estimate | None:

@@ -16,7 +16,16 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from alignlab.metrics.intervals import Array, Interval, bootstrap, effective_size, influences, wilson
+from alignlab.metrics.intervals import (
+    Array,
+    Index,
+    Interval,
+    bootstrap,
+    bootstrap_of,
+    effective_size,
+    influences,
+    wilson,
+)
 
 Method = Literal["share", "mean", "given"]
 Number: TypeAlias = bool | int | float
@@ -77,7 +86,7 @@ class Tally:
 class Estimate(float):
     """A number with its 95 % interval; it is a float, and can be used as one.
 
-    Make one with `Estimate.share`, `Estimate.mean`, `Estimate.ratio` or `Estimate.average`. A number whose interval
+    Make one with `Estimate.share`, `mean`, `ratio`, `average` or `statistic`. A number whose interval
     comes from elsewhere is `Estimate(value, low, high, count)`; two of those are compared as if they were independent.
 
     Args:
@@ -185,6 +194,42 @@ class Estimate(float):
         up = math.hypot(*(high - p for p, (_, high) in zip(parts, filter(None, ends), strict=True))) / size
         tallies = [tally for p in parts for tally in p.tallies]
         return cls(value, max(0.0, value - down), min(1.0, value + up), sum(p.count for p in parts), "share", tallies)
+
+    @classmethod
+    def statistic(cls, prompts: Sequence[str], of: Callable[[Index], float]) -> "Estimate | None":
+        """A number that is not a mean (a calibration error), with a bootstrap interval over prompts; None of nothing.
+
+        Args:
+            prompts: of the answers.
+            of: the number, from the places of some answers in `prompts`; one may be there several times.
+        """
+        places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            places.setdefault(_key(prompt), []).append(place)
+        if not places:
+            return None
+        keys = sorted(places)
+        groups = [np.array(places[key], dtype=np.int64) for key in keys]
+        found = bootstrap_of(lambda picked: of(np.concatenate([groups[k] for k in picked])), len(groups))
+        value = of(np.concatenate(groups))
+        if found is None:
+            return cls(value, count=len(prompts))
+        return cls.pulled(value, found[0], dict(zip(keys, found[1].tolist(), strict=True)), len(prompts))
+
+    @classmethod
+    def pulled(cls, value: float, interval: Interval, pulls: Mapping[str, float], count: int) -> "Estimate":
+        """An estimate of which it is known how far each of two or more prompts pulls it from its value.
+
+        Args:
+            value: the number.
+            interval: of it.
+            pulls: by prompt; their squares add up to the variance.
+            count: of the outcomes.
+        """
+        # Pseudo-values: a mean of them is pulled as far by each prompt.
+        scale = math.sqrt(len(pulls) * (len(pulls) - 1))
+        tally = Tally.of((prompt, value + scale * pull, 1.0) for prompt, pull in pulls.items())
+        return cls(value, *interval, count, "mean", (tally,))
 
     def scaled(self, factor: float) -> "Estimate":
         """The estimate in another unit; `factor` > 0."""

@@ -4,6 +4,7 @@ Axes: K prompts, B bootstrap resamples.
 """
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Final
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 Interval = tuple[float, float]
 
 LEVEL: Final = 0.95
@@ -87,15 +89,41 @@ def bootstrap(sums: Array, counts: Array) -> Interval | None:
     size = len(counts)
     if size < 2:
         return None
-    mean = float(sums.sum() / counts.sum())
-    drawn = _resampled(sums, counts)
+    without = (sums.sum() - sums) / (counts.sum() - counts)
+    return _limits(float(sums.sum() / counts.sum()), _resampled(sums, counts), without)
+
+
+def bootstrap_of(statistic: Callable[[Index], float], size: int) -> tuple[Interval, Array] | None:
+    """BCa interval of any statistic of K prompts, see `bootstrap`, and how far each pulls it; None for one prompt.
+
+    Args:
+        statistic: of the prompts with these numbers, some of them several times, others not at all.
+        size: K.
+
+    Returns:
+        The interval, and (K,) the jackknife's pulls; their squares add up to its variance.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 11 and 14.
+    """
+    if size < 2:
+        return None
+    every, draws = np.arange(size), np.random.default_rng(0)
+    drawn = np.array([statistic(draws.integers(size, size=size)) for _ in range(RESAMPLES)])
+    without = np.array([statistic(np.delete(every, k)) for k in range(size)])
+    pulls = math.sqrt((size - 1) / size) * (without.mean() - without)
+    return _limits(statistic(every), drawn, without), pulls
+
+
+def _limits(value: float, drawn: Array, without: Array) -> Interval:
+    """The corrected limits, from the resamples (B,) and the values without each of the prompts (K,)."""
+    size = len(without)
     if float(drawn.min()) == float(drawn.max()):
-        return mean, mean
-    below = float(np.mean(drawn < mean) + 0.5 * np.mean(drawn == mean))
+        return value, value
+    below = float(np.mean(drawn < value) + 0.5 * np.mean(drawn == value))
     bias = NormalDist().inv_cdf(min(max(below, 0.5 / RESAMPLES), 1 - 0.5 / RESAMPLES))
-    wide, skew = student(size - 1) * math.sqrt(size / (size - 1)), _acceleration(sums, counts)
+    wide, skew = student(size - 1) * math.sqrt(size / (size - 1)), _acceleration(without)
     low, high = np.quantile(drawn, [_corrected(z, bias, skew) for z in (-wide, wide)])
-    return min(mean, float(low)), max(mean, float(high))
+    return min(value, float(low)), max(value, float(high))
 
 
 def _resampled(sums: Array, counts: Array) -> Array:
@@ -108,9 +136,8 @@ def _resampled(sums: Array, counts: Array) -> Array:
     return np.concatenate(found)
 
 
-def _acceleration(sums: Array, counts: Array) -> float:
-    """Skewness of the mean, by the jackknife over prompts."""
-    without = (sums.sum() - sums) / (counts.sum() - counts)
+def _acceleration(without: Array) -> float:
+    """Skewness of a statistic, by the jackknife over prompts."""
     pulls = without.mean() - without
     squares = float((pulls**2).sum())
     return float((pulls**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0

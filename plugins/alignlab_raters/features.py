@@ -62,7 +62,10 @@ TEXT_FEATURES: Final[Mapping[str, Callable[[str], float]]] = {
     "exclamations": lambda answer: float(answer.count("!") + answer.count("\uff01")),
     "empty": lambda answer: float(not answer.strip()),
 }
-"""Read from the answer: words and exclamation marks are counts, the others are 0 or 1."""
+"""Read from the answer: those of `COUNTS` are numbers, the others are 0 or 1."""
+
+COUNTS: Final = frozenset({"words", "exclamations"})
+"""Features of a text that are counted."""
 
 CHECKED: Final = frozenset({"right", "wrong", "false_facts"})
 """Features that only a rater who checks the facts can see."""

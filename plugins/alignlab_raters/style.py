@@ -1,0 +1,145 @@
+"""StyleEvaluation: the features that raters see in a policy's answers, and how diverse these answers are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final
+
+from alignlab.data.source import DataSource, Need, Split
+from alignlab.data.world import World
+from alignlab.errors import DataError
+from alignlab.evaluation import Column, Estimate, Evaluation, EvaluationResult, answer_row, defined
+from alignlab.evaluation.base import check_field
+from alignlab.evaluation.diversity import distinct, self_bleu
+from alignlab.policy import Policy, Progress, Sample, Sampling, generate
+from alignlab_raters.features import COUNTS, TEXT_FEATURES, features
+
+SEEN: Final[Mapping[str, str]] = {
+    "words": "mean length of an answer",
+    "list": "answers that are a list",
+    "hedge": "answers that hedge (“i think”, “perhaps”)",
+    "confident": "answers that sound certain (“certainly”, “of course”)",
+    "ask": "answers that end with a question",
+    "polite": "answers with a word of politeness (“please”, “happy to”)",
+    "abstains": "answers that say that they do not know",
+    "exclamations": "mean number of exclamation marks of an answer",
+    "empty": "answers without a word",
+}
+"""Meaning of each feature of a text, in the order of a table."""
+WITHIN: Final[Mapping[str, tuple[str, Callable[[Sequence[str]], float | None]]]] = {
+    "distinct_1": (
+        "different words over all words of the answers to one prompt, a mean over prompts", lambda t: distinct(t, 1)
+    ),
+    "distinct_2": (
+        "different pairs of words over all pairs of the answers to one prompt, a mean over prompts",
+        lambda t: distinct(t, 2),
+    ),
+    "self_bleu_4": (
+        "BLEU-4 of an answer with the others to its prompt as references; 1 where all are the same", self_bleu
+    ),
+    "different": (
+        "different answers over all answers to one prompt, a mean over prompts", lambda t: len(set(t)) / len(t)
+    ),
+}  # fmt: skip
+"""Measures of the answers to one prompt, each with its meaning."""
+ENTROPY: Final = "entropy of the answers to a prompt, as they are sampled"
+
+
+class StyleEvaluation(Evaluation):
+    """Measure style and diversity of a policy's answers to a source's prompts.
+
+    Style is read by the raters' own features: what is measured is what they see. Diversity is that of the answers to
+    one prompt, by which a policy that has collapsed is known. The measures of n-grams depend on the number and the
+    length of the answers: compare models by the same `samples_per_prompt`, and next to `<name>_words`. The entropy does
+    not; it is unbiased, as each answer's log-probability is that under the distribution that it was drawn from.
+
+    Args:
+        data: gives the prompts.
+        name: begins the name of every metric.
+        knowledge: the embedded world, by whose grammar style is read; null reads any text.
+        split: whose prompts; those of "validation" were not trained on.
+        samples_per_prompt: answers to each; 2 or more.
+        limit: at most so many prompts, the first ones; null takes all.
+
+    Source: Kirk et al. 2023, arXiv:2310.06452, section 4.2 (diversity per input).
+    """
+
+    VERSION: ClassVar[str] = "1"
+
+    def __init__(
+        self,
+        data: DataSource,
+        name: str = "profile",
+        knowledge: World | None = None,
+        split: Split = "validation",
+        samples_per_prompt: int = 4,
+        limit: int | None = None,
+    ) -> None:
+        if samples_per_prompt < 2:
+            raise ValueError(
+                f"StyleEvaluation: samples_per_prompt must be >= 2, got {samples_per_prompt}; diversity is that of the "
+                f"answers to one prompt"
+            )
+        if limit is not None and limit < 1:
+            raise ValueError(f"StyleEvaluation: limit must be >= 1 or null, got {limit}")
+        check_field("StyleEvaluation", name)
+        self.data = data
+        self.name = name
+        self.knowledge = knowledge
+        self.split: Split = split
+        self.samples_per_prompt = samples_per_prompt
+        self.limit = limit
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """One per feature, and those of diversity."""
+        name, units = self.name, {"words": "words", "exclamations": "marks"}
+        style = [
+            Column(f"{name}_{key}", what, unit=units.get(key, ""), share=key not in COUNTS, headline=key == "words")
+            for key, what in SEEN.items()
+        ]
+        within = [
+            Column(f"{name}_{key}", what, share=True, headline=key == "self_bleu_4")
+            for key, (what, _) in WITHIN.items()
+        ]
+        entropy = Column(
+            f"{name}_entropy", "entropy of the answers to a prompt, as they are sampled", unit="nats per answer"
+        )
+        return [*style, *within, entropy]
+
+    def data_needs(self) -> list[tuple[DataSource, Need]]:
+        """Prompts."""
+        return [(self.data, Need("prompts", held_out=self.split == "validation"))]
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        """Answer every prompt several times, and read the answers."""
+        prompts = list(self.data.prompts(self.split))[: self.limit]
+        if not prompts:
+            raise DataError(f"StyleEvaluation: {type(self.data).__name__} has no {self.split} prompts")
+        asked = [p for p in prompts for _ in range(self.samples_per_prompt)]
+        samples = generate(policy, asked, sampling, seed, progress=progress)
+        seen = [features(s.prompt, s.text, self.knowledge) for s in samples]
+        found = {**self._style(samples, seen), **self._diversity(samples)}
+        rows = [answer_row(s, self.name, **{k: f[k] for k in SEEN}) for s, f in zip(samples, seen, strict=True)]
+        return EvaluationResult(defined({f"{self.name}_{key}": value for key, value in found.items()}), rows)
+
+    def _style(self, samples: Sequence[Sample], seen: Sequence[Mapping[str, float]]) -> dict[str, Estimate | None]:
+        texts = [s.prompt.text for s in samples]
+        of = {key: Estimate.mean if key in COUNTS else Estimate.share for key in SEEN}
+        return {key: make(zip(texts, (f[key] for f in seen), strict=True)) for key, make in of.items()}
+
+    def _diversity(self, samples: Sequence[Sample]) -> dict[str, Estimate | None]:
+        each = self.samples_per_prompt
+        groups = [samples[i : i + each] for i in range(0, len(samples), each)]
+        answers = [(group[0].prompt.text, [s.text for s in group]) for group in groups]
+        measured = {
+            key: [(prompt, value) for prompt, texts in answers if (value := of(texts)) is not None]
+            for key, (_, of) in WITHIN.items()
+        }
+        return {
+            **{key: Estimate.mean(values) for key, values in measured.items()},
+            "entropy": Estimate.mean((s.prompt.text, -sum(s.logp)) for s in samples),
+        }
+
+
+assert SEEN.keys() == TEXT_FEATURES.keys(), "every feature of a text has its metric"
