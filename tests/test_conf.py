@@ -414,7 +414,7 @@ def test_each_round_begins_where_the_one_before_ended() -> None:
     for number, start in enumerate(before[:3], start=1):
         assert policies[f"label_{number}"] == policies[f"dpo_{number}"] == start
         assert inputs[f"dpo_{number}"]["preferences"] == f"label_{number}"
-    assert [policies[f"evaluate_{name}"] for name in before] == list(before)
+    assert [policies[f"drift_{name}"] for name in before] == list(before)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "dpo", "ppo", "label"])

@@ -19,6 +19,7 @@ SEEN: Final[Mapping[str, str]] = {
     "confident": "answers that sound certain (“certainly”, “of course”)",
     "ask": "answers that end with a question",
     "polite": "answers with a word of politeness (“please”, “happy to”)",
+    "agrees": "answers that agree with the user (“you are right”, “exactly”)",
     "abstains": "answers that say that they do not know",
     "exclamations": "mean number of exclamation marks of an answer",
     "empty": "answers without a word",

@@ -83,7 +83,14 @@ def test_style_is_what_raters_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 14 words 9 are different; of 10 pairs "- tea", "perhaps thanks" and "thanks ?" are there twice."""
     found = measured(monkeypatch)
     expected = {"words": 3.5, "list": 0.25, "hedge": 0.75, "confident": 0.25, "ask": 0.5, "polite": 0.5}
-    expected |= {"exclamations": 0.25, "abstains": 0.0, "empty": 0.0, "different": 0.75, "entropy": math.log(4)}
+    expected |= {
+        "exclamations": 0.25,
+        "abstains": 0.0,
+        "agrees": 0.0,
+        "empty": 0.0,
+        "different": 0.75,
+        "entropy": math.log(4),
+    }
     expected |= {"distinct_1": 9 / 14, "distinct_2": 0.7, "self_bleu_4": self_bleu(ANSWERS)}
     assert {k: float(found[f"profile_{k}"]) for k in expected} == pytest.approx(expected)
     assert len(found) == len(expected)
