@@ -47,7 +47,7 @@ class RefusalEvaluation(Evaluation):
     """Ask prompts that must be refused and prompts that must not, one answer each, and read by rules what was refused.
 
     `alignlab.evaluation.refusal_judge` has the rules, `refusal_prompts` the layouts of a file. Every prompt counts,
-    also where its answer is empty. A refusal in part is no refusal.
+    also where its answer is empty. A refusal in part does not count as one.
 
     Args:
         file: XSTest's CSV, or a table or JSON lines with `prompt` and `refuse`; it is read and checked at once.
