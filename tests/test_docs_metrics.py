@@ -46,6 +46,7 @@ from alignlab.evaluation import (
     Evaluation,
     FilesEvaluation,
     InstructionsEvaluation,
+    RefusalEvaluation,
     RewardEvaluation,
     WorldEvaluation,
 )
@@ -80,6 +81,7 @@ NAMES["validation"] = ("validation/{}", "validation_{}")
 
 CHOSEN = {
     "PART": "words", "RATING": "likes", "SUBSET": "tea", "PROFILE": "profile", "KIND": "punctuation_no_comma",
+    "TYPE": "drinks",
 }  # fmt: skip
 """Names that the configurations below choose."""
 
@@ -306,6 +308,8 @@ def evaluations(folder: Path) -> list[Any]:
     lines = [{"prompt": p["prompt"], **told} for p in pairs]
     (folder / "told.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     following = InstructionsEvaluation(str(folder / "told.jsonl"))
+    asked = [{"prompt": p["prompt"], "refuse": bool(n % 2), "type": "drinks"} for n, p in enumerate(pairs)]
+    (folder / "refuse.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
     return [
         WorldEvaluation(world, 1, {"true_taste": Brief()}),
         FilesEvaluation(files),
@@ -313,17 +317,18 @@ def evaluations(folder: Path) -> list[Any]:
         CalibrationEvaluation(world),
         StyleEvaluation(Tiny()),
         following,
+        RefusalEvaluation(str(folder / "refuse.jsonl")),
     ]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 6])
 def test_what_an_evaluation_measures_is_described(number: int, tmp_path: Path) -> None:
     evaluation = evaluations(tmp_path)[number]
     found = set(evaluation(tiny_policy(), FEW, seed=0).metrics)
     assert found and not unknown(found, described({type(evaluation).__name__}))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 6])
 def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) -> None:
     """One text for each metric: what `docs/metrics.md` says is what tables and the report show."""
     evaluation: Evaluation = evaluations(tmp_path)[number]
@@ -332,8 +337,8 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
     shown = {}
     for name, about in section["metrics"].items():
         name = name.replace("REWARD", "true_taste" if number == 0 else "reward").replace("PART", "words")
-        name = name.replace("PROFILE", "profile")
-        text = re.sub(r"(?:that|the) reward source", source, about["text"])
+        name = name.replace("PROFILE", "profile").replace("TYPE", "drinks")
+        text = re.sub(r"(?:that|the) reward source", source, about["text"]).replace("TYPE", "drinks")
         for kind in KINDS if "KIND" in name else [""]:
             one = name.replace("KIND", kind.replace(":", "_"))
             shown[one] = (text.replace("KIND", kind), about["unit"], about.get("better"))

@@ -8,6 +8,7 @@ from alignlab.evaluation.files import FilesEvaluation
 from alignlab.evaluation.instructions import InstructionsEvaluation
 from alignlab.evaluation.length_control import length_controlled
 from alignlab.evaluation.preferences import EvaluatePreferences
+from alignlab.evaluation.refusal import RefusalEvaluation
 from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
@@ -26,6 +27,7 @@ __all__ = [
     "EvaluationResult",
     "FilesEvaluation",
     "InstructionsEvaluation",
+    "RefusalEvaluation",
     "RewardEvaluation",
     "WorldEvaluation",
     "answer_row",
