@@ -61,7 +61,7 @@ def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixt
     message = capsys.readouterr().err
     assert (
         message
-        == "alignlab: unknown command 'plann' (commands: chat, plan, plugins, score, verify); did you mean plan?\n"
+        == "alignlab: unknown command 'plann' (commands: chat, plan, plugins, report, score, verify); did you mean plan?\n"
     )
 
 
