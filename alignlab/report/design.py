@@ -1,7 +1,8 @@
 """Design of a sweep: the keys in which its runs differ, and which of them goes on the axis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from alignlab.report.trial import Trial, as_number
 
@@ -9,6 +10,13 @@ NOT_A_SETTING = ("seed", "store_dir", "hydra", "tracking", "rerun", "sweep")
 """Keys, and beginnings of keys, that name a seed, a folder or a way of running; none of them is compared."""
 NONE = "–"
 """Value of a key that a run does not have."""
+MOST_LINES = 7
+"""Lines that have a colour of their own."""
+LONG = 40
+"""Characters of a value in a name."""
+
+Setting = tuple[str, ...]
+"""Values of several keys."""
 
 
 @dataclass(frozen=True)
@@ -47,39 +55,70 @@ class Design:
     """Which settings are compared, and how they are drawn.
 
     Args:
-        axis: the key on the horizontal axis; None where nothing differs.
+        swept: every key in which the runs differ.
+        axis: the horizontal axis: one of the keys, or all of them together; None where nothing differs.
         others: the keys that a line is drawn for each value of.
+        names: of whole settings, by their values; used where keys are drawn together.
     """
 
+    swept: Sequence[Swept] = ()
     axis: Swept | None = None
-    others: Sequence[Swept] = field(default_factory=tuple)
+    others: Sequence[Swept] = ()
+    names: Mapping[Setting, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> "Design":
-        """The design of these runs: on the axis the key with most values, a number where there is one."""
+        """The design of these runs: on the axis the key with most values, a number where there is one.
+
+        Where three keys or more would ask for more lines than can be told apart, each setting has a place of its own.
+        """
         keys = dict.fromkeys(key for trial in trials for key in trial.overrides if not _is_no_setting(key))
         swept = _merged([s for key in keys if len((s := _swept(key, trials)).values) > 1], trials)
+        if not swept:
+            return cls()
         order = sorted(swept, key=lambda s: (s.numbers is None, -len(s.values)))
-        return cls(order[0], tuple(s for s in swept if s is not order[0])) if order else cls()
+        others = [s for s in swept if s is not order[0]]
+        names = _names(others, trials)
+        if len(others) > 1 and len(names) > MOST_LINES:
+            names = _names(swept, trials)
+            return cls(swept, Swept("setting", list(names.values())), (), names)
+        return cls([order[0], *others], order[0], others, names)
 
     @property
-    def keys(self) -> list[Swept]:
-        """All keys, that of the axis first."""
-        return [*([self.axis] if self.axis else []), *self.others]
+    def is_joint(self) -> bool:
+        """Whether each setting has a place of its own on the axis."""
+        return self.axis is not None and self.axis not in self.swept
 
     def place(self, trial: Trial) -> str:
-        """A run's value on the axis."""
-        return self.axis.of(trial) if self.axis else ""
+        """A run's place on the axis."""
+        if self.axis is None:
+            return ""
+        return self.names[self.setting(trial)] if self.is_joint else self.axis.of(trial)
 
     def line(self, trial: Trial) -> str:
-        """Name of the line that a run belongs to; empty where there is one line only."""
-        if len(self.others) == 1:
-            return self.others[0].of(trial)
-        return ", ".join(f"{s.title} {s.of(trial)}" for s in self.others)
+        """Name of the line that a run belongs to, where others are swept, too."""
+        return self.names[tuple(s.of(trial) for s in self.others)]
 
-    def setting(self, trial: Trial) -> tuple[str, ...]:
+    def setting(self, trial: Trial) -> Setting:
         """A run's values of all keys."""
-        return tuple(s.of(trial) for s in self.keys)
+        return tuple(s.of(trial) for s in self.swept)
+
+
+def _names(swept: Sequence[Swept], trials: Sequence[Trial]) -> dict[Setting, str]:
+    """Short names of the settings of some keys, each once: options by themselves, values after the name of their key.
+
+    What a run does not have is left out.
+    """
+    place = [{value: i for i, value in enumerate(s.values)} for s in swept]
+    settings = {tuple(s.of(trial) for s in swept) for trial in trials}
+    found: dict[Setting, str] = {}
+    for setting in sorted(settings, key=lambda v: [p[value] for p, value in zip(place, v, strict=True)]):
+        parts = [v if len(swept) == 1 or trials[0].chooses(s.key) else f"{s.title} {v}"
+                 for s, v in zip(swept, setting, strict=True) if v != NONE or len(swept) == 1]  # fmt: skip
+        name = ", ".join(dict.fromkeys(part if len(part) <= LONG else f"{part[:LONG]}…" for part in parts)) or NONE
+        taken = list(found.values())
+        found[setting] = next(n for i in count(1) if (n := name if i == 1 else f"{name} ({i})") not in taken)
+    return found
 
 
 def _is_no_setting(key: str) -> bool:

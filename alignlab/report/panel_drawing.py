@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from alignlab.report.chart import FLOOR, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, value_range
-from alignlab.report.design import Swept
+from alignlab.report.design import Design, Swept
 from alignlab.report.panels import Panel
 from alignlab.report.seeds import OverSeeds
 from alignlab.report.svg import tag
@@ -17,8 +17,8 @@ EDGE = 22
 """Room between the first and last value of the axis and the frame."""
 LETTER = 6.2
 """Width of a letter of a label."""
-SLANTED, LONGEST = 46, 12
-"""Further height for labels that do not fit side by side, and their letters."""
+SLANTED, LONGEST, CLOSEST = 60, 16, 9
+"""Labels that do not fit side by side: further height, letters, and least distance."""
 LOGARITHMIC = 20
 """Span from which on the axis of a number is logarithmic: largest over smallest value."""
 
@@ -31,15 +31,18 @@ class Axis:
         at: by value.
         connects: whether what lies between two values means something.
         is_log: whether it is logarithmic.
+        is_numbered: whether the values are written as their numbers in the table, 1, 2, ...
     """
 
     at: Mapping[str, float]
     connects: bool = False
     is_log: bool = False
+    is_numbered: bool = False
 
     @classmethod
-    def of(cls, swept: Swept | None) -> "Axis":
+    def of(cls, design: Design) -> "Axis":
         """A numeric axis where all values are numbers, logarithmic where they span much; else one place per value."""
+        swept = design.axis
         if swept is None:
             return cls({"": LEFT + (WIDTH - LEFT - RIGHT) / 2})
         numbers = swept.numbers
@@ -50,7 +53,7 @@ class Axis:
         edge = EDGE if numbers is not None else max(EDGE, (WIDTH - LEFT - RIGHT) / (2 * len(places)))
         room = WIDTH - LEFT - RIGHT - 2 * edge
         at = {v: LEFT + edge + room * (p - low) / (high - low) for v, p in zip(swept.values, places, strict=True)}
-        return cls(at, numbers is not None, is_log)
+        return cls(at, numbers is not None, is_log, design.is_joint)
 
     @property
     def gap(self) -> float:
@@ -61,17 +64,18 @@ class Axis:
     @property
     def is_slanted(self) -> bool:
         """Whether labels do not fit side by side."""
-        return not self.connects and any(len(value) * LETTER > self.gap - 4 for value in self.at)
+        return not self.connects and not self.is_numbered and any(len(value) * LETTER > self.gap - 4 for value in self.at)
 
     def labels(self) -> list[Markup]:
-        """The values below the axis; numbers that would touch the one before are left out."""
+        """The values below the axis; one that would touch the one before is left out."""
         found: list[Markup] = []
         end = -math.inf
-        for value, x in self.at.items():
-            text = printable(value)
-            if self.is_slanted:
+        for number, (value, x) in enumerate(self.at.items(), 1):
+            text = str(number) if self.is_numbered else printable(value)
+            if self.is_slanted and x >= end + CLOSEST:
                 found.append(_slanted(text, x))
-            elif x - len(text) * LETTER / 2 > end + 4:
+                end = x
+            elif not self.is_slanted and x - len(text) * LETTER / 2 > end + 4:
                 found.append(tag("text", text, class_="tick", x=x, y=FLOOR + 16, text_anchor="middle"))
                 end = x + len(text) * LETTER / 2
             found.append(tag("line", class_="axis", x1=x, x2=x, y1=FLOOR, y2=FLOOR + 4))
@@ -85,24 +89,24 @@ def _slanted(text: str, x: float) -> Markup:
                transform=turned)  # fmt: skip
 
 
-def draw(panel: Panel, swept: Swept | None, colour: Mapping[str, str]) -> Markup:
+def draw(panel: Panel, design: Design, colour: Mapping[str, str]) -> Markup:
     """The panel as SVG.
 
     Args:
         colour: class of each line's colour, by its name.
     """
-    axis = Axis.of(swept)
+    axis = Axis.of(design)
     scale = Scale((0.0, 1.0), _values(panel.points))
     apart = min(26.0, axis.gap * 0.6 / max(1, len(panel.lines)), EDGE * 1.6 / max(1, len(panel.lines) - 1))
     marks = []
     for i, (name, line) in enumerate(panel.lines.items()):
         shift = (i - (len(panel.lines) - 1) / 2) * apart
         places = [(axis.at[value] + shift, line[value]) for value in axis.at if value in line]
-        marks.append(tag("g", *_line(places, scale, axis.connects), class_=colour[name]))
+        marks.append(tag("g", *_line(places, scale, axis), class_=colour[name]))
     height = HEIGHT + (SLANTED if axis.is_slanted else 0)
     return tag(
-        "svg", *axes(scale), *(axis.labels() if swept else ()), *marks, class_="chart", role="img",
-        viewBox=f"0 0 {WIDTH} {height}", aria_label=_in_words(panel, swept),
+        "svg", *axes(scale), *(axis.labels() if design.axis else ()), *marks, class_="chart", role="img",
+        viewBox=f"0 0 {WIDTH} {height}", aria_label=_in_words(panel, design.axis),
     )  # fmt: skip
 
 
@@ -114,29 +118,31 @@ def _values(points: Sequence[OverSeeds]) -> tuple[float, float]:
     return max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
 
 
-def _line(places: Sequence[tuple[float, OverSeeds]], scale: Scale, connects: bool) -> list[Markup]:
+def _line(places: Sequence[tuple[float, OverSeeds]], scale: Scale, axis: Axis) -> list[Markup]:
     found = []
-    if connects and len(places) > 1:
+    if axis.connects and len(places) > 1:
         path = "M" + "L".join(f"{x:.1f} {scale.y(point.mean):.1f}" for x, point in places)
         found.append(tag("path", class_="through", d=path))
+    size = max(0.4, min(1.0, axis.gap / 16))
     for x, point in places:
-        found += [*_whisker(x, point, scale), *_dots(x, point, scale)]
+        found += [*_whisker(x, point, scale, size), *_dots(x, point, scale, size)]
     return found
 
 
-def _whisker(x: float, point: OverSeeds, scale: Scale) -> list[Markup]:
+def _whisker(x: float, point: OverSeeds, scale: Scale, size: float) -> list[Markup]:
     """The interval; an end that lies outside of the frame has no bar across it."""
     if point.interval is None:
         return []
     low, high = (min(FLOOR, max(TOP / 2, scale.y(end))) for end in point.interval)
-    bars = [tag("line", class_="spread", x1=x - 3.5, x2=x + 3.5, y1=scale.y(e), y2=scale.y(e))
+    bars = [tag("line", class_="spread", x1=x - 3.5 * size, x2=x + 3.5 * size, y1=scale.y(e), y2=scale.y(e))
             for e in point.interval if TOP / 2 <= scale.y(e) <= FLOOR]  # fmt: skip
     return [tag("line", class_="spread", x1=x, x2=x, y1=low, y2=high), *bars]
 
 
-def _dots(x: float, point: OverSeeds, scale: Scale) -> list[Markup]:
-    seeds = [tag("circle", class_="seed", cx=x + 6.5, cy=scale.y(value), r=2.3) for value in point.values]
-    return [*(seeds if point.count > 1 else ()), tag("circle", class_="mean", cx=x, cy=scale.y(point.mean), r=4.2)]
+def _dots(x: float, point: OverSeeds, scale: Scale, size: float) -> list[Markup]:
+    seeds = [tag("circle", class_="seed", cx=x + 6.5 * size, cy=scale.y(v), r=2.3 * size) for v in point.values]
+    mean = tag("circle", class_="mean", cx=x, cy=scale.y(point.mean), r=4.2 * size)
+    return [*(seeds if point.count > 1 else ()), mean]
 
 
 def _in_words(panel: Panel, swept: Swept | None) -> str:

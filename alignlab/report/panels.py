@@ -116,11 +116,9 @@ class Panels:
 
 def _order(trials: Sequence[Trial], design: Design) -> list[str]:
     """Names of lines: settings by their values, stages as the pipeline has them."""
-    if not design.others:
-        return list(dict.fromkeys(stage for trial in trials for stage in trial.kinds))
-    place = [{value: i for i, value in enumerate(s.values)} for s in design.others]
-    ordered = sorted(trials, key=lambda t: [p[s.of(t)] for p, s in zip(place, design.others, strict=True)])
-    return list(dict.fromkeys(design.line(trial) for trial in ordered))
+    if design.others:
+        return list(design.names.values())
+    return list(dict.fromkeys(stage for trial in trials for stage in trial.kinds))
 
 
 def _common(trials: Sequence[Trial]) -> list[str]:
@@ -184,14 +182,15 @@ def _alike(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _place(trials: Sequence[Trial]) -> Callable[[Panel], tuple[int, bool, bool, float]]:
+def _place(trials: Sequence[Trial]) -> Callable[[Panel], tuple[int, bool, bool, bool, float]]:
     """Headlines in the order of their tables; then what moved beyond noise, evaluations first; then the rest."""
     headlines = list(dict.fromkeys(c.metric for t in trials for c in t.columns.values() if c.headline))
 
-    def place(panel: Panel) -> tuple[int, bool, bool, float]:
+    def place(panel: Panel) -> tuple[int, bool, bool, bool, float]:
         is_headline = panel.column is not None and panel.column.headline
         sure, size = panel.moved
         first = headlines.index(panel.metric) if is_headline else len(headlines)
-        return first, not (sure and panel.is_measured), not sure, -size
+        of_model = any(trials[0].kinds.get(stage) == "policy" for stage in panel.stages)
+        return first, not (sure and panel.is_measured), not sure, not of_model, -size
 
     return place

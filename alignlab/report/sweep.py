@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.errors import DataError
-from alignlab.report.design import Design
+from alignlab.report.design import MOST_LINES, NONE, Design
 from alignlab.report.page import fill
 from alignlab.report.panel_drawing import Axis, draw
 from alignlab.report.panels import Panels
 from alignlab.report.seeds import OverSeeds
 from alignlab.report.trial import COMPLETED, Trial
-
-COLOURS = 7
-"""Of lines that are settings; the first colour of the style sheet is the grey of a model that others started from."""
-
 
 @dataclass(frozen=True)
 class Runs:
@@ -60,21 +56,28 @@ def render(trials: Sequence[Trial], now: datetime.datetime) -> str:
     runs = Runs.of(trials)
     design = Design.of(runs.compared)
     panels = Panels.of(runs.compared, design)
-    first = 1 if design.others else 0
-    colour = {name: f"m{first + i % (COLOURS + 1 - first)}" for i, name in enumerate(panels.lines)}
-    if len(panels.lines) == 1:
-        colour = dict.fromkeys(panels.lines, "m1")
+    colour = _colours(panels, design)
     content: dict[str, Any] = {
-        "runs": runs, "design": design, "panels": panels, "colour": colour, "now": now, "none": "–",
-        "title": _title(runs.compared), "seeds": len({t.seed for t in runs.compared}), "colours": COLOURS + 1 - first,
-        "settings": len({design.setting(t) for t in runs.compared}), "is_log": Axis.of(design.axis).is_log,
+        "runs": runs, "design": design, "panels": panels, "colour": colour, "now": now, "dash": NONE,
+        "title": _title(runs.compared), "seeds": len({t.seed for t in runs.compared}),
+        "settings": len({design.setting(t) for t in runs.compared}), "is_log": Axis.of(design).is_log,
         "places": design.axis.values if design.axis else [""], "several": any(p.count > 1 for p in _points(panels)),
+        "is_shared": 1 < len(set(colour.values())) < len(colour),
+        "has_colours": len(set(colour.values())) > 1,
     }  # fmt: skip
     return fill("sweep.html.j2", ("report.css", "sweep.css"), "", content, {"drawn": _drawn(design, colour)})
 
 
+def _colours(panels: Panels, design: Design) -> dict[str, str]:
+    """Class of each line's colour; the first one is the grey of a model that others started from."""
+    if all(len(panel.lines) == 1 for panel in panels.shown):
+        return dict.fromkeys(panels.lines, "m1")
+    first = 1 if design.others else 0
+    return {name: f"m{first + i % (MOST_LINES + 1 - first)}" for i, name in enumerate(panels.lines)}
+
+
 def _drawn(design: Design, colour: Mapping[str, str]) -> Any:
-    return lambda panel: draw(panel, design.axis, colour)
+    return lambda panel: draw(panel, design, colour)
 
 
 def _points(panels: Panels) -> list[OverSeeds]:
