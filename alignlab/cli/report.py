@@ -1,8 +1,8 @@
 """`alignlab report RUN RUN ... [--out FILE]`: one page that compares several runs.
 
-RUN is the folder of a run, or of a sweep, which stands for all runs below it. The page needs no other file; it reads the
-runs' `manifest.json`, `metrics.json`, `status.json` and `config.yaml`, and says more of the metrics where the stages are
-still there.
+RUN is the folder of a run, or of a sweep, which stands for all runs below it. The page needs no other file; it is made
+from `manifest.json`, `metrics.json`, `status.json` and `config.yaml` of the runs, and says more about the metrics where
+their stages are still there.
 """
 
 import datetime

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -59,12 +60,14 @@ class Axis:
     def gap(self) -> float:
         """Least distance of two values."""
         places = sorted(self.at.values())
-        return min((b - a for a, b in zip(places, places[1:], strict=False)), default=WIDTH - LEFT - RIGHT - 2 * EDGE)
+        return min((b - a for a, b in pairwise(places)), default=WIDTH - LEFT - RIGHT - 2 * EDGE)
 
     @property
     def is_slanted(self) -> bool:
         """Whether labels do not fit side by side."""
-        return not self.connects and not self.is_numbered and any(len(value) * LETTER > self.gap - 4 for value in self.at)
+        return (
+            not self.connects and not self.is_numbered and any(len(value) * LETTER > self.gap - 4 for value in self.at)
+        )
 
     def labels(self) -> list[Markup]:
         """The values below the axis; one that would touch the one before is left out."""

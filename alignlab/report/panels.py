@@ -118,7 +118,8 @@ def _order(trials: Sequence[Trial], design: Design) -> list[str]:
     """Names of lines: settings by their values, stages as the pipeline has them."""
     if design.others:
         return list(design.names.values())
-    return list(dict.fromkeys(stage for trial in trials for stage in trial.kinds))
+    recorded = [stage for trial in trials for stage in trial.kinds]
+    return list(dict.fromkeys([*recorded, *(name.partition("/")[0] for t in trials for name in t.metrics)]))
 
 
 def _common(trials: Sequence[Trial]) -> list[str]:
@@ -145,6 +146,9 @@ def _by_stage(names: Sequence[str], trials: Sequence[Trial]) -> list[tuple[str, 
             shared[metric].append(stage)
         else:
             found.append((metric, [stage]))
+    order = list(trials[0].kinds)
+    for stages in shared.values():
+        stages.sort(key=order.index)
     return found
 
 

@@ -16,6 +16,7 @@ from alignlab.report.panels import Panels
 from alignlab.report.seeds import OverSeeds
 from alignlab.report.trial import COMPLETED, Trial
 
+
 @dataclass(frozen=True)
 class Runs:
     """Runs, by what becomes of them.

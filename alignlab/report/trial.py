@@ -126,9 +126,7 @@ def _node(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
-def _columns(
-    folder: Path, stages: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float]
-) -> dict[str, Column]:
+def _columns(folder: Path, stages: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float]) -> dict[str, Column]:
     """Columns of the stages that are still there; an evaluation's are filed as its numbers are, under its policy."""
     found: dict[str, Column] = {}
     for name, node in stages.items():
