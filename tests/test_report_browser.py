@@ -141,8 +141,15 @@ def driven(text: str, driver: str, policy: str, allowed: str) -> str:
 def test_a_sweep_fits_and_has_contrast(tmp_path: Path, width: int, dark: bool) -> None:
     long = f"{HOSTILE} {'very' * 30}"
     runs = [(o, b, s) for o in ("dpo", long) for b in ("0.01", "0.1", "1") for s in range(2)]
-    folders = [make(tmp_path / str(i), [f"objective={o}", f"pipeline.{'long.' * 9}beta={b}", f"seed={s}"],
-                    {"dpo/kl": float(b) + s, "dpo/recall": float(b) - s}, s) for i, (o, b, s) in enumerate(runs)]  # fmt: skip
+    folders = [
+        make(
+            tmp_path / str(i),
+            [f"objective={o}", f"pipeline.{'long.' * 9}beta={b}", f"seed={s}"],
+            {"dpo/kl": float(b) + s, "dpo/recall": float(b) - s},
+            s,
+        )
+        for i, (o, b, s) in enumerate(runs)
+    ]
     page = render([Trial.read(f, f.name, "completed") for f in folders], datetime.datetime.now(datetime.UTC))
     file = tmp_path / "sweep.html"
     file.write_text(driven(page, SWEEP_DRIVER, "base-uri ", "script-src {}; base-uri "), encoding="utf-8")
