@@ -28,7 +28,7 @@ LAYERS = (
 """Folders and modules of the core, from the top; plugins stand above all of them."""
 HYDRA = {"config", "cli"}
 """Folders of the core that may know Hydra."""
-LIGHT = ("__init__", "__main__", "cli/app", "cli/help", "cli/completion", "cli/plugins", "config/plugins")
+LIGHT = ("__init__", "__main__", "cli/app", "cli/help", "cli/completion", "cli/plugins", "cli/report", "config/plugins")
 """Modules on the path of `--help`, `plugins` and tab completion."""
 HEAVY = {"torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib", "numpy"}
 

@@ -52,7 +52,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Design:
-    """Which settings are compared, and how they are drawn.
+    """The settings that are compared, and how they are drawn.
 
     Args:
         swept: every key in which the runs differ.
