@@ -36,9 +36,10 @@ LIGHT = (
     "cli/completion",
     "cli/plugins",
     "cli/agreement",
+    "cli/report",
     "config/plugins",
 )
-"""Modules on the path of `--help`, `plugins`, `agreement` and tab completion."""
+"""Modules on the path of `--help`, `plugins`, `agreement`, `report` and tab completion."""
 HEAVY = {"torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib", "numpy"}
 
 

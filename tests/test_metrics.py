@@ -159,7 +159,10 @@ def test_a_loss_in_other_units_keeps_its_interval_and_outcomes() -> None:
     assert (float(perplexity), *ends(perplexity)) == pytest.approx((math.exp(loss), math.exp(low), math.exp(high)))
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(3, 3.1824), (5, 2.5706), (9, 2.2622), (29, 2.0452), (159, 1.9749)])
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (5, 2.5706), (9, 2.2622), (29, 2.0452), (159, 1.9749)],
+)
 def test_students_quantile(freedom: int, quantile: float) -> None:
     assert student(freedom) == pytest.approx(quantile, rel=2e-3)
 

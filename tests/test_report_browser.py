@@ -1,6 +1,7 @@
 """The report in a real browser: it renders, the filters work, nothing sticks out, hostile text stays text."""
 
 import base64
+import datetime
 import hashlib
 import html
 import json
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_run import make_run
+from report_run import HOSTILE, make_run
+from sweep_runs import make
 
 from alignlab.report import Report
+from alignlab.report.sweep import render
+from alignlab.report.trial import Trial
 from alignlab.stage import StageContext
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -75,9 +79,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     Report(experiment="lifecycle").run(make_run(root / "run", hostile=True), StageContext("report", root, root))
     text = (root / "report.html").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
-    text = text.replace("script-src ", f"script-src &#39;sha256-{digest}&#39; ", 1)
-    (root / "driven.html").write_text(text.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
+    (root / "driven.html").write_text(driven(text, DRIVER, "script-src ", "script-src {} "), encoding="utf-8")
     return root / "driven.html"
 
 
@@ -115,6 +117,49 @@ def test_nothing_sticks_out(report: Path, tmp_path: Path, width: int, narrow: bo
     assert inner == width and scroll <= inner
     assert found["table"][0] <= found["table"][1], "four models fit without scrolling"
     assert found["narrow"] is narrow and found["wide"] is not narrow
+
+
+SWEEP_DRIVER = """
+const style = getComputedStyle(document.body);
+const boxes = Array.from(document.querySelectorAll("svg.chart circle"), (c) => c.getBoundingClientRect());
+parent.postMessage(JSON.stringify({
+  width: [document.documentElement.scrollWidth, innerWidth], colours: [style.color, style.backgroundColor],
+  dots: boxes.length, outside: boxes.filter((b) => b.left < 0 || b.right > innerWidth || b.width <= 0).length,
+  title: document.title,
+}), "*");
+"""
+
+
+def driven(text: str, driver: str, policy: str, allowed: str) -> str:
+    """A page with a script of ours, allowed by its own hash."""
+    digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
+    text = text.replace(policy, allowed.format(f"&#39;sha256-{digest}&#39;"), 1)
+    return text.replace("</body>", f"<script>{driver}</script></body>")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (420, True)])
+def test_a_sweep_fits_and_has_contrast(tmp_path: Path, width: int, dark: bool) -> None:
+    long = f"{HOSTILE} {'very' * 30}"
+    runs = [(o, b, s) for o in ("dpo", long) for b in ("0.01", "0.1", "1") for s in range(2)]
+    folders = [
+        make(
+            tmp_path / str(i),
+            [f"objective={o}", f"pipeline.{'long.' * 9}beta={b}", f"seed={s}"],
+            {"dpo/kl": float(b) + s, "dpo/recall": float(b) - s},
+            s,
+        )
+        for i, (o, b, s) in enumerate(runs)
+    ]
+    page = render([Trial.read(f, f.name, "completed") for f in folders], datetime.datetime.now(datetime.UTC))
+    file = tmp_path / "sweep.html"
+    file.write_text(driven(page, SWEEP_DRIVER, "base-uri ", "script-src {}; base-uri "), encoding="utf-8")
+    flags = ("--blink-settings=preferredColorScheme=0",) if dark else ()
+    found = drive(file, width, tmp_path, *flags)
+    assert found["width"][1] == width and found["width"][0] <= width
+    assert (found["dots"], found["outside"]) == (2 * 6 * 3, 0)  # two panels, six settings, two seeds and a mean
+    ink, paper = (luminance(c) for c in found["colours"])
+    assert (ink > paper) is dark and (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7
+    assert found["title"].endswith("compared · alignlab")
 
 
 def luminance(colour: str) -> float:

@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
+    "report": "one page that compares several runs or those of a sweep: report RUN RUN ... [--out FILE]",
     "score": "whether responses follow the instructions of their prompts: score FILE --out SCORED",
     "verify": "where methods end, against the optimum that each declares: verify objective=NAME, verify --all",
 }

@@ -5,10 +5,11 @@ same with `strict` and `loose`, whether each instruction is followed. No model i
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from alignlab.cli.arguments import Parser
+from alignlab.cli.output import check_out, write_out
 from alignlab.errors import ConfigError
 
 
@@ -31,10 +32,7 @@ def _check_out(file: Path, out: Path) -> None:
     """Refuse a place where nothing can be written, before anything is scored."""
     if out.resolve() == file.resolve():
         raise ConfigError(f"--out: {out} is the file that is scored; name another one")
-    if out.is_dir():
-        raise ConfigError(f"--out: {out} is a folder; name a file")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {out.absolute().parent}; make it first")
+    check_out(out)
 
 
 def _score(file: Path, out: Path, as_json: bool) -> None:
@@ -43,19 +41,10 @@ def _score(file: Path, out: Path, as_json: bool) -> None:
 
     tasks = read_tasks(file, answered=True)
     judged = [(task, verdicts(task.response, task.instructions)) for task in tasks]
-    _write(out, [{**task.fields, "strict": v.strict, "loose": v.loose} for task, v in judged])
+    lines = (_line({**task.fields, "strict": v.strict, "loose": v.loose}) for task, v in judged)
+    write_out(out, "".join(f"{line}\n" for line in lines))
     found = accuracies(judged)
     print(json.dumps(to_json(found), indent=2) if as_json else "\n".join(table(found)))
-
-
-def _write(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write the lines in one step."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        temporary.write_text("".join(f"{_line(row)}\n" for row in rows), encoding="utf-8")
-        temporary.replace(out)
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written ({error})") from error
 
 
 def _line(row: Mapping[str, object]) -> str:

@@ -152,10 +152,14 @@ def _corrected(z: float, bias: float, acceleration: float) -> float:
 
 
 def student(freedom: int) -> float:
-    """Quantile of Student's distribution at the level of every interval; within 0.1 % from 3 degrees of freedom on.
+    """Quantile of Student's distribution at the level of every interval; within 0.1 %.
+
+    One and two degrees of freedom, a mean of two or three seeds, have closed forms.
 
     Source: Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
     """
+    if freedom <= 2:
+        return math.tan(math.pi * LEVEL / 2) if freedom == 1 else LEVEL * math.sqrt(2 / (1 - LEVEL * LEVEL))
     z, v = Z, float(freedom)
     terms = (
         (z**3 + z) / 4,

@@ -67,7 +67,16 @@ def read_metrics(artifact: Artifact) -> dict[str, float]:
 
     The ends of an interval (`<name>_low`, `<name>_high`) belong to their number and are not metrics of their own.
     """
-    plain, outcomes = artifact.metrics(), {str(row["metric"]): row for row in artifact.lines(BY_PROMPT)}
+    return estimates(artifact.metrics(), {str(row["metric"]): row for row in artifact.lines(BY_PROMPT)})
+
+
+def estimates(plain: Mapping[str, float], outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Numbers as `with_intervals` wrote them: those that have an interval as estimates.
+
+    Args:
+        plain: numbers by name, and the ends of their intervals.
+        outcomes: rows of `by_prompt.jsonl`, by metric.
+    """
     ends = {f"{name}{end}" for name in plain for end in ENDS if all(f"{name}{e}" in plain for e in ENDS)}
     return {name: _estimate(name, plain, outcomes.get(name)) for name in plain if name not in ends}
 

@@ -13,6 +13,7 @@ from alignlab.report.svg import tag
 
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 28
+FLOOR = HEIGHT - BOTTOM
 LINES = {"train/": "train", "validation/reference_": "reference", "validation/": "validation"}
 """Line of a chart by the beginning of a metric's name; the rest of the name is the chart."""
 FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
@@ -88,7 +89,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def value_range(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis on which these values have some room."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
         return low - max(0.5, abs(low) * 0.1), high + max(0.5, abs(high) * 0.1)
@@ -98,22 +100,26 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """Places in a drawing: ends of both axes."""
+
     steps: tuple[float, float]
     values: tuple[float, float]
 
     def x(self, step: float) -> float:
+        """Place on the horizontal axis."""
         low, high = self.steps
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - low) / max(1e-12, high - low)
 
     def y(self, value: float) -> float:
+        """Place on the vertical axis."""
         low, high = self.values
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
 
 def _draw(chart: Chart) -> Markup:
     points = [p for line in chart.lines.values() for p in line]
-    scale = _Scale((0.0, float(max(s for s, _ in points)) or 1.0), _range([v for _, v in points]))
+    scale = Scale((0.0, float(max(s for s, _ in points)) or 1.0), value_range([v for _, v in points]))
     children = [*_axes(scale), *(m for name, line in chart.lines.items() for m in _line(name, line, scale))]
     children.append(tag("g", class_="hover"))
     return tag(
@@ -124,22 +130,25 @@ def _draw(chart: Chart) -> Markup:
     )  # fmt: skip
 
 
-def _axes(scale: _Scale) -> list[Markup]:
-    floor = HEIGHT - BOTTOM
+def _axes(scale: Scale) -> list[Markup]:
+    return [*axes(scale), *(_tick(step, scale.x(step), FLOOR + 16, "middle") for step in ticks(*scale.steps))]
+
+
+def axes(scale: Scale) -> list[Markup]:
+    """Both axes, with round numbers at the vertical one."""
     found = []
     for value in ticks(*scale.values):
         y = scale.y(value)
         found.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
         found.append(_tick(value, LEFT - 6, y + 3.5, "end"))
-    found += [_tick(step, scale.x(step), floor + 16, "middle") for step in ticks(*scale.steps)]
-    return [*found, tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor)]
+    return [*found, tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=FLOOR, y2=FLOOR)]
 
 
 def _tick(value: float, x: float, y: float, anchor: str) -> Markup:
     return tag("text", f"{value:.4g}".replace("-", "−"), class_="tick", x=x, y=y, text_anchor=anchor)
 
 
-def _line(name: str, points: Sequence[Point], scale: _Scale) -> list[Markup]:
+def _line(name: str, points: Sequence[Point], scale: Scale) -> list[Markup]:
     at = [(scale.x(s), scale.y(v)) for s, v in points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
     found = [tag("path", class_=f"line {name}", d=path)] if len(at) > 1 else []

@@ -47,19 +47,34 @@ class Trained:
 
 def render(run: RunView, experiment: str, now: datetime.datetime) -> str:
     """The page as text."""
+    filters: dict[str, Any] = {"duration": duration, "number": number, "yaml": _yaml, "struck": struck}
+    filters |= {"interval": interval_of, "described": _described, "meanings": _meanings}
+    content = {"now": now, "experiment": experiment, **_content(run)}
+    return fill("report.html.j2", ("report.css",), "report.js", content, filters)
+
+
+def fill(
+    template: str, styles: Sequence[str], script: str, content: Mapping[str, Any], filters: Mapping[str, Any]
+) -> str:
+    """A page as text, its style and its script in it.
+
+    Args:
+        template: file of the page, as its style sheets and its script.
+        script: empty for none.
+        content: names of the template.
+    """
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_clean,
     )  # fmt: skip
-    environment.filters |= {"duration": duration, "number": number, "yaml": _yaml, "struck": struck}
-    environment.filters |= {"interval": interval_of, "described": _described, "meanings": _meanings}
-    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return environment.get_template("report.html.j2").render(
-        style=Markup(style), script=Markup(script), policy=_policy(style, script), now=now, experiment=experiment,
-        **_content(run),
-    )  # fmt: skip
+    environment.filters |= filters
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
+    code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
+    return environment.get_template(template).render(
+        style=Markup(style), script=Markup(code), policy=_policy(style, code), **content
+    )
 
 
 def _content(run: RunView) -> dict[str, Any]:
@@ -135,11 +150,10 @@ _BULLET = re.compile(r"((?:^|(?<=\s)|\s+)[-–—*•](?:\s+|$))")
 
 def _policy(style: str, script: str) -> str:
     """A content security policy under which nothing is loaded and nothing runs but our own."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    own = {"style": style, "script": script}
+    hashes = {k: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for k, text in own.items() if text}
+    allowed = "".join(f"{kind}-src 'sha256-{digest}'; " for kind, digest in hashes.items())
+    return f"default-src 'none'; {allowed}base-uri 'none'; form-action 'none'"
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
