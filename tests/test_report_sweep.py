@@ -141,13 +141,15 @@ def test_nothing_that_differs_is_said_and_the_seeds_are_shown() -> None:
 def test_what_moved_most_comes_first_and_the_rest_is_counted() -> None:
     def run(value: float) -> Trial:
         numbers = {f"n{i:02}": Estimate(1 + i * value, i * value, 2 + i * value) for i in range(20)}
-        return trial({"k": str(value)}, steps=value, same=1.0, **numbers)
+        return trial({"k": str(value)}, steps=value, same=1.0, **numbers, **({"own": 1.0} if value else {}))
 
     runs = [run(0.0), run(1.0)]
     panels = Panels.of(runs, Design.of(runs))
     assert [p.metric for p in panels.shown] == [f"n{i:02}" for i in range(19, 19 - LIMIT, -1)]
     assert (panels.more, panels.same) == (19 - LIMIT, 2)  # n00 and `same`
-    assert "7 more metrics differ and are left out here" in words(render(runs, NOW))
+    text = words(render(runs, NOW))
+    assert "7 more metrics differ and are left out here" in text
+    assert "1 metric that only some of the runs have is not compared" in text
 
 
 def test_headline_columns_come_first_where_the_stages_are_there(tmp_path: Path) -> None:

@@ -89,12 +89,14 @@ class Panels:
         shown: the headline metrics in the order of their tables, then what moved most.
         more: number of metrics that differ, too.
         same: number of metrics that are the same in every setting.
+        apart: number of metrics that only some of the runs have.
         lines: names of all lines, for the legend.
     """
 
     shown: Sequence[Panel]
     more: int
     same: int
+    apart: int
     lines: Sequence[str]
 
     @classmethod
@@ -104,14 +106,17 @@ class Panels:
         Raises:
             DataError: the runs have no metric in common.
         """
-        names = [n for n in _common(trials) if n.partition("/")[2] not in NOT_FOR_TABLES]
+        common = _common(trials)
+        names = [n for n in common if n.partition("/")[2] not in NOT_FOR_TABLES]
         grouped = _by_setting(names) if design.others else _by_stage(names, trials)
         found = [_panel(stages, metric, trials, design) for metric, stages in grouped]
         moved = [p for p in found if p.differs or not design.axis]
         shown = sorted(moved, key=_place(trials))[:LIMIT]
         used = {line for panel in shown for line in panel.lines}
         order = _order(trials, design)
-        return cls(shown, len(moved) - len(shown), len(found) - len(moved), [n for n in order if n in used])
+        apart = len({name for trial in trials for name in trial.metrics}) - len(common)
+        more, same = len(moved) - len(shown), len(found) - len(moved)
+        return cls(shown, more, same, apart, [n for n in order if n in used])
 
 
 def _order(trials: Sequence[Trial], design: Design) -> list[str]:
