@@ -208,7 +208,11 @@ def draw(rows: list[Row], path: Path) -> None:
     for index, name in enumerate([TILTED[0], *others]):
         kept = [values(rows, "taste", name, "contains a", bias) for bias in BIASES]
         _line(axes[2], nats, kept, name, index - 1)
-    axes[2].set(title="contains a", xlabel="bias of the raters, b / beta, nats", ylabel="gain of taste, reward units")
+    axes[2].set(
+        title="taste, with a bias for: contains a",
+        xlabel="bias of the raters, b / beta, nats",
+        ylabel="gain of taste, reward units",
+    )
     axes[2].set_ylim(bottom=0.0)
     for axis in axes:
         axis.grid(alpha=0.2)
