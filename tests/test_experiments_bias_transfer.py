@@ -36,6 +36,7 @@ def test_what_ends_at_the_exact_tilt_passes_the_bias_on_in_full_and_nothing_else
             assert row["own"] < 1e-6, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DPO", "IPO"])
 def test_a_row_is_found_again(name: str, run: ModuleType) -> None:
     (found,) = (r for r in run.rows_of(name, 0, biases=[1.0], features=["contains a"]))

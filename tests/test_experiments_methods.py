@@ -27,7 +27,7 @@ def test_every_job_composes(script: Callable[[str], ModuleType]) -> None:
     grid, jobs = script("grid"), script("run").jobs
     assert len(jobs(list(grid.METHODS), [0, 1, 2])) == 3 * sum(len(m.values) for m in grid.METHODS.values())
     with session() as composer:
-        for name, seed, overrides in jobs(list(grid.METHODS), [1]):
+        for name, seed, overrides in jobs(list(grid.METHODS), [1])[: len(grid.METHODS)]:  # one strength of each
             pipeline = composer.compose(["experiment=methods", f"seed={seed}", *overrides])["pipeline"]
             assert pipeline["drift"]["inputs"]["policy"] == "method" and pipeline["method"]["_target_"], name
 

@@ -159,10 +159,7 @@ HARMLESS: dict[str, set[str]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n if n in ("bradley_terry", "score_regression", "reverse_kl") else pytest.param(n, marks=pytest.mark.slow)
-        for n in HARMLESS
-    ],
+    [n if n == "bradley_terry" else pytest.param(n, marks=pytest.mark.slow) for n in HARMLESS],
 )
 def test_mistakes_are_caught(name: str) -> None:
     outcomes = {m.mistake: m.outcome for m in mutations(Method(*METHODS[name]))}

@@ -212,6 +212,7 @@ def test_the_page_needs_nothing_else_and_runs_no_script(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids)) and {a["href"] for a in tags.named("a")} <= {f"#{i}" for i in ids}
 
 
+@pytest.mark.slow
 def test_a_large_sweep_stays_under_three_megabytes() -> None:
     runs = [trial({"k": str(i), "o": o}, str(s), **{f"n{j}": i + s + j / 7 for j in range(40)})
             for i in range(40) for o in "abcdefgh" for s in range(3)]  # fmt: skip
