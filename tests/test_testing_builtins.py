@@ -141,7 +141,7 @@ CHECKED_IN = {
     "alignlab_verifiable.ExactAnswer": "plugins/alignlab_verifiable/tests/test_checked.py",
     "alignlab_verifiable.Format": "plugins/alignlab_verifiable/tests/test_checked.py",
     "alignlab_verifiable.Http": "plugins/alignlab_verifiable/tests/test_remote.py",
-    "alignlab_verifiable.JsonSchema": "plugins/alignlab_verifiable/tests/test_checked.py",
+    "alignlab_verifiable.JsonSchema": "plugins/alignlab_verifiable/tests/test_schema.py",
     "alignlab_verifiable.Length": "plugins/alignlab_verifiable/tests/test_checked.py",
     "alignlab_verifiable.Number": "plugins/alignlab_verifiable/tests/test_number.py",
     "alignlab_verifiable.Regex": "plugins/alignlab_verifiable/tests/test_checked.py",
