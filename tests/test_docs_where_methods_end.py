@@ -27,7 +27,11 @@ BY_REGIME = load("objectives-by-regime.md", "by_regime.py")
 
 
 def test_the_pages_own_test_passes() -> None:
-    load(PAGE, "test_by_length.py")["test_it_ends_where_it_says"]()
+    names, verdicts = dict(load(PAGE, "test_by_length.py")), []
+    module = sys.modules["test_by_length"]
+    module.verify = lambda objective: verdicts.append(names["verify"](objective)) or verdicts[-1]  # type: ignore
+    module.test_it_ends_where_it_says()
+    assert [verdict.reached for verdict in verdicts] == [True]
 
 
 @pytest.mark.parametrize("name", ["DistilledDPO", "ImitateGood", "DistilledReward"])

@@ -298,13 +298,21 @@ def test_a_model_of_another_world_is_refused_and_told_its_own() -> None:
 
 
 def test_a_model_of_the_same_people_is_measured_however_many_documents_it_saw() -> None:
-    evaluation = WorldEvaluation(WORLD)
-    evaluation.check_model(trained_on(OWN))
-    evaluation.check_model(trained_on({**OWN, "training_documents": 7, "zipf": 0.0}))
-    evaluation.check_model(trained_on({**OWN, "seed": 3}, OWN))
-    evaluation.check_model(Artifact(Path("elsewhere"), "policy", "x"))
     files = {"config": {"data": {"_target_": "alignlab.data.files.Files", "corpus": "book.txt"}}}
-    evaluation.check_model(Artifact(Path("own_files"), "policy", "x", files))
+    taken = [
+        trained_on(OWN),
+        trained_on({**OWN, "training_documents": 7, "zipf": 0.0}),
+        trained_on({**OWN, "seed": 3}, OWN),
+        Artifact(Path("elsewhere"), "policy", "x"),
+        Artifact(Path("own_files"), "policy", "x", files),
+    ]
+    refused = []
+    for model in (*taken, trained_on({**OWN, "seed": 9})):
+        try:
+            WorldEvaluation(WORLD).check_model(model)
+        except ConfigError:
+            refused.append(model)
+    assert refused == [trained_on({**OWN, "seed": 9})]
 
 
 # ---- rewards ------------------------------------------------------------------------------------------------------
@@ -426,10 +434,8 @@ def test_metrics_that_cannot_be_told_apart_are_refused_before_anything_is_sample
 
 
 def test_a_world_and_a_reward_are_measured_side_by_side() -> None:
-    Evaluate(
-        evaluations={"world": WorldEvaluation(WORLD), "taste": RewardEvaluation(Words(), WORLD, name="words")},
-        sampling=Sampling(),
-    )
+    both = {"world": WorldEvaluation(WORLD), "taste": RewardEvaluation(Words(), WORLD, name="words")}
+    assert Evaluate(evaluations=both, sampling=Sampling()).evaluations == both
 
 
 def test_a_model_that_cannot_be_measured_is_refused_before_it_is_loaded(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def refused(folder: Path, match: str) -> str:
 # ---- what is in the folder instead -----------------------------------------------------------------------------------
 def test_an_adapter_is_named_beside_a_model_and_without_one(tmp_path: Path) -> None:
     (llama(tmp_path) / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc", "peft_type": "LORA"}')
-    refused(tmp_path, r"an adapter next to a model \(adapter_config\.json\).*merge_and_unload")
+    assert refused(tmp_path, r"an adapter next to a model \(adapter_config\.json\).*merge_and_unload")
     (tmp_path / "config.json").unlink()
-    refused(tmp_path, r"an adapter without its base model.*merge_and_unload")
+    assert refused(tmp_path, r"an adapter without its base model.*merge_and_unload")
     with pytest.raises(StoreError, match=r"an adapter without its base model.*merge_and_unload"):
         Artifact.open(tmp_path)
 
@@ -34,7 +34,7 @@ def test_an_adapter_is_named_beside_a_model_and_without_one(tmp_path: Path) -> N
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
 def test_quantised_weights_are_named(method: str, tmp_path: Path) -> None:
     edit(llama(tmp_path) / "config.json", lambda c: c.update(quantization_config={"quant_method": method}))
-    refused(tmp_path, rf"quantised weights \({method}\), which cannot be trained.*dequantize")
+    assert refused(tmp_path, rf"quantised weights \({method}\), which cannot be trained.*dequantize")
 
 
 def sharded(folder: Path) -> Path:
@@ -60,26 +60,26 @@ def test_shards_are_read_from_their_own_folder_only(tmp_path: Path) -> None:
 
         before = index.read_text()
         edit(index, point)
-        refused(folder, "which is not a file of its own folder")
+        assert refused(folder, "which is not a file of its own folder")
         index.write_text(before)
     (folder / name).unlink()
-    refused(folder, "which is missing; copy the folder again")
+    assert refused(folder, "which is missing; copy the folder again")
     index.write_text("{}")
-    refused(folder, "has no weight_map")
+    assert refused(folder, "has no weight_map")
 
 
 def test_pickled_and_damaged_weights_are_not_read(tmp_path: Path) -> None:
     weights = llama(tmp_path) / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-7])
-    refused(tmp_path, r"model\.safetensors is damaged")
+    assert refused(tmp_path, r"model\.safetensors is damaged")
     weights.write_bytes(b"\xff" * 64)
-    refused(tmp_path, r"model\.safetensors is damaged")
+    assert refused(tmp_path, r"model\.safetensors is damaged")
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    refused(tmp_path, r"model\.safetensors is a Git LFS pointer .*git lfs pull")
+    assert refused(tmp_path, r"model\.safetensors is a Git LFS pointer .*git lfs pull")
     weights.unlink()
     torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
-    refused(tmp_path, "holds no safetensors weights.*pickled weights are not read")
+    assert refused(tmp_path, "holds no safetensors weights.*pickled weights are not read")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_pickled_and_damaged_weights_are_not_read(tmp_path: Path) -> None:
 )
 def test_a_malformed_configuration_is_one_message(content: str | bytes, why: str, tmp_path: Path) -> None:
     (llama(tmp_path) / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    refused(tmp_path, why)
+    assert refused(tmp_path, why)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", '{"architectures": 1}', '{"architectures": [1]}', "\0"])
@@ -113,11 +113,11 @@ def test_an_artifact_with_a_malformed_file_is_one_message(file: str, content: st
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
 def test_any_other_malformed_file_is_one_message(file: str, content: str, tmp_path: Path) -> None:
     (llama(tmp_path) / file).write_text(content)
-    refused(tmp_path, r"(model|tokenizer) cannot be loaded|cannot be read|must hold a JSON object")
+    assert refused(tmp_path, r"(model|tokenizer) cannot be loaded|cannot be read|must hold a JSON object")
 
 
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("value", [" ", [2, " "], -1, 1.5, True])
 def test_a_stop_token_that_is_no_id_is_named(file: str, value: object, tmp_path: Path) -> None:
     edit(llama(tmp_path) / file, lambda c: c.update(eos_token_id=value))
-    refused(tmp_path, rf"{file}: eos_token_id holds .*, which is not a token id; correct it")
+    assert refused(tmp_path, rf"{file}: eos_token_id holds .*, which is not a token id; correct it")

@@ -29,7 +29,8 @@ def refused(folder: Path, match: str) -> str:
 # ---- missing and unused ----------------------------------------------------------------------------------------------
 def test_a_missing_layer_is_named(tmp_path: Path) -> None:
     rewrite(llama(tmp_path), lambda t: {k: v for k, v in t.items() if not k.startswith(LAYER)})
-    refused(tmp_path, rf"9 of 21 tensors are missing \({LAYER}input_layernorm\.weight, .*\.\.\.\); copy the whole")
+    missing = rf"9 of 21 tensors are missing \({LAYER}input_layernorm\.weight, .*\.\.\.\); copy the whole"
+    assert refused(tmp_path, missing)
 
 
 def test_weights_of_a_larger_model_are_named(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_weights_of_a_larger_model_are_named(tmp_path: Path) -> None:
 )
 def test_a_wrappers_prefix_is_named_with_what_to_do(prefix: str, hint: str, tie: bool, tmp_path: Path) -> None:
     rewrite(llama(tmp_path, tie), lambda t: {prefix + k: v for k, v in t.items()})
-    refused(tmp_path, f"tensors are missing .* are not used .* the unused names begin with '{prefix}', {hint}")
+    assert refused(tmp_path, f"tensors are missing .* are not used .* the unused names begin with '{prefix}', {hint}")
 
 
 def test_peft_names_inside_a_model_are_known(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_peft_names_inside_a_model_are_known(tmp_path: Path) -> None:
         return {**tensors, f"{name}base_layer.weight": weight, f"{name}lora_A.default.weight": weight[:2]}
 
     rewrite(llama(tmp_path), adapt)
-    refused(tmp_path, r"1 of 21 tensors are missing .* 2 are not used .* PEFT's: merge the adapter")
+    assert refused(tmp_path, r"1 of 21 tensors are missing .* 2 are not used .* PEFT's: merge the adapter")
 
 
 def test_what_may_be_missing_or_unused_is_not_an_error(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_what_may_be_missing_or_unused_is_not_an_error(tmp_path: Path) -> None:
     assert policy.model.get_output_embeddings().weight is policy.model.get_input_embeddings().weight
     untied = llama(tmp_path / "untied", tie=False)
     rewrite(untied, lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"})
-    refused(untied, r"1 of 21 tensors are missing \(lm_head\.weight\)")
+    assert refused(untied, r"1 of 21 tensors are missing \(lm_head\.weight\)")
 
 
 # ---- another model than the configuration says -----------------------------------------------------------------------
@@ -96,25 +97,26 @@ def test_another_shape_is_named(key: str, value: int, tmp_path: Path) -> None:
 )
 def test_a_model_of_millions_of_parts_is_refused_by_name(change: dict[str, Any], tmp_path: Path) -> None:
     edit(llama(tmp_path) / "config.json", lambda c: c.update(change))
-    refused(tmp_path, r"config\.json: (num_hidden_layers|n_routed_experts) is 10+, but its weights are 20 tensors")
+    counted = r"config\.json: (num_hidden_layers|n_routed_experts) is 10+, but its weights are 20 tensors"
+    assert refused(tmp_path, counted)
 
 
 def test_a_model_that_is_far_larger_than_its_weights_is_not_built(tmp_path: Path) -> None:
     rewrite(llama(tmp_path, tie=False), lambda t: {k: v for k, v in t.items() if "embed" not in k and "head" not in k})
     edit(tmp_path / "config.json", lambda c: c.update(vocab_size=10**12))
-    refused(tmp_path, r"config\.json describes parameters of 320{8}5200 numbers, and the weights have 5200")
+    assert refused(tmp_path, r"config\.json describes parameters of 320{8}5200 numbers, and the weights have 5200")
 
 
 def test_buffers_of_any_size_are_not_made(tmp_path: Path) -> None:
     gptj = GPTJConfig(vocab_size=448, n_embd=16, n_layer=1, n_head=2, n_positions=64, rotary_dim=4)
     edit(save(tmp_path, gptj) / "config.json", lambda c: c.update(n_positions=10**9))
-    refused(tmp_path, r"config\.json describes buffers of \d{10,} numbers, and the weights have \d+")
+    assert refused(tmp_path, r"config\.json describes buffers of \d{10,} numbers, and the weights have \d+")
 
 
 def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
     llama(tmp_path / "t5")
     T5Config(d_model=16, num_layers=1).save_pretrained(tmp_path / "t5")
-    refused(tmp_path / "t5", "type 't5' is not a causal language model")
+    assert refused(tmp_path / "t5", "type 't5' is not a causal language model")
     bert = BertConfig(vocab_size=448, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     with pytest.raises(ConfigError, match=r"BertLMHeadModel: its logits (depend on later tokens|are not its head)"):
         Policy.load(save(tmp_path / "bert", bert))
@@ -138,7 +140,7 @@ def test_a_classifier_without_a_language_models_head_scores(labels: int, tmp_pat
     theirs.save_pretrained(folder)
     assert "lm_head.weight" not in safetensors.torch.load_file(folder / "model.safetensors")
     if labels > 1:
-        refused(folder, r"score\.weight has the shape \(3, 16\); a reward model's is \(1, width\)")
+        assert refused(folder, r"score\.weight has the shape \(3, 16\); a reward model's is \(1, width\)")
         return
     policy = Policy.load(folder)
     score = policy.token_stats(TokenBatch.of([[1, 2, 3]], [[False, True, True]]), frozenset({"score"})).score
