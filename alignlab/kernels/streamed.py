@@ -54,7 +54,8 @@ def linear_loss_streamed(
     Args:
         hidden, weight, targets, bias, temperature, softcap, ignore_index, entropy: as in `linear_logprobs`.
         workspace_mb: MiB that may be used beyond inputs, outputs and gradients. For half types the gradient of the
-            weight is summed in float32, which comes on top (and on a CPU the head in float32).
+            weight is summed in float32, which comes on top (and on a CPU the head in float32). Where Triton runs and
+            the exponentials of all tokens fit into both together, they take that room, and there is no such sum.
         implementation: "reference", "chunked" or "triton"; by default chosen by device and type.
 
     Raises:
