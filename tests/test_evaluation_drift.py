@@ -13,6 +13,7 @@ from test_testing_builtin_stages import Tiny
 from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Prompt
+from alignlab.errors import PipelineError
 from alignlab.evaluation import Drift
 from alignlab.evaluation.drift import log_ratios
 from alignlab.policy import Policy, Sampling, generate
@@ -82,6 +83,19 @@ def test_rewards_are_means_over_the_same_answers(tmp_path: Path) -> None:
     assert found["kl_low"] <= found["kl"] <= found["kl_high"]
     columns = json.loads((tmp_path / "out" / "columns.json").read_text())
     assert {"kl", "proxy_reward", "wordy"} <= {c["metric"] for c in columns}
+
+
+def test_a_reference_of_another_vocabulary_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    """It would score other texts, and the KL would be a number all the same."""
+    inputs = {name: tiny_policy_artifact(tmp_path / name) for name in ("policy", "reference")}
+    file = tmp_path / "reference" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
+    words["tea"], words["rain"] = words["rain"], words["tea"]
+    file.write_text(json.dumps(content))
+    stage = Drift(data=Tiny(), sampling=Sampling(max_new_tokens=6))
+    with pytest.raises(PipelineError, match=r"^drift\.inputs\.reference: its vocabulary differs from the policy's"):
+        stage.run(inputs, StageContext("drift", tmp_path, tmp_path, CPU))
 
 
 def test_without_a_reward_model_there_is_no_proxy(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from alignlab.errors import DataError
 from alignlab.evaluation.base import answer_row, check_field, defined
 from alignlab.evaluation.stage import first_of_each_kind
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
-from alignlab.policy import LearnedReward, Policy, Sample, Sampling, generate
+from alignlab.policy import LearnedReward, Policy, Sample, Sampling, generate, load_frozen
 from alignlab.reward import RewardSource
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.training.measure import measure
@@ -109,7 +109,9 @@ class Drift(Stage):
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Answer every prompt, and measure the answers by both policies and all judges."""
         runtime = context.runtime
-        policy, reference = (Policy.load(inputs[n], runtime.dtype).to(runtime.device) for n in ("policy", "reference"))
+        policy = Policy.load(inputs["policy"], runtime.dtype).to(runtime.device)
+        reference = load_frozen(inputs["reference"], policy, runtime.dtype, f"{context.name}.inputs.reference")
+        reference.to(runtime.device)
         asked = [p for p in self.data.prompts(self.split) for _ in range(self.samples_per_prompt)]
         if not asked:
             raise DataError(f"{context.name}: {type(self.data).__name__} has no {self.split} prompts")
@@ -119,7 +121,7 @@ class Drift(Stage):
         if "reward" in inputs:
             judges = {PROXY: LearnedReward(Policy.load(inputs["reward"]).to(runtime.device)), **judges}
         prompts, texts = [s.prompt for s in samples], [s.text for s in samples]
-        found = {"kl": log_ratios(policy.eval(), reference.eval(), samples, runtime).tolist()}
+        found = {"kl": log_ratios(policy.eval(), reference, samples, runtime).tolist()}
         found |= {name: judge.score(prompts, texts).tolist() for name, judge in judges.items()}
         rows = [answer_row(s, "drift", **{k: v[i] for k, v in found.items()}) for i, s in enumerate(samples)]
         write_lines(context.folder / SAMPLES, rows)

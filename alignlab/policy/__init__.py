@@ -1,5 +1,6 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
+from alignlab.policy.frozen import load_frozen
 from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.policy import Policy
@@ -22,4 +23,5 @@ __all__ = [
     "in_turn",
     "learned",
     "leaves_room",
+    "load_frozen",
 ]

@@ -12,9 +12,9 @@ from alignlab import distributed
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
-from alignlab.errors import AlignlabError, PipelineError
+from alignlab.errors import AlignlabError
 from alignlab.objective import Objective, batch_type
-from alignlab.policy import Policy
+from alignlab.policy import Policy, load_frozen
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 from alignlab.stats import TokenStats
@@ -172,13 +172,7 @@ class TrainingStage(Stage, Trainable[B]):
         Raises:
             PipelineError: its vocabulary is not the policy's, so it would score other texts.
         """
-        policy = Policy.load(inputs[name], context.runtime.dtype)
-        if policy.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
-            raise PipelineError(
-                f"{context.name}.inputs.{name}: its vocabulary differs from the policy's, so it would score other "
-                f"texts; give a model with the same tokenizer"
-            )
-        return policy.eval().requires_grad_(False)
+        return load_frozen(inputs[name], self.policy, context.runtime.dtype, f"{context.name}.inputs.{name}")
 
     def _samples(self) -> Sequence[Mapping[str, object]]:
         """The samples; an error in them must not lose the trained model."""
