@@ -88,7 +88,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_the_work(
     pipe, long = file.with_name("pipe"), file.with_name("a" * 255)
     os.mkfifo(pipe)
     file.write_text("{", encoding="utf-8")  # an error of its own, were it read
-    for out, message in ((pipe, "no ordinary file and would be replaced"), (long, "cannot be written")):
+    for out, message in ((pipe, "is not an ordinary file"), (long, "cannot be written")):
         assert main(["score", str(file), "--out", str(out)]) == 1
         assert f"--out: {out}" in (found := capsys.readouterr().err) and message in found
     assert pipe.is_fifo() and sorted(f.name for f in file.parent.iterdir()) == ["pipe", "responses.jsonl"]

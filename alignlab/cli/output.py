@@ -14,7 +14,7 @@ def check_out(out: Path) -> None:
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; name a file")
     if out.exists() and not out.is_file():
-        raise ConfigError(f"--out: {out} is no ordinary file and would be replaced by one; name a file")
+        raise ConfigError(f"--out: {out} is not an ordinary file, which would take its place; name a file")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: there is no folder {out.absolute().parent}; make it first")
     try:
