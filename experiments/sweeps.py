@@ -30,7 +30,7 @@ def completed(folder: Path) -> Iterable[tuple[dict[str, str], dict[str, float]]]
         run = status.parent
         if json.loads(status.read_text())["status"] == "completed":
             typed = json.loads((run / "manifest.json").read_text())["overrides"]
-            overrides = dict(text.lstrip("+").split("=", 1) for text in typed)
+            overrides = {key: value for key, _, value in (text.lstrip("+").partition("=") for text in typed)}
             yield overrides, json.loads((run / "metrics.json").read_text())
 
 

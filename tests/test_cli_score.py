@@ -1,6 +1,7 @@
 """`alignlab score`: verdicts on a file of responses, from the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_mistakes(
     assert main(["score", *words]) == 1
     assert message in capsys.readouterr().err
     assert [f.name for f in file.parent.iterdir()] == ["responses.jsonl"]
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_the_work(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, long = file.with_name("pipe"), file.with_name("a" * 255)
+    os.mkfifo(pipe)
+    file.write_text("{", encoding="utf-8")  # an error of its own, were it read
+    for out, message in ((pipe, "is not an ordinary file"), (long, "cannot be written")):
+        assert main(["score", str(file), "--out", str(out)]) == 1
+        assert f"--out: {out}" in (found := capsys.readouterr().err) and message in found
+    assert pipe.is_fifo() and sorted(f.name for f in file.parent.iterdir()) == ["pipe", "responses.jsonl"]
 
 
 def test_it_loads_no_torch(file: Path) -> None:

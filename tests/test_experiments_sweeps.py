@@ -45,9 +45,13 @@ def test_rows_are_made_of_complete_runs_alone(sweeps: ModuleType, tmp_path: Path
         run = tmp_path / str(number)
         run.mkdir()
         (run / "status.json").write_text(json.dumps({"status": status}))
-        (run / "manifest.json").write_text(json.dumps({"overrides": ["experiment=x", "+a.b=c=d", f"seed={number}"]}))
+        (run / "manifest.json").write_text(
+            json.dumps({"overrides": ["experiment=x", "+a.b=c=d", "~e", f"seed={number}"]})
+        )
         (run / "metrics.json").write_text(json.dumps({"dpo/kl": 0.5}))
-    assert list(sweeps.completed(tmp_path)) == [({"experiment": "x", "a.b": "c=d", "seed": "0"}, {"dpo/kl": 0.5})]
+    assert list(sweeps.completed(tmp_path)) == [
+        ({"experiment": "x", "a.b": "c=d", "~e": "", "seed": "0"}, {"dpo/kl": 0.5})
+    ]
 
 
 def test_a_table_has_means_and_standard_errors(sweeps: ModuleType, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Instructions: each kind on responses made by hand, the arguments that are refused, and any text at all."""
 
 import importlib
+import re
 from typing import Any
 
 import pytest
@@ -252,6 +253,26 @@ def test_no_text_is_too_odd(text: str) -> None:
     assert all(isinstance(f, bool) for f in (*found.strict, *found.loose))
     assert all(loose or not strict for strict, loose in zip(found.strict, found.loose, strict=True))
     assert found == verdicts(text, EVERY)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("*-pPsS.\n\r\t \x85a", max_size=16))
+def test_blank_lines_are_passed_over_as_in_the_public_code(text: str) -> None:
+    stars, dashes = r"^\s*\*[^\*].*$", r"^\s*-.*$"
+    count = sum(len(re.findall(pattern, text, re.MULTILINE)) for pattern in (stars, dashes))
+    assert instruction(BULLETS, {"num_bullets": count}).follows(text)
+    for marker, pattern in {"P.S.": r"\s*p\.\s?s\..*$", "P.P.S": r"\s*p\.\s?p\.\s?s.*$"}.items():
+        has_one = re.search(pattern, text.lower(), re.MULTILINE) is not None
+        assert instruction("detectable_content:postscript", {"postscript_marker": marker}).follows(text) == has_one
+
+
+def test_a_response_of_blank_lines_does_not_take_the_square_of_its_length() -> None:
+    """The public expressions would take minutes here, seconds at a tenth of the length."""
+    told = [
+        instruction(BULLETS, {"num_bullets": 1}),
+        instruction("detectable_content:postscript", {"postscript_marker": "P.S."}),
+    ]
+    assert verdicts("\n" * 300_000 + "- a", told).strict == (True, False)
 
 
 def test_an_instruction_is_a_value() -> None:

@@ -11,8 +11,10 @@ ANSWERS: Final = ("My answer is yes.", "My answer is no.", "My answer is maybe."
 """Answers that a constrained response may give."""
 FENCES: Final = ("```json", "```Json", "```JSON", "```")
 """Marks that may stand before JSON."""
-POSTSCRIPTS: Final = {"P.S.": r"\s*p\.\s?s\..*$", "P.P.S": r"\s*p\.\s?p\.\s?s.*$"}
+POSTSCRIPTS: Final = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
 """Expressions of the usual markers, which allow for a blank between the letters."""
+INDENT: Final = r"^[^\S\n]*"
+"""Blanks at the beginning of a line; blank lines before it are left out, which would take time by their square."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class NumberBulletLists(Instruction):
 
     def follows(self, response: str) -> bool:
         """Whether there are as many; a line of dashes is a bullet too."""
-        stars = re.findall(r"^\s*\*[^\*].*$", response, re.MULTILINE)
-        dashes = re.findall(r"^\s*-.*$", response, re.MULTILINE)
+        stars = re.findall(rf"{INDENT}\*[^\*].*$", response, re.MULTILINE)
+        dashes = re.findall(rf"{INDENT}-.*$", response, re.MULTILINE)
         return len(stars) + len(dashes) == self.num_bullets
 
 

@@ -5,13 +5,12 @@ arguments of each instruction, in the same order), and `response` where it was a
 """
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.files.opening import check_content, check_exists, first_line_not_utf8, lines_of
+from alignlab.data.files.opening import lines_of, readable
 from alignlab.errors import ConfigError, DataError
 from alignlab.instructions.base import Instruction
 from alignlab.instructions.kinds import instruction
@@ -53,15 +52,8 @@ def read_tasks(path: Path, answered: bool = False) -> list[Task]:
         DataError: the file cannot be read, is empty, or a line is not a task; the message names file and line.
         ConfigError: an instruction needs a library that is not installed.
     """
-    check_exists(path)
-    try:
-        check_content(path)
+    with readable(path):
         found = list(_tasks(path, answered))
-    except UnicodeDecodeError as error:
-        line = first_line_not_utf8(path)
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from error
     if not found:
         raise DataError(f"{path}: the file is empty; it holds no prompt")
     return found

@@ -6,15 +6,17 @@ and prints the table of README.md; without a folder it reads results.csv as it i
 
 import csv
 import json
-import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from sweeps import summary  # noqa: E402  # the folder above is not a package
+
 METHODS = {
     "dpo": "DPO",
     "ipo": "IPO",
@@ -42,12 +44,6 @@ def read(folder: Path) -> Iterable[Row]:
         logged = [found[f"method/validation_{part}{which}_log_ratio"] for which in ("chosen", "rejected")]
         numbers = dict(zip(COLUMNS, (*logged, found["method/kl"], found["method/true_taste"]), strict=True))
         yield {"method": name, "strength": float(strength), "seed": int(seed), **numbers}
-
-
-def summary(values: list[float]) -> str:
-    """Mean and standard error over seeds."""
-    text = f"{mean(values):.2f} ± {stdev(values) / math.sqrt(len(values)):.2f}"
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def grouped(rows: list[Row]) -> dict[tuple[str, float], list[Row]]:

@@ -22,6 +22,9 @@ from grid import METHODS
 from run import START, is_complete
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from sweeps import summary  # noqa: E402  # the folder above is not a package
+
 TARGETS = (0.5, 1.0)
 """Nats per answer at which methods are compared."""
 METRICS = ("kl", "true_taste", "proxy_reward", "answer_length", "finished_answers")
@@ -74,12 +77,6 @@ def at(runs: list[Run], kl: float, metric: str) -> float | None:
         if x0 <= wanted <= x1:
             return y0 + (y1 - y0) * (wanted - x0) / (x1 - x0)
     return None
-
-
-def summary(values: list[float], digits: int = 2) -> str:
-    """Mean and standard error over seeds."""
-    text = f"{mean(values):.{digits}f} ± {stdev(values) / math.sqrt(len(values)):.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def grouped(runs: list[Run], key: Callable[[Run], object]) -> dict[object, list[Run]]:

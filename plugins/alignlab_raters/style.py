@@ -101,10 +101,7 @@ class StyleEvaluation(Evaluation):
             Column(f"{name}_{key}", what, share=True, headline=key == "self_bleu_4")
             for key, (what, _) in WITHIN.items()
         ]
-        entropy = Column(
-            f"{name}_entropy", "entropy of the answers to a prompt, as they are sampled", unit="nats per answer"
-        )
-        return [*style, *within, entropy]
+        return [*style, *within, Column(f"{name}_entropy", ENTROPY, unit="nats per answer")]
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts."""

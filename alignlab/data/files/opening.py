@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +53,24 @@ def suffix(path: Path) -> str:
             f"{', '.join(KNOWN)} (all but .parquet also with .gz)"
         )
     return kind
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Check a file, and let it be read within: what fails there is an error of the data.
+
+    Raises:
+        DataError: the file is missing, not what its name says, damaged or not UTF-8; the message names it.
+    """
+    check_exists(path)
+    try:
+        check_content(path)
+        yield
+    except UnicodeDecodeError as error:
+        line = first_line_not_utf8(path)
+        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from error
 
 
 def check_exists(path: Path) -> None:

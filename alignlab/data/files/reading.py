@@ -5,13 +5,12 @@ Text, JSON and tables are parsed here line by line instead of by a data frame, w
 without saying which. Parquet has types of its own.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alignlab.data.files import json_files, tables
 from alignlab.data.files.json_files import IsRecord
-from alignlab.data.files.opening import TEXT, check_content, check_exists, first_line_not_utf8, lines_of, suffix
+from alignlab.data.files.opening import TEXT, lines_of, readable, suffix
 from alignlab.data.files.raw import Raw
 from alignlab.errors import DataError
 
@@ -28,15 +27,8 @@ def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000
         DataError: the file is missing, empty, damaged, not UTF-8 or not what its name says, or it is one JSON value
             that is broken.
     """
-    check_exists(path)
-    try:
-        check_content(path)
+    with readable(path):
         found = list(_records(path, is_record, document_characters))
-    except UnicodeDecodeError as error:
-        line = first_line_not_utf8(path)
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from error
     if not found:
         raise DataError(f"{path}: the file is empty; it holds no record")
     return found
