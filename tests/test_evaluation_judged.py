@@ -94,6 +94,22 @@ def test_a_judge_who_takes_the_first_agrees_with_itself_in_no_pair() -> None:
     assert found.prefers_shown_first.tolist() == [1.0, 0.5] and found.consistent.tolist() == [0.0, 1.0]
 
 
+class Undecided(First):
+    """Calls a tie where the second answer is the longer one, though it would take the first."""
+
+    def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
+        return [Choice(True, 0.8, "undecided", tie=len(p.second) > len(p.first), tie_probability=0.5) for p in pairs]
+
+
+def test_a_raters_tie_is_half_a_win() -> None:
+    found = judged(Undecided(), [Pair(ASK, "a", "bb"), Pair(ASK, "bb", "a")], lambda *_: None)
+    assert found.shown_first.tolist() == [0.5, 1.0] and found.shown_second.tolist() == [0.0, 0.5]
+    assert found.outcome.tolist() == [0.25, 0.75] and found.probability.tolist() == pytest.approx([0.5, 0.5])
+    always = Panel({"r": Rater("r", {"empty": 1.0})}, ties=1e12)
+    found = judged(always, [Pair(ASK, f"a {i}", f"b {i}") for i in range(20)], lambda *_: None)
+    assert found.outcome.tolist() == [0.5] * 20 and found.consistent.tolist() == [1.0] * 20
+
+
 # ---- preferences -----------------------------------------------------------------------------------------------------
 def test_a_judge_of_length_is_as_good_as_the_rule(tmp_path: Path) -> None:
     """Longer in three of four, tied once: (2 + .5) / 4; a list in one of four and a tie elsewhere: (1 + 3 * .5) / 4."""

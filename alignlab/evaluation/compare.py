@@ -41,7 +41,7 @@ class Compare(Stage):
     Source: Dubois et al. 2024 (AlpacaEval 2), arXiv:2404.04475; both orders as in Zheng et al. 2023, arXiv:2306.05685.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
         "baseline": frozenset({"policy"}),

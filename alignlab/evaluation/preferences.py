@@ -58,7 +58,7 @@ class EvaluatePreferences(Stage):
     Source: Lambert et al. 2024 (RewardBench), arXiv:2403.13787; the rules after Singhal et al. 2023, arXiv:2310.03716.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "reward": frozenset({"reward_model"}),
         "preferences": frozenset({"preferences"}),
