@@ -1,6 +1,7 @@
 """Agreement: the worked examples of the papers, libraries where they are installed, and the command."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -249,6 +250,9 @@ def test_what_is_usual_is_accepted() -> None:
         ({**LINE, "ranking": [0, 0]}, "ranking must hold each of 0 to 1 once"),
         ({**LINE, "ranking": [1, 0]}, "choice is 0, but the ranking's best is 1"),
         ({**LINE, "time": -1}, "time must be a number of seconds"),
+        ({**LINE, "time": 10**400}, "time must be a number of seconds"),
+        ({**LINE, "time": math.nan}, "time must be a number of seconds"),
+        ({**LINE, "time": math.inf}, "time must be a number of seconds"),
         ({**LINE, "split": "test"}, "split must be train or validation"),
         ({**LINE, "facts": [1]}, "facts must be an object of texts"),
         ({**LINE, "answers": ["a", "c"]}, "the answers of id '1' differ from those of .*judgements.jsonl:1"),

@@ -8,7 +8,7 @@ further fields, which are left alone. A choice of null without a tie or a rankin
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,7 +190,8 @@ def _time(value: object) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not isinstance(value, int | float) or not number or not math.isfinite(value) or value < 0:
+    # Compared before it is a float: a whole number may be too large for one.
+    if not isinstance(value, int | float) or not number or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"time must be a number of seconds >= 0, found {value!r:.40}")
     return float(value)
 
