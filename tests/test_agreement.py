@@ -21,7 +21,7 @@ from alignlab.judgements.agreement import (
     observed,
     pairs_of_raters,
 )
-from alignlab.judgements.records import Judgement, parse, read
+from alignlab.judgements.records import Judgement, check_items, parse, read
 from alignlab.judgements.rulers import list_lines, prediction
 from alignlab.judgements.summary import categories, lines, summary
 
@@ -228,6 +228,8 @@ def test_what_is_usual_is_accepted() -> None:
     found = parse({**LINE, "id": 7, "choice": None, "ranking": [1, 0], "mood": "good"})
     assert (found.id, found.choice, found.made) == ("7", 1, True)
     assert not parse({**LINE, "choice": None}).made
+    one, other = parse(LINE), parse({**LINE, "prompt": [{"role": "user", "content": "p"}], "answers": ["b", "a"]})
+    assert len(check_items([one, other])) == 2
 
 
 @pytest.mark.parametrize(
@@ -256,6 +258,8 @@ def test_what_is_usual_is_accepted() -> None:
         ({**LINE, "split": "test"}, "split must be train or validation"),
         ({**LINE, "facts": [1]}, "facts must be an object of texts"),
         ({**LINE, "answers": ["a", "c"]}, "the answers of id '1' differ from those of .*judgements.jsonl:1"),
+        ({**LINE, "prompt": "q"}, "the messages of the prompt of id '1' differ from those of .*judgements.jsonl:1"),
+        ({**LINE, "split": "train"}, "the splits of id '1' differ from those of .*judgements.jsonl:1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, row: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:

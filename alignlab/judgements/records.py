@@ -1,6 +1,6 @@
 """Judgements as JSON lines, one of a person or of a simulated rater on each.
 
-A line holds `id` (of what is judged: judgements of the same id are of the same answers), `prompt` (a text, or a list of
+A line holds `id` (of what is judged: judgements of the same id are of the same answers to one prompt), `prompt` (a text, or a list of
 messages), `answers` (two or more different texts, in the order in which this rater saw them), `rater`, `choice` (number
 of the preferred answer from 0, or null) and `tie` (whether neither was preferred; false where it is missing). It may
 hold `ranking` (numbers of all answers, the best first), `time` (seconds), `split` and `facts` of the prompt, and
@@ -90,7 +90,7 @@ def read(path: Path | str) -> list[Judgement]:
     file = file_of(path)
     if not file.is_file():
         raise DataError(f"no such file: {file}; judgements are JSON lines, as stage=label writes them ({JUDGEMENTS})")
-    found = check_answers(_judgements(file))
+    found = check_items(_judgements(file))
     if not found:
         raise DataError(f"{file} holds no judgement")
     return found
@@ -210,8 +210,8 @@ def _facts(value: object) -> dict[str, str]:
 
 
 # ---- what is judged --------------------------------------------------------------------------------------------------
-def check_answers(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """The judgements, whose answers are the same wherever the id is; their order may differ.
+def check_items(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """The judgements, whose prompt, answers and split are the same wherever the id is; answers may be in any order.
 
     Raises:
         DataError: they are not; the message names both lines.
@@ -220,12 +220,25 @@ def check_answers(judgements: Iterable[Judgement]) -> list[Judgement]:
     found = list(judgements)
     for judgement in found:
         known = first.setdefault(judgement.id, judgement)
-        if set(known.answers) != set(judgement.answers):
+        if differ := _different(known, judgement):
             raise DataError(
-                f"{judgement.source}: the answers of id {judgement.id!r:.40} differ from those of {known.source}; "
-                f"judgements of the same id are of the same answers, in any order"
+                f"{judgement.source}: {differ} of id {judgement.id!r:.40} differ from those of {known.source}; "
+                f"judgements of the same id are of the same answers, in any order, to the same prompt, in the same split"
             )
     return found
+
+
+def _different(one: Judgement, other: Judgement) -> str | None:
+    """What of an item two judgements do not have in common."""
+    if set(one.answers) != set(other.answers):
+        return "the answers"
+    if _messages(one.prompt) != _messages(other.prompt):
+        return "the messages of the prompt"
+    return "the splits" if one.split != other.split else None
+
+
+def _messages(prompt: str | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def by_item(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:

@@ -9,7 +9,7 @@ from alignlab.data.records import Comparison, Prompt
 from alignlab.data.split import held_out
 from alignlab.errors import DataError
 from alignlab.judgements.aggregation import Aggregate, Consensus, Majority, votes
-from alignlab.judgements.records import JUDGEMENTS, Judgement, by_item, check_answers, file_of, read
+from alignlab.judgements.records import JUDGEMENTS, Judgement, by_item, check_items, file_of, read
 from alignlab.judgements.summary import agreement, categories
 from alignlab.metrics import Estimate, with_intervals
 from alignlab.policy.previews import compared_texts
@@ -29,7 +29,7 @@ class ImportJudgements(Stage):
 
     Args:
         files: one or several, JSON lines; a folder stands for the `judgements.jsonl` in it. Judgements of the same `id`
-            are of the same answers, whatever file they are in.
+            are of the same answers to the same prompt, whatever file they are in.
         aggregate: makes one label of several judgements.
         validation_fraction: of the prompts without a split, held out; above 0 and below 1.
         inputs: none.
@@ -85,7 +85,7 @@ class ImportJudgements(Stage):
         return with_intervals(_metrics(given, agreed, rows))
 
     def _read(self) -> list[Judgement]:
-        return check_answers(j for path in self.paths for j in read(path))
+        return check_items(j for path in self.paths for j in read(path))
 
     def _split(self, items: Mapping[str, Sequence[Judgement]], prompts: Mapping[str, Prompt]) -> dict[str, str]:
         """The part of every item.
