@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignlab.data.conversations import text
 from alignlab.errors import DataError
 
 JUDGEMENTS = "judgements.jsonl"
@@ -127,7 +128,7 @@ def parse(line: object, source: str = "") -> Judgement:
     tie = line.get("tie", False)
     if not isinstance(tie, bool):
         raise ValueError(f"tie must be true or false, found {tie!r:.40}")
-    return Judgement(
+    found = Judgement(
         _name("id", line["id"]),
         _prompt(line["prompt"]),
         answers,
@@ -140,6 +141,8 @@ def parse(line: object, source: str = "") -> Judgement:
         _facts(line.get("facts")),
         source,
     )
+    text(json.dumps(found.to_json(), ensure_ascii=False))
+    return found
 
 
 def _name(field_name: str, value: object) -> str:
