@@ -311,6 +311,8 @@ def test_long_lists_of_pairs_are_cut_and_nothing_is_no_number() -> None:
     given = [judgement("1", f"r{i:02}", 0) for i in range(10)]
     told = "\n".join(lines(summary(given)))
     assert "and 25 more pairs" in told and "not defined" in told
+    broken = lines(summary([judgement("1", name, 0) for name in ("one\ntwo", "three\tfour", "five")]))
+    assert any("one two and three four" in line for line in broken) and not {"\n", "\t"} & set("".join(broken))
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None, tie=True)])))
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None)])))
     assert "median time" in "\n".join(lines(summary([judgement("1", "x", 0, time=3.0)])))
