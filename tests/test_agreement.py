@@ -22,7 +22,7 @@ from alignlab.judgements.agreement import (
     pairs_of_raters,
 )
 from alignlab.judgements.records import Judgement, check_items, parse, read
-from alignlab.judgements.rulers import list_lines, prediction
+from alignlab.judgements.rulers import list_lines, preferred
 from alignlab.judgements.summary import categories, lines, summary
 
 COHEN = ((88, 14, 18), (10, 40, 10), (2, 6, 12))
@@ -177,8 +177,8 @@ def test_pairs_of_raters_have_the_items_that_both_judged() -> None:
 
 def test_rules_on_paper() -> None:
     both = judgement("1", "x", 0, ["- one\n- two", "three four five"])
-    assert [prediction(rule, both) for rule in ("longer", "shorter", "first", "more_list_lines")] == [0, 1, 0, 0]
-    assert prediction("longer", judgement("1", "x", 0, ["a", "b"])) is None
+    assert [preferred(rule, both.answers) for rule in ("longer", "shorter", "first", "more_list_lines")] == [0, 1, 0, 0]
+    assert preferred("longer", ["a", "b"]) is None
     assert [list_lines(t) for t in ("1. a\n2) b\n* c", "a - b", "5.5 is a number", "")] == [3, 0, 0, 0]
 
 

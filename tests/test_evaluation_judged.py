@@ -20,7 +20,8 @@ from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
 from alignlab.evaluation import Compare, Estimate, EvaluatePreferences, calibration_error, length_controlled
 from alignlab.evaluation.judge import judged
-from alignlab.evaluation.preferences import list_lines, subset_name
+from alignlab.evaluation.preferences import RULES, subset_name
+from alignlab.judgements import rulers
 from alignlab.metrics import correlation, difference, read_metrics, wilson
 from alignlab.metrics.estimate import Tally
 from alignlab.policy import Sampling
@@ -214,8 +215,9 @@ def test_what_cannot_judge_is_refused(arguments: dict[str, Any], names: tuple[st
         stage.check_inputs(frozenset(names))
 
 
-def test_list_lines() -> None:
-    assert list_lines("- one\n  2) two\n* three\n3rd line\n-dash\n2024 was") == 3
+def test_the_rules_are_those_of_agreement_that_see_no_order() -> None:
+    assert RULES.keys() == rulers.RULES.keys() - {"first"}
+    assert rulers.list_lines("- one\n  2) two\n* three\n3rd line\n-dash\n2024 was") == 3
 
 
 # ---- win rates -------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Judgements as JSON lines, one of a person or of a simulated rater on each.
 
-A line holds `id` (of what is judged: judgements of the same id are of the same answers to one prompt), `prompt` (a text, or a list of
-messages), `answers` (two or more different texts, in the order in which this rater saw them), `rater`, `choice` (number
-of the preferred answer from 0, or null) and `tie` (whether neither was preferred; false where it is missing). It may
-hold `ranking` (numbers of all answers, the best first), `time` (seconds), `split` and `facts` of the prompt, and
-further fields, which are left alone. A choice of null without a tie or a ranking is a judgement that was not made.
+A line holds `id` (of what is judged: judgements of the same id are of the same answers to one prompt), `prompt` (a
+text, or a list of messages), `answers` (two or more different texts, in the order in which this rater saw them),
+`rater`, `choice` (number of the preferred answer from 0, or null) and `tie` (whether neither was preferred; false where
+it is missing). It may hold `ranking` (numbers of all answers, the best first), `time` (seconds), `split` and `facts` of
+the prompt, and further fields, which are left alone. A choice of null without a tie or a ranking is a judgement that
+was not made.
 """
 
 import json
@@ -226,7 +227,7 @@ def check_items(judgements: Iterable[Judgement]) -> list[Judgement]:
         if differ := _different(known, judgement):
             raise DataError(
                 f"{judgement.source}: {differ} of id {judgement.id!r:.40} differ from those of {known.source}; "
-                f"judgements of the same id are of the same answers, in any order, to the same prompt, in the same split"
+                f"judgements of the same id are of the same answers to the same prompt, in one split"
             )
     return found
 

@@ -122,7 +122,10 @@ def _agreement_lines(found: Mapping[str, Any], most_pairs: int) -> list[str]:
     head = [f"agreement on {found['items']} items with two or more judgements"]
     pairs = found["pairs"]
     listed = [
-        _line(f"  {' and '.join(' '.join(name.split()) for name in pair['raters'])}"[:44], f"{_number(pair['kappa'])} on {pair['items']} items")
+        _line(
+            f"  {' and '.join(' '.join(name.split()) for name in pair['raters'])}"[:44],
+            f"{_number(pair['kappa'])} on {pair['items']} items",
+        )
         for pair in pairs[:most_pairs]
     ]
     more = [f"  and {len(pairs) - most_pairs} more pairs (--json lists them)"] if len(pairs) > most_pairs else []
