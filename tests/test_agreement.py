@@ -313,6 +313,9 @@ def test_long_lists_of_pairs_are_cut_and_nothing_is_no_number() -> None:
     assert "and 25 more pairs" in told and "not defined" in told
     broken = lines(summary([judgement("1", name, 0) for name in ("one\ntwo", "three\tfour", "five")]))
     assert any("one two and three four" in line for line in broken) and not {"\n", "\t"} & set("".join(broken))
+    named = lines(summary([judgement("1", name, 0) for name in ("a" * 99, "b" * 99, "rater_1", "rater 1")]))
+    assert any(f"{'a' * 17}… and {'b' * 17}…" in line for line in named) and max(map(len, named)) <= 80
+    assert any("rater 1 and rater_1" in line for line in named), "a name is shown as it is"
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None, tie=True)])))
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None)])))
     assert "median time" in "\n".join(lines(summary([judgement("1", "x", 0, time=3.0)])))
