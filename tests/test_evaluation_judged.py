@@ -159,6 +159,19 @@ def test_rewardbench_by_subset(tmp_path: Path) -> None:
     assert {k: float(found[k]) for k in expected} == pytest.approx(expected)
 
 
+def test_subsets_do_not_hide_other_metrics(tmp_path: Path) -> None:
+    """One of two pairs is right, in subsets of one each; the mean is 1/2, whatever they are called."""
+    assert [subset_name(s) for s in ("of_subsets", "by_words", "of subsets")] == [
+        "of_subsets_",
+        "by_words_",
+        "of_subsets_",
+    ]
+    texts = (("by_words", "a b", "a"), ("of_subsets", "a", "a b"))
+    data = Pairs(tuple(Comparison(Prompt(Prompt.user(s).messages, (("kind", s),)), *both) for s, *both in texts))
+    found = ran(EvaluatePreferences(data=data, reward=Words(), by="kind"), {}, tmp_path)
+    assert (float(found["accuracy_of_subsets"]), float(found["accuracy_of_subsets_"])) == (0.5, 0.0)
+
+
 def test_subsets_do_not_hide_intervals() -> None:
     assert [subset_name(s) for s in ("math-prm", " a b/c ", "low", "x_high", "")] == [
         "math-prm", "a_b_c", "low_", "x_high_", "unnamed"

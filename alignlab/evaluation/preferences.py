@@ -121,9 +121,10 @@ class EvaluatePreferences(Stage):
 
 
 def subset_name(fact: str) -> str:
-    """Name of a subset as metrics have it: without blanks and slashes, and not that of an interval's end."""
+    """Name of a subset as metrics have it: without blanks and slashes, and not the end of another metric's name."""
     name = re.sub(r"[\s/]+", "_", fact.strip()) or "unnamed"
-    return f"{name}_" if f"_{name}".endswith(ENDS) else name
+    taken = f"_{name}".endswith(ENDS) or name == "of_subsets" or name.startswith("by_")
+    return f"{name}_" if taken else name
 
 
 def columns(judge: str, subsets: Sequence[str] = (), parts: Sequence[str] = ()) -> list[Column]:
