@@ -18,13 +18,13 @@ from alignlab.data.files import Files
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
-from alignlab.evaluation import Compare, Estimate, EvaluatePreferences, calibration_error, length_controlled
+from alignlab.evaluation import Compare, Estimate, EvaluatePreferences, calibration_error, compare, length_controlled
 from alignlab.evaluation.judge import judged
 from alignlab.evaluation.preferences import RULES, subset_name
 from alignlab.judgements import rulers
 from alignlab.metrics import correlation, difference, read_metrics, wilson
 from alignlab.metrics.estimate import Tally
-from alignlab.policy import Sampling
+from alignlab.policy import Sample, Sampling
 from alignlab.reward import Choice, Pair, Preference, RewardSource
 from alignlab.stage import NullTracker, Runtime, Stage, StageContext
 from alignlab.testing import tiny_policy_artifact
@@ -265,6 +265,26 @@ def test_a_panel_judges_both_orders(tmp_path: Path) -> None:
     assert float(found["win_rate_shown_first"]) > 0.9 and float(found["win_rate_shown_second"]) < 0.1 + float(
         found["same_answer"]
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "gap", "why"),
+    [(1, 0, "there is one prompt only"), (None, 2, "one policy always gives the longer answer")],
+)
+def test_why_there_is_no_win_rate_at_equal_length_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, gap: int, why: str
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(NullTracker, "say", lambda self, text: told.append(text))
+    calls = iter(("b" + " b" * gap, "a"))
+
+    def answers(policy: Any, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Sample]:
+        text = next(calls)
+        return [Sample(p, (0,), (0,), text, True, (0.0,)) for p in prompts]
+
+    monkeypatch.setattr(compare, "generate", answers)
+    found = compared(tmp_path, (0, 0), reward=Words(), limit=limit)
+    assert "length_controlled_win_rate" not in found and told == [f"{why}: there is no win rate at equal length"]
 
 
 # ---- at equal length -------------------------------------------------------------------------------------------------

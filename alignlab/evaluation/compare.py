@@ -101,7 +101,9 @@ class Compare(Stage):
         verdicts = judged(judge, pairs, lambda d, n: context.tracker.progress(2 * n + d, 3 * n, {}))
         metrics = measured(pairs, verdicts, ordered=self.preference is not None)
         if "length_controlled_win_rate" not in metrics:
-            context.tracker.say("one policy always gives the longer answer: there is no win rate at equal length")
+            one = len({p.text for p in prompts}) == 1
+            why = "there is one prompt only" if one else "one policy always gives the longer answer"
+            context.tracker.say(f"{why}: there is no win rate at equal length")
         rows = [_row(s, p, float(y)) for s, p, y in zip(samples, pairs, verdicts.outcome, strict=True)]
         write_lines(context.folder / SAMPLES, rows)
         write_columns(context.folder, columns(named(judge)), KIND)
