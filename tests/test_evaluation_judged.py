@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -358,6 +359,26 @@ def test_two_models_are_compared_on_their_prompts() -> None:
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
+def test_all_answers_to_a_prompt_are_drawn_together() -> None:
+    """a has the places 1 and 4, b 0 and 2, c 3: whatever is drawn, each is there as often as its prompt's others."""
+    seen: list[list[int]] = []
+
+    def noted(places: Any) -> float:
+        seen.append(np.bincount(places, minlength=5).tolist())
+        return float(places.sum())
+
+    Estimate.statistic(list("babca"), noted)
+    assert all(n[1] == n[4] and n[0] == n[2] and n[1] + n[0] + n[3] in (2, 3) for n in seen)
+    assert [1, 1, 1, 1, 1] in seen and [0, 1, 0, 1, 1] in seen, "all of them, and all but b"
+
+
+def test_thousands_of_prompts_take_a_second() -> None:
+    """The places of a resample are found without a loop over prompts, which took 7 s of these."""
+    start = time.process_time()
+    assert Estimate.statistic([f"p{i}" for i in range(6000)], lambda places: float(places[0])) is not None
+    assert time.process_time() - start < 3
+
+
 def test_calibration_error_by_hand() -> None:
     always = calibration_error(np.full(10, 0.9), np.array([1.0, 0.0] * 5), 10)
     assert always == pytest.approx(0.4)
