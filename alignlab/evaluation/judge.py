@@ -27,7 +27,7 @@ class Verdicts:
     Args:
         shown_first: (N,) of the pair's first answer where it is shown first: 1 preferred, 0 not, 0.5 tied.
         shown_second: (N,) of the same answer where it is shown second.
-        probability: (N,) that the same answer is preferred where it is no tie, a mean over both orders; by a reward
+        probability: (N,) that the same answer is preferred where it is not a tie, a mean over both orders; by a reward
             source, that of Bradley and Terry's model.
         parts: (N,) as `shown_first`, by each part of a reward that is made of parts (the members of an ensemble).
     """

@@ -233,7 +233,7 @@ def check_items(judgements: Iterable[Judgement]) -> list[Judgement]:
 
 
 def _different(one: Judgement, other: Judgement) -> str | None:
-    """What of an item two judgements do not have in common."""
+    """The part of an item that two judgements do not have in common."""
     if set(one.answers) != set(other.answers):
         return "the answers"
     if _messages(one.prompt) != _messages(other.prompt):
