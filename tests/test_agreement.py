@@ -1,6 +1,7 @@
 """Agreement: the worked examples of the papers, libraries where they are installed, and the command."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from alignlab.judgements.agreement import (
     observed,
     pairs_of_raters,
 )
-from alignlab.judgements.records import Judgement, parse, read
-from alignlab.judgements.rulers import list_lines, prediction
+from alignlab.judgements.records import Judgement, check_items, parse, read
+from alignlab.judgements.rulers import list_lines, preferred
 from alignlab.judgements.summary import categories, lines, summary
 
 COHEN = ((88, 14, 18), (10, 40, 10), (2, 6, 12))
@@ -176,8 +177,8 @@ def test_pairs_of_raters_have_the_items_that_both_judged() -> None:
 
 def test_rules_on_paper() -> None:
     both = judgement("1", "x", 0, ["- one\n- two", "three four five"])
-    assert [prediction(rule, both) for rule in ("longer", "shorter", "first", "more_list_lines")] == [0, 1, 0, 0]
-    assert prediction("longer", judgement("1", "x", 0, ["a", "b"])) is None
+    assert [preferred(rule, both.answers) for rule in ("longer", "shorter", "first", "more_list_lines")] == [0, 1, 0, 0]
+    assert preferred("longer", ["a", "b"]) is None
     assert [list_lines(t) for t in ("1. a\n2) b\n* c", "a - b", "5.5 is a number", "")] == [3, 0, 0, 0]
 
 
@@ -227,6 +228,8 @@ def test_what_is_usual_is_accepted() -> None:
     found = parse({**LINE, "id": 7, "choice": None, "ranking": [1, 0], "mood": "good"})
     assert (found.id, found.choice, found.made) == ("7", 1, True)
     assert not parse({**LINE, "choice": None}).made
+    one, other = parse(LINE), parse({**LINE, "prompt": [{"role": "user", "content": "p"}], "answers": ["b", "a"]})
+    assert len(check_items([one, other])) == 2
 
 
 @pytest.mark.parametrize(
@@ -244,14 +247,22 @@ def test_what_is_usual_is_accepted() -> None:
         ({**LINE, "choice": 2}, "the number of an answer, 0 to 1, found 2"),
         ({**LINE, "choice": True}, "the number of an answer"),
         ({**LINE, "choice": "a"}, "the number of an answer"),
+        ({**LINE, "rater": "\ud800"}, "which is half of a character"),
+        ({**LINE, "answers": ["a", "\ud800"]}, "which is half of a character"),
+        ({**LINE, "prompt": [{"role": "user", "content": "\ud800"}]}, "which is half of a character"),
         ({**LINE, "tie": 1}, "tie must be true or false"),
         ({**LINE, "tie": True}, "choice must be null, and ranking missing, where tie is true"),
         ({**LINE, "ranking": [0, 0]}, "ranking must hold each of 0 to 1 once"),
         ({**LINE, "ranking": [1, 0]}, "choice is 0, but the ranking's best is 1"),
         ({**LINE, "time": -1}, "time must be a number of seconds"),
+        ({**LINE, "time": 10**400}, "time must be a number of seconds"),
+        ({**LINE, "time": math.nan}, "time must be a number of seconds"),
+        ({**LINE, "time": math.inf}, "time must be a number of seconds"),
         ({**LINE, "split": "test"}, "split must be train or validation"),
         ({**LINE, "facts": [1]}, "facts must be an object of texts"),
         ({**LINE, "answers": ["a", "c"]}, "the answers of id '1' differ from those of .*judgements.jsonl:1"),
+        ({**LINE, "prompt": "q"}, "the messages of the prompt of id '1' differ from those of .*judgements.jsonl:1"),
+        ({**LINE, "split": "train"}, "the splits of id '1' differ from those of .*judgements.jsonl:1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, row: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,6 +311,11 @@ def test_long_lists_of_pairs_are_cut_and_nothing_is_no_number() -> None:
     given = [judgement("1", f"r{i:02}", 0) for i in range(10)]
     told = "\n".join(lines(summary(given)))
     assert "and 25 more pairs" in told and "not defined" in told
+    broken = lines(summary([judgement("1", name, 0) for name in ("one\ntwo", "three\tfour", "five")]))
+    assert any("one two and three four" in line for line in broken) and not {"\n", "\t"} & set("".join(broken))
+    named = lines(summary([judgement("1", name, 0) for name in ("a" * 99, "b" * 99, "rater_1", "rater 1")]))
+    assert any(f"{'a' * 17}… and {'b' * 17}…" in line for line in named) and max(map(len, named)) <= 80
+    assert any("rater 1 and rater_1" in line for line in named), "a name is shown as it is"
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None, tie=True)])))
     assert "nothing to tell" in "\n".join(lines(summary([judgement("1", "x", None)])))
     assert "median time" in "\n".join(lines(summary([judgement("1", "x", 0, time=3.0)])))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from alignlab.data.files import Files
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
-from alignlab.evaluation import Compare, Estimate, EvaluatePreferences, calibration_error, length_controlled
+from alignlab.evaluation import Compare, Estimate, EvaluatePreferences, calibration_error, compare, length_controlled
 from alignlab.evaluation.judge import judged
-from alignlab.evaluation.preferences import list_lines, subset_name
+from alignlab.evaluation.preferences import RULES, subset_name
+from alignlab.judgements import rulers
 from alignlab.metrics import correlation, difference, read_metrics, wilson
 from alignlab.metrics.estimate import Tally
-from alignlab.policy import Sampling
+from alignlab.policy import Sample, Sampling
 from alignlab.reward import Choice, Pair, Preference, RewardSource
 from alignlab.stage import NullTracker, Runtime, Stage, StageContext
 from alignlab.testing import tiny_policy_artifact
@@ -94,6 +96,22 @@ def test_a_judge_who_takes_the_first_agrees_with_itself_in_no_pair() -> None:
     assert found.prefers_shown_first.tolist() == [1.0, 0.5] and found.consistent.tolist() == [0.0, 1.0]
 
 
+class Undecided(First):
+    """Calls a tie where the second answer is the longer one, though it would take the first."""
+
+    def compare(self, pairs: Sequence[Pair], index: Sequence[int]) -> list[Choice]:
+        return [Choice(True, 0.8, "undecided", tie=len(p.second) > len(p.first), tie_probability=0.5) for p in pairs]
+
+
+def test_a_raters_tie_is_half_a_win() -> None:
+    found = judged(Undecided(), [Pair(ASK, "a", "bb"), Pair(ASK, "bb", "a")], lambda *_: None)
+    assert found.shown_first.tolist() == [0.5, 1.0] and found.shown_second.tolist() == [0.0, 0.5]
+    assert found.outcome.tolist() == [0.25, 0.75] and found.probability.tolist() == pytest.approx([0.5, 0.5])
+    always = Panel({"r": Rater("r", {"empty": 1.0})}, ties=1e12)
+    found = judged(always, [Pair(ASK, f"a {i}", f"b {i}") for i in range(20)], lambda *_: None)
+    assert found.outcome.tolist() == [0.5] * 20 and found.consistent.tolist() == [1.0] * 20
+
+
 # ---- preferences -----------------------------------------------------------------------------------------------------
 def test_a_judge_of_length_is_as_good_as_the_rule(tmp_path: Path) -> None:
     """Longer in three of four, tied once: (2 + .5) / 4; a list in one of four and a tie elsewhere: (1 + 3 * .5) / 4."""
@@ -140,6 +158,19 @@ def test_rewardbench_by_subset(tmp_path: Path) -> None:
     found = ran(stage, {}, tmp_path / "run")
     expected = {"accuracy_chat_easy": 1.0, "accuracy_hard": 1 / 3, "longer_hard": 1 / 3, "accuracy_of_subsets": 2 / 3}
     assert {k: float(found[k]) for k in expected} == pytest.approx(expected)
+
+
+def test_subsets_do_not_hide_other_metrics(tmp_path: Path) -> None:
+    """One of two pairs is right, in subsets of one each; the mean is 1/2, whatever they are called."""
+    assert [subset_name(s) for s in ("of_subsets", "by_words", "of subsets")] == [
+        "of_subsets_",
+        "by_words_",
+        "of_subsets_",
+    ]
+    texts = (("by_words", "a b", "a"), ("of_subsets", "a", "a b"))
+    data = Pairs(tuple(Comparison(Prompt(Prompt.user(s).messages, (("kind", s),)), *both) for s, *both in texts))
+    found = ran(EvaluatePreferences(data=data, reward=Words(), by="kind"), {}, tmp_path)
+    assert (float(found["accuracy_of_subsets"]), float(found["accuracy_of_subsets_"])) == (0.5, 0.0)
 
 
 def test_subsets_do_not_hide_intervals() -> None:
@@ -198,8 +229,9 @@ def test_what_cannot_judge_is_refused(arguments: dict[str, Any], names: tuple[st
         stage.check_inputs(frozenset(names))
 
 
-def test_list_lines() -> None:
-    assert list_lines("- one\n  2) two\n* three\n3rd line\n-dash\n2024 was") == 3
+def test_the_rules_are_those_of_agreement_that_see_no_order() -> None:
+    assert RULES.keys() == rulers.RULES.keys() - {"first"}
+    assert rulers.list_lines("- one\n  2) two\n* three\n3rd line\n-dash\n2024 was") == 3
 
 
 # ---- win rates -------------------------------------------------------------------------------------------------------
@@ -234,6 +266,26 @@ def test_a_panel_judges_both_orders(tmp_path: Path) -> None:
     assert float(found["win_rate_shown_first"]) > 0.9 and float(found["win_rate_shown_second"]) < 0.1 + float(
         found["same_answer"]
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "gap", "why"),
+    [(1, 0, "there is one prompt only"), (None, 2, "one policy always gives the longer answer")],
+)
+def test_why_there_is_no_win_rate_at_equal_length_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, gap: int, why: str
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(NullTracker, "say", lambda self, text: told.append(text))
+    calls = iter(("b" + " b" * gap, "a"))
+
+    def answers(policy: Any, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Sample]:
+        text = next(calls)
+        return [Sample(p, (0,), (0,), text, True, (0.0,)) for p in prompts]
+
+    monkeypatch.setattr(compare, "generate", answers)
+    found = compared(tmp_path, (0, 0), reward=Words(), limit=limit)
+    assert "length_controlled_win_rate" not in found and told == [f"{why}: there is no win rate at equal length"]
 
 
 # ---- at equal length -------------------------------------------------------------------------------------------------
@@ -307,6 +359,26 @@ def test_two_models_are_compared_on_their_prompts() -> None:
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
+def test_all_answers_to_a_prompt_are_drawn_together() -> None:
+    """a has the places 1 and 4, b 0 and 2, c 3: whatever is drawn, each is there as often as its prompt's others."""
+    seen: list[list[int]] = []
+
+    def noted(places: Any) -> float:
+        seen.append(np.bincount(places, minlength=5).tolist())
+        return float(places.sum())
+
+    Estimate.statistic(list("babca"), noted)
+    assert all(n[1] == n[4] and n[0] == n[2] and n[1] + n[0] + n[3] in (2, 3) for n in seen)
+    assert [1, 1, 1, 1, 1] in seen and [0, 1, 0, 1, 1] in seen, "all of them, and all but b"
+
+
+def test_thousands_of_prompts_take_a_second() -> None:
+    """The places of a resample are found without a loop over prompts, which took 7 s of these."""
+    start = time.process_time()
+    assert Estimate.statistic([f"p{i}" for i in range(6000)], lambda places: float(places[0])) is not None
+    assert time.process_time() - start < 3
+
+
 def test_calibration_error_by_hand() -> None:
     always = calibration_error(np.full(10, 0.9), np.array([1.0, 0.0] * 5), 10)
     assert always == pytest.approx(0.4)

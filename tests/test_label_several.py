@@ -175,14 +175,18 @@ def test_a_ranking_becomes_its_pairs(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_imported_is_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    file = judged(tmp_path, *rows)
     with pytest.raises(DataError, match=message):
-        imported(tmp_path / "i", files=judged(tmp_path, *rows))
+        imported(tmp_path / "i", files=file)
+    with pytest.raises(DataError, match=message):
+        ImportJudgements(files=file).content_digest()
 
 
 def test_contents_are_part_of_the_identity_and_are_read_at_once(tmp_path: Path) -> None:
     one = ImportJudgements(files=str(PEOPLE)).content_digest()
     assert one == ImportJudgements(files=[str(PEOPLE)]).content_digest()
-    assert one != ImportJudgements(files=judged(tmp_path, {"answers": ["a", "b"], "choice": 0})).content_digest()
+    others = [{"answers": ["a", "b"], "choice": 0}] * 2
+    assert one != ImportJudgements(files=judged(tmp_path, *others)).content_digest()
     with pytest.raises(DataError, match="no such file"):
         ImportJudgements(files=str(tmp_path / "none")).content_digest()
 

@@ -36,6 +36,9 @@ def calibration_error(confidence: Array, right: Array, bins: int) -> float:
 def calibration_estimate(
     prompts: Sequence[str], confidence: Sequence[float], right: Sequence[float], bins: int
 ) -> Estimate | None:
-    """The calibration error with its interval over prompts; None of no answers."""
+    """The calibration error with its interval over prompts; None of no answers.
+
+    Answers that are all equally sure and all right have an interval that is a point: resampling sees no other answers.
+    """
     p, r = (np.array(values, dtype=np.float64) for values in (confidence, right))
     return Estimate.statistic(prompts, lambda places: calibration_error(p[places], r[places], bins))

@@ -41,7 +41,7 @@ class Compare(Stage):
     Source: Dubois et al. 2024 (AlpacaEval 2), arXiv:2404.04475; both orders as in Zheng et al. 2023, arXiv:2306.05685.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
         "baseline": frozenset({"policy"}),
@@ -101,7 +101,9 @@ class Compare(Stage):
         verdicts = judged(judge, pairs, lambda d, n: context.tracker.progress(2 * n + d, 3 * n, {}))
         metrics = measured(pairs, verdicts, ordered=self.preference is not None)
         if "length_controlled_win_rate" not in metrics:
-            context.tracker.say("one policy always gives the longer answer: there is no win rate at equal length")
+            one = len({p.text for p in prompts}) == 1
+            why = "there is one prompt only" if one else "one policy always gives the longer answer"
+            context.tracker.say(f"{why}: there is no win rate at equal length")
         rows = [_row(s, p, float(y)) for s, p, y in zip(samples, pairs, verdicts.outcome, strict=True)]
         write_lines(context.folder / SAMPLES, rows)
         write_columns(context.folder, columns(named(judge)), KIND)

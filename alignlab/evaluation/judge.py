@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from alignlab.artifact import Artifact
 from alignlab.policy import check_scored, learned
-from alignlab.reward import Pair, Preference, RewardSource, score_in_parts
+from alignlab.reward import Choice, Pair, Preference, RewardSource, score_in_parts
 from alignlab.stage import Runtime, Stage
 
 Array = npt.NDArray[np.float64]
@@ -27,8 +27,8 @@ class Verdicts:
     Args:
         shown_first: (N,) of the pair's first answer where it is shown first: 1 preferred, 0 not, 0.5 tied.
         shown_second: (N,) of the same answer where it is shown second.
-        probability: (N,) that the same answer is preferred, a mean over both orders; by a reward source, that of
-            Bradley and Terry's model.
+        probability: (N,) that the same answer is preferred where it is not a tie, a mean over both orders; by a reward
+            source, that of Bradley and Terry's model.
         parts: (N,) as `shown_first`, by each part of a reward that is made of parts (the members of an ensemble).
     """
 
@@ -78,8 +78,12 @@ def _by_raters(judge: Preference, pairs: Sequence[Pair], numbers: Sequence[int])
     as_given = judge.compare(pairs, numbers)
     swapped = judge.compare([Pair(p.prompt, p.second, p.first) for p in pairs], numbers)
     both = zip(as_given, swapped, strict=True)
-    found = [(float(a.first), float(not b.first), (a.probability + 1 - b.probability) / 2) for a, b in both]
+    found = [(_won(a), 1 - _won(b), (a.probability + 1 - b.probability) / 2) for a, b in both]
     return np.array([[row[i] for row in found] for i in range(3)], dtype=np.float64)
+
+
+def _won(choice: Choice) -> float:
+    return 0.5 if choice.tie else float(choice.first)
 
 
 def _by_reward(judge: RewardSource, pairs: Sequence[Pair]) -> Array:

@@ -1,7 +1,7 @@
 """EvaluatePreferences: how well a judge agrees with preferences that are known, next to rules that read nothing."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ from alignlab.errors import DataError
 from alignlab.evaluation.base import defined
 from alignlab.evaluation.calibration import calibration_estimate
 from alignlab.evaluation.judge import Array, Verdicts, check_judged, judge_of, judged, named
+from alignlab.judgements.rulers import preferred
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
 from alignlab.metrics.record import ENDS
 from alignlab.reward import Pair, Preference, RewardSource
@@ -22,20 +23,12 @@ from alignlab.stage import Stage, StageContext
 Part = Split | Literal["all"]
 BINS: Final = 20
 """Of the calibration error; the winner's probability is above 0.5, so that ten of them are used."""
-_LIST_LINE = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
-
-
-def list_lines(answer: str) -> int:
-    """Lines that begin with a bullet or a number."""
-    return len(_LIST_LINE.findall(answer))
-
-
-RULES: Final[Mapping[str, tuple[str, Callable[[str], float]]]] = {
-    "longer": ("the answer with more words", lambda answer: len(answer.split())),
-    "shorter": ("the answer with fewer words", lambda answer: -len(answer.split())),
-    "more_list_lines": ("the answer with more lines that begin with a bullet or a number", list_lines),
+RULES: Final[Mapping[str, str]] = {
+    "longer": "the answer with more words",
+    "shorter": "the answer with fewer words",
+    "more_list_lines": "the answer with more lines that begin with a bullet or a number",
 }
-"""Rules that read nothing, each with what it prefers: that with the larger number."""
+"""Those of `alignlab.judgements.rulers` that see no order, each with what it prefers."""
 
 
 class EvaluatePreferences(Stage):
@@ -58,7 +51,7 @@ class EvaluatePreferences(Stage):
     Source: Lambert et al. 2024 (RewardBench), arXiv:2403.13787; the rules after Singhal et al. 2023, arXiv:2310.03716.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "reward": frozenset({"reward_model"}),
         "preferences": frozenset({"preferences"}),
@@ -128,9 +121,10 @@ class EvaluatePreferences(Stage):
 
 
 def subset_name(fact: str) -> str:
-    """Name of a subset as metrics have it: without blanks and slashes, and not that of an interval's end."""
+    """Name of a subset as metrics have it: without blanks and slashes, and not the end of another metric's name."""
     name = re.sub(r"[\s/]+", "_", fact.strip()) or "unnamed"
-    return f"{name}_" if f"_{name}".endswith(ENDS) else name
+    taken = f"_{name}".endswith(ENDS) or name == "of_subsets" or name.startswith("by_")
+    return f"{name}_" if taken else name
 
 
 def columns(judge: str, subsets: Sequence[str] = (), parts: Sequence[str] = ()) -> list[Column]:
@@ -147,7 +141,7 @@ def columns(judge: str, subsets: Sequence[str] = (), parts: Sequence[str] = ()) 
         Column("consistent", "pairs in which both orders prefer the same answer, or tie", better=1, share=True,
                reference=judge),
         *(Column(rule, f"accuracy of a rule that prefers {what}; a tie counts half", share=True, headline=True)
-          for rule, (what, _) in RULES.items()),
+          for rule, what in RULES.items()),
         *(Column(f"accuracy_by_{part}", f"accuracy of {part}, a part of the reward, by itself", share=True,
                  reference=judge) for part in parts),
         Column("pairs", "pairs that were judged", unit="pairs"),
@@ -172,7 +166,7 @@ def measured(
         ordered: whether the judge sees an order.
     """
     prompts = [p.prompt.text for p in pairs]
-    outcomes = {"accuracy": verdicts.outcome, **{rule: _by_rule(pairs, of) for rule, (_, of) in RULES.items()}}
+    outcomes = {"accuracy": verdicts.outcome, **{rule: _by_rule(pairs, rule) for rule in RULES}}
 
     def shares(where: Sequence[int]) -> dict[str, Estimate | None]:
         return {name: Estimate.share((prompts[i], values[i]) for i in where) for name, values in outcomes.items()}
@@ -197,8 +191,9 @@ def measured(
     return defined(found)
 
 
-def _by_rule(pairs: Sequence[Pair], of: Callable[[str], float]) -> Array:
-    return np.array([0.5 + 0.5 * np.sign(of(p.first) - of(p.second)) for p in pairs])
+def _by_rule(pairs: Sequence[Pair], rule: str) -> Array:
+    said = (preferred(rule, (p.first, p.second)) for p in pairs)
+    return np.array([0.5 if place is None else 1.0 - place for place in said])
 
 
 def _row(comparison: Comparison, outcome: float) -> dict[str, object]:

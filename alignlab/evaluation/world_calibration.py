@@ -64,7 +64,8 @@ class CalibrationEvaluation(Evaluation):
         bins: of the calibration error, from 0 to 1.
         samples_per_question: answers sampled to each question.
 
-    Source: Guo et al. 2017, arXiv:1706.04599; of language models Kadavath et al. 2022, arXiv:2207.05221.
+    Source: Guo et al. 2017, arXiv:1706.04599; of language models Kadavath et al. 2022, arXiv:2207.05221; the score of
+        Brier 1950, Monthly Weather Review 78(1), for two classes, of which one is counted.
     """
 
     VERSION: ClassVar[str] = "1"

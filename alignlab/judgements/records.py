@@ -1,19 +1,21 @@
 """Judgements as JSON lines, one of a person or of a simulated rater on each.
 
-A line holds `id` (of what is judged: judgements of the same id are of the same answers), `prompt` (a text, or a list of
-messages), `answers` (two or more different texts, in the order in which this rater saw them), `rater`, `choice` (number
-of the preferred answer from 0, or null) and `tie` (whether neither was preferred; false where it is missing). It may
-hold `ranking` (numbers of all answers, the best first), `time` (seconds), `split` and `facts` of the prompt, and
-further fields, which are left alone. A choice of null without a tie or a ranking is a judgement that was not made.
+A line holds `id` (of what is judged: judgements of the same id are of the same answers to one prompt), `prompt` (a
+text, or a list of messages), `answers` (two or more different texts, in the order in which this rater saw them),
+`rater`, `choice` (number of the preferred answer from 0, or null) and `tie` (whether neither was preferred; false where
+it is missing). It may hold `ranking` (numbers of all answers, the best first), `time` (seconds), `split` and `facts` of
+the prompt, and further fields, which are left alone. A choice of null without a tie or a ranking is a judgement that
+was not made.
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignlab.data.conversations import text
 from alignlab.errors import DataError
 
 JUDGEMENTS = "judgements.jsonl"
@@ -90,7 +92,7 @@ def read(path: Path | str) -> list[Judgement]:
     file = file_of(path)
     if not file.is_file():
         raise DataError(f"no such file: {file}; judgements are JSON lines, as stage=label writes them ({JUDGEMENTS})")
-    found = check_answers(_judgements(file))
+    found = check_items(_judgements(file))
     if not found:
         raise DataError(f"{file} holds no judgement")
     return found
@@ -127,7 +129,7 @@ def parse(line: object, source: str = "") -> Judgement:
     tie = line.get("tie", False)
     if not isinstance(tie, bool):
         raise ValueError(f"tie must be true or false, found {tie!r:.40}")
-    return Judgement(
+    found = Judgement(
         _name("id", line["id"]),
         _prompt(line["prompt"]),
         answers,
@@ -140,6 +142,8 @@ def parse(line: object, source: str = "") -> Judgement:
         _facts(line.get("facts")),
         source,
     )
+    text(json.dumps(found.to_json(), ensure_ascii=False))
+    return found
 
 
 def _name(field_name: str, value: object) -> str:
@@ -190,7 +194,8 @@ def _time(value: object) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not isinstance(value, int | float) or not number or not math.isfinite(value) or value < 0:
+    # Compared before it is a float: a whole number may be too large for one.
+    if not isinstance(value, int | float) or not number or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"time must be a number of seconds >= 0, found {value!r:.40}")
     return float(value)
 
@@ -209,8 +214,8 @@ def _facts(value: object) -> dict[str, str]:
 
 
 # ---- what is judged --------------------------------------------------------------------------------------------------
-def check_answers(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """The judgements, whose answers are the same wherever the id is; their order may differ.
+def check_items(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """The judgements, whose prompt, answers and split are the same wherever the id is; answers may be in any order.
 
     Raises:
         DataError: they are not; the message names both lines.
@@ -219,12 +224,25 @@ def check_answers(judgements: Iterable[Judgement]) -> list[Judgement]:
     found = list(judgements)
     for judgement in found:
         known = first.setdefault(judgement.id, judgement)
-        if set(known.answers) != set(judgement.answers):
+        if differ := _different(known, judgement):
             raise DataError(
-                f"{judgement.source}: the answers of id {judgement.id!r:.40} differ from those of {known.source}; "
-                f"judgements of the same id are of the same answers, in any order"
+                f"{judgement.source}: {differ} of id {judgement.id!r:.40} differ from those of {known.source}; "
+                f"judgements of the same id are of the same answers to the same prompt, in one split"
             )
     return found
+
+
+def _different(one: Judgement, other: Judgement) -> str | None:
+    """The part of an item that two judgements do not have in common."""
+    if set(one.answers) != set(other.answers):
+        return "the answers"
+    if _messages(one.prompt) != _messages(other.prompt):
+        return "the messages of the prompt"
+    return "the splits" if one.split != other.split else None
+
+
+def _messages(prompt: str | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def by_item(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:

@@ -1,11 +1,11 @@
 """Leanings of judgements, and how often trivial rules choose as the raters do: rulers for any reward model.
 
-A judgement of k answers is found by chance with probability 1/k, and so is one about which a rule says nothing, because
-two of its answers are, say, equally long.
+Chance finds the choice among k answers with probability 1/k. A rule that says nothing of them, because, say, the two
+longest ones are equally long, counts as chance.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from alignlab.judgements.records import Judgement
@@ -32,20 +32,20 @@ RULES: Final[Mapping[str, Callable[[int, str], float]]] = {
 """The value, of an answer and its place, of which each rule takes the largest; length is in words."""
 
 
-def prediction(rule: str, judgement: Judgement) -> int | None:
+def preferred(rule: str, answers: Sequence[str]) -> int | None:
     """Number of the answer that a rule prefers; None where several are equally good."""
-    values = [RULES[rule](place, answer) for place, answer in enumerate(judgement.answers)]
+    values = [RULES[rule](place, answer) for place, answer in enumerate(answers)]
     best = max(values)
     return values.index(best) if values.count(best) == 1 else None
 
 
 def chosen_by(rule: str, judgements: Iterable[Judgement]) -> list[tuple[str, bool]]:
     """Item and outcome of each judgement about which the rule says something: whether its answer was chosen."""
-    said = ((j, prediction(rule, j)) for j in judgements if j.choice is not None)
+    said = ((j, preferred(rule, j.answers)) for j in judgements if j.choice is not None)
     return [(j.id, j.choice == place) for j, place in said if place is not None]
 
 
 def accuracy_of(rule: str, judgements: Iterable[Judgement]) -> list[tuple[str, float]]:
     """Item and outcome of every judgement that is not a tie: 1, 0, or 1/k where the rule says nothing of k answers."""
-    said = ((j, prediction(rule, j)) for j in judgements if j.choice is not None)
+    said = ((j, preferred(rule, j.answers)) for j in judgements if j.choice is not None)
     return [(j.id, 1 / len(j.answers) if place is None else float(j.choice == place)) for j, place in said]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TIE = "tie"
 """The category of a tie; that of a choice is the number of its answer in the item's first judgement."""
+LONGEST_NAME = 18
+"""Characters of a rater's name in the table."""
 Table = dict[str, dict[str, Hashable]]
 
 
@@ -122,11 +124,17 @@ def _agreement_lines(found: Mapping[str, Any], most_pairs: int) -> list[str]:
     head = [f"agreement on {found['items']} items with two or more judgements"]
     pairs = found["pairs"]
     listed = [
-        _line(f"  {' and '.join(pair['raters'])}"[:44], f"{_number(pair['kappa'])} on {pair['items']} items")
+        f"{'  ' + ' and '.join(map(_rater, pair['raters'])):<45} {_number(pair['kappa'])} on {pair['items']} items"
         for pair in pairs[:most_pairs]
     ]
     more = [f"  and {len(pairs) - most_pairs} more pairs (--json lists them)"] if len(pairs) > most_pairs else []
     return [*head, *told, *(["", "Cohen's kappa of two raters", *listed, *more] if len(pairs) > 1 else [])]
+
+
+def _rater(name: str) -> str:
+    """A rater's name on one line, cut where it is long, so that two of them fit into a column."""
+    shown = " ".join(name.split())
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}…"
 
 
 def _line(name: str, value: str) -> str:

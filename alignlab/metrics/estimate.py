@@ -209,9 +209,17 @@ class Estimate(float):
         if not places:
             return None
         keys = sorted(places)
-        groups = [np.array(places[key], dtype=np.int64) for key in keys]
-        found = bootstrap_of(lambda picked: of(np.concatenate([groups[k] for k in picked])), len(groups))
-        value = of(np.concatenate(groups))
+        flat = np.array([place for key in keys for place in places[key]], dtype=np.int64)
+        sizes = np.array([len(places[key]) for key in keys], dtype=np.int64)
+        starts = np.cumsum(sizes) - sizes
+
+        def answers_of(picked: Index) -> Index:
+            counts = sizes[picked]
+            before = np.cumsum(counts) - counts
+            return np.asarray(flat[np.repeat(starts[picked] - before, counts) + np.arange(counts.sum())])
+
+        found = bootstrap_of(lambda picked: of(answers_of(picked)), len(keys))
+        value = of(flat)
         if found is None:
             return cls(value, count=len(prompts))
         return cls.pulled(value, found[0], dict(zip(keys, found[1].tolist(), strict=True)), len(prompts))

@@ -9,7 +9,7 @@ from alignlab.data.records import Comparison, Prompt
 from alignlab.data.split import held_out
 from alignlab.errors import DataError
 from alignlab.judgements.aggregation import Aggregate, Consensus, Majority, votes
-from alignlab.judgements.records import JUDGEMENTS, Judgement, by_item, check_answers, file_of, read
+from alignlab.judgements.records import JUDGEMENTS, Judgement, by_item, check_items, file_of, read
 from alignlab.judgements.summary import agreement, categories
 from alignlab.metrics import Estimate, with_intervals
 from alignlab.policy.previews import compared_texts
@@ -29,7 +29,7 @@ class ImportJudgements(Stage):
 
     Args:
         files: one or several, JSON lines; a folder stands for the `judgements.jsonl` in it. Judgements of the same `id`
-            are of the same answers, whatever file they are in.
+            are of the same answers to the same prompt, whatever file they are in.
         aggregate: makes one label of several judgements.
         validation_fraction: of the prompts without a split, held out; above 0 and below 1.
         inputs: none.
@@ -65,19 +65,15 @@ class ImportJudgements(Stage):
         return [self.files] if isinstance(self.files, str) else list(self.files)
 
     def content_digest(self) -> str:
-        """Digest of the files, in their order; they are read, so that a bad line is found before anything trains."""
-        self._read()
+        """Digest of the files, in their order; what cannot be imported is found here, before anything trains."""
+        self._items(self._read())
         return "\n".join(digest_of_file(file_of(path)) for path in self.paths)
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Write `preferences.jsonl`, and the judgements as they are into `judgements.jsonl`."""
         given = self._read()
-        items = by_item(given)
+        items, prompts, parts = self._items(given)
         agreed = self.aggregate(votes(given))
-        if not agreed:
-            raise DataError(f"{', '.join(self.paths)}: no judgement was made, so there is nothing to prefer")
-        prompts = {item: _prompt(made[0]) for item, made in items.items()}
-        parts = self._split(items, prompts)
         rows = [_row(prompts[c.pair[0]], parts[c.pair[0]], c, items[c.pair[0]]) for c in agreed]
         preferences.write(context.folder, rows)
         write_lines(context.folder / JUDGEMENTS, (j.to_json() for j in given))
@@ -85,7 +81,21 @@ class ImportJudgements(Stage):
         return with_intervals(_metrics(given, agreed, rows))
 
     def _read(self) -> list[Judgement]:
-        return check_answers(j for path in self.paths for j in read(path))
+        return check_items(j for path in self.paths for j in read(path))
+
+    def _items(
+        self, given: Sequence[Judgement]
+    ) -> tuple[Mapping[str, Sequence[Judgement]], Mapping[str, Prompt], Mapping[str, str]]:
+        """The judgements of every item that were made, its prompt and its part.
+
+        Raises:
+            DataError: none was made, a prompt is none, or the parts are wrong.
+        """
+        items = by_item(given)
+        if not items:
+            raise DataError(f"{', '.join(self.paths)}: no judgement was made, so there is nothing to prefer")
+        prompts = {item: _prompt(made[0]) for item, made in items.items()}
+        return items, prompts, self._split(items, prompts)
 
     def _split(self, items: Mapping[str, Sequence[Judgement]], prompts: Mapping[str, Prompt]) -> dict[str, str]:
         """The part of every item.
