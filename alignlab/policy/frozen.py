@@ -7,12 +7,12 @@ from alignlab.errors import PipelineError
 from alignlab.policy.policy import Policy
 
 
-def load_frozen(artifact: Artifact, beside: Policy, dtype: torch.dtype, who: str) -> Policy:
+def load_frozen(artifact: Artifact, asked: Policy, dtype: torch.dtype, who: str) -> Policy:
     """A policy, frozen and in evaluation mode, that scores the tokens of another.
 
     Args:
         artifact: the policy to load.
-        beside: whose tokens it will score.
+        asked: whose tokens it will score.
         dtype: of its weights.
         who: names the input in an error ("dpo.inputs.reference").
 
@@ -20,7 +20,7 @@ def load_frozen(artifact: Artifact, beside: Policy, dtype: torch.dtype, who: str
         PipelineError: its vocabulary is not the other's, so it would score other texts.
     """
     policy = Policy.load(artifact, dtype)
-    if policy.tokenizer.get_vocab() != beside.tokenizer.get_vocab():
+    if policy.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
         raise PipelineError(
             f"{who}: its vocabulary differs from the policy's, so it would score other texts; give a model with the "
             f"same tokenizer"
