@@ -1,25 +1,21 @@
 """LabelledStage: the data regime of methods that learn from single answers called good or bad."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import LabelledBatch
 from alignlab.data import preferences
 from alignlab.data.labelled import LabelledRow, labelled_batch, labelled_parts
 from alignlab.data.records import Example, Labelled
-from alignlab.data.rows import Truncation, check_max_length, resolve_max_length
-from alignlab.data.source import DataSource, Need, Split
-from alignlab.objective import Objective
+from alignlab.data.rows import Truncation, resolve_max_length
+from alignlab.data.source import Records, Split
 from alignlab.policy import previews
 from alignlab.stage import StageContext
-from alignlab.training.loop import Loop
-from alignlab.training.mixed_in import MixedIn
-from alignlab.training.offline import OfflineStage
-from alignlab.training.optimizer import OptimizerSpec
+from alignlab.training.sourced import SourcedStage
 
 
-class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
+class LabelledStage(SourcedStage[LabelledBatch, LabelledRow]):
     """Train a policy on labelled answers by any objective on them (KTO, ...).
 
     The answers are the data's own (`data.labelled`), or both sides of the input `preferences`: chosen ones are good,
@@ -34,49 +30,14 @@ class LabelledStage(OfflineStage[LabelledBatch, LabelledRow]):
     """
 
     VERSION: ClassVar[str] = "1"
-    NOT_IDENTITY: ClassVar[frozenset[str]] = OfflineStage.NOT_IDENTITY | {"on_bad_record"}
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
-        **OfflineStage.OPTIONAL,
+        **SourcedStage.OPTIONAL,
         "preferences": frozenset({"preferences"}),
     }
-    DROPOUT: ClassVar[bool] = False
-    PROVIDES: ClassVar[frozenset[str]] = OfflineStage.PROVIDES | {"desirable", "mismatched"}
-
-    def __init__(
-        self,
-        *,
-        objective: Objective[LabelledBatch],
-        optimizer: OptimizerSpec,
-        loop: Loop,
-        data: DataSource | None = None,
-        inputs: Mapping[str, str] | None = None,
-        seed: int = 0,
-        max_length: int | None = None,
-        on_bad_record: Literal["stop", "skip"] = "stop",
-        mixed_in: Mapping[str, MixedIn] | None = None,
-    ) -> None:
-        super().__init__(
-            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
-        )
-        check_max_length(type(self).__name__, max_length)
-        self.data = data
-        self.max_length = max_length
-        self.on_bad_record = on_bad_record
-
-    def check_inputs(self, names: frozenset[str]) -> None:
-        """Refuse to train on nothing."""
-        super().check_inputs(names)
-        if self.data is None and "preferences" not in names:
-            raise ValueError(
-                f"{type(self).__name__}: there are no labelled answers; set data to a source that has some, or "
-                f"inputs.preferences to a stage or folder with preferences"
-            )
-
-    def data_needs(self) -> list[tuple[DataSource, Need]]:
-        """Labelled answers, where no preferences are given."""
-        if self.data is None or "preferences" in self.inputs:
-            return self.mixed_needs()
-        return [(self.data, Need("labelled", max_length=self.max_length)), *self.mixed_needs()]
+    SOURCE: ClassVar[str] = "preferences"
+    RECORDS: ClassVar[Records] = "labelled"
+    CALLED: ClassVar[str] = "labelled answers"
+    PROVIDES: ClassVar[frozenset[str]] = SourcedStage.PROVIDES | {"desirable", "mismatched"}
 
     def read(
         self, inputs: Mapping[str, Artifact], context: StageContext

@@ -1,25 +1,21 @@
 """RankingStage: the data regime of methods that learn from ranked answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import PreferenceBatch
 from alignlab.data import rankings
 from alignlab.data.rankings import RowList, ranking_batch, ranking_parts
 from alignlab.data.records import Example, Ranking
-from alignlab.data.rows import Truncation, check_max_length, resolve_max_length
-from alignlab.data.source import DataSource, Need, Split
-from alignlab.objective import Objective
+from alignlab.data.rows import Truncation, resolve_max_length
+from alignlab.data.source import Records, Split
 from alignlab.policy import previews
 from alignlab.stage import StageContext
-from alignlab.training.loop import Loop
-from alignlab.training.mixed_in import MixedIn
-from alignlab.training.offline import OfflineStage
-from alignlab.training.optimizer import OptimizerSpec
+from alignlab.training.sourced import SourcedStage
 
 
-class RankingStage(OfflineStage[PreferenceBatch, RowList]):
+class RankingStage(SourcedStage[PreferenceBatch, RowList]):
     """Train a policy on ranked answers by any objective on lists (`plackett_luce`).
 
     The rankings are the data's own (`data.rankings`), or those of the input `rankings`. Each is a unit of the batch,
@@ -34,56 +30,24 @@ class RankingStage(OfflineStage[PreferenceBatch, RowList]):
     """
 
     VERSION: ClassVar[str] = "1"
-    NOT_IDENTITY: ClassVar[frozenset[str]] = OfflineStage.NOT_IDENTITY | {"on_bad_record"}
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
-        **OfflineStage.OPTIONAL,
+        **SourcedStage.OPTIONAL,
         "rankings": frozenset({"rankings"}),
     }
-    DROPOUT: ClassVar[bool] = False
+    SOURCE: ClassVar[str] = "rankings"
+    RECORDS: ClassVar[Records] = "rankings"
+    CALLED: ClassVar[str] = "rankings"
 
     held_out: list[Ranking]
     """The validation split, in the order of its file."""
 
-    def __init__(
-        self,
-        *,
-        objective: Objective[PreferenceBatch],
-        optimizer: OptimizerSpec,
-        loop: Loop,
-        data: DataSource | None = None,
-        inputs: Mapping[str, str] | None = None,
-        seed: int = 0,
-        max_length: int | None = None,
-        on_bad_record: Literal["stop", "skip"] = "stop",
-        mixed_in: Mapping[str, MixedIn] | None = None,
-    ) -> None:
-        super().__init__(
-            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
-        )
-        check_max_length(type(self).__name__, max_length)
-        if not objective.lists:
+    def _check_objective(self) -> None:
+        super()._check_objective()
+        if not self.objective.lists:
             raise ValueError(
-                f"{type(self).__name__}: {type(objective).__name__} takes pairs and no longer lists; choose an "
+                f"{type(self).__name__}: {type(self.objective).__name__} takes pairs and no longer lists; choose an "
                 f"objective on rankings (plackett_luce), or train it by a stage on preferences"
             )
-        self.data = data
-        self.max_length = max_length
-        self.on_bad_record = on_bad_record
-
-    def check_inputs(self, names: frozenset[str]) -> None:
-        """Refuse to train on nothing."""
-        super().check_inputs(names)
-        if self.data is None and "rankings" not in names:
-            raise ValueError(
-                f"{type(self).__name__}: there are no rankings; set data to a source that has some, or inputs.rankings "
-                f"to a stage or folder with rankings"
-            )
-
-    def data_needs(self) -> list[tuple[DataSource, Need]]:
-        """Rankings, where none are given by another stage."""
-        if self.data is None or "rankings" in self.inputs:
-            return self.mixed_needs()
-        return [(self.data, Need("rankings", max_length=self.max_length)), *self.mixed_needs()]
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowList], list[RowList]]:
         """Every ranking, its answers tokenised with their prompt."""
