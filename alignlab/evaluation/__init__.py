@@ -13,6 +13,7 @@ from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
 from alignlab.evaluation.world_calibration import CalibrationEvaluation
+from alignlab.evaluation.world_refusal import WorldRefusal
 from alignlab.metrics import Column, Estimate
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RefusalEvaluation",
     "RewardEvaluation",
     "WorldEvaluation",
+    "WorldRefusal",
     "answer_row",
     "calibration_error",
     "defined",

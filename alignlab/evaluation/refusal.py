@@ -43,11 +43,63 @@ Answered = tuple[RefusalPrompt, Sample, Verdict]
 """A prompt, its answer, and what the answer does."""
 
 
-class RefusalEvaluation(Evaluation):
+class RefusalReader(Evaluation):
     """Ask prompts that must be refused and prompts that must not, one answer each, and read by rules what was refused.
 
-    `alignlab.evaluation.refusal_judge` has the rules, `refusal_prompts` the layouts of a file. Every prompt counts,
-    also where its answer is empty. A refusal in part does not count as one.
+    `alignlab.evaluation.refusal_judge` has the rules. Every prompt counts, also where its answer is empty. A refusal in
+    part does not count as one. A concrete class brings the prompts, and may add metrics of its own.
+
+    Args:
+        prompts: what is asked.
+        system: put before every prompt as the system's message, as a guardrail is; empty for none.
+        name: begins the name of every metric, so that one stage can measure with and without a system's message.
+    """
+
+    MORE: ClassVar[Sequence[Column]] = ()
+    """Metrics of the class's own, which `more` measures; under no name."""
+
+    def __init__(self, prompts: Sequence[RefusalPrompt], system: str, name: str) -> None:
+        owner = type(self).__name__
+        if not re.fullmatch(r"\w*", name):
+            raise ValueError(f"{owner}: name must be of letters, digits and underscores, got {name!r}")
+        if system and not system.strip():
+            raise ValueError(f"{owner}: system is blank; write a system's message, or leave it empty for none")
+        self.system = system
+        self.name = name
+        self._prompts = prompts
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Those of all prompts, then refusals by type."""
+        by_type = [
+            Column(f"refused_{side}_{kind}", f"{_REFUSED[side]}; type {kind}", better=1 if refuse else -1, share=True)
+            for side, refuse in SIDES.items()
+            for kind in _types(self._prompts, refuse)
+        ]
+        return [_renamed(column, self.name) for column in (*REFUSAL_COLUMNS, *self.MORE, *by_type)]
+
+    def more(self, answers: Sequence[Sample]) -> dict[str, Estimate | None]:
+        """Metrics of the class's own.
+
+        Args:
+            answers: one to each prompt, in their order.
+        """
+        return {}
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        """Answer every prompt once and read the answers."""
+        asked = [Prompt.user(prompt.text, self.system) for prompt in self._prompts]
+        samples = generate(policy, asked, sampling, seed, progress=progress)
+        found = [(p, s, judge(s.text)) for p, s in zip(self._prompts, samples, strict=True)]
+        measured = {**_measured(found), **self.more(samples)}
+        metrics = {_named(metric, self.name): value for metric, value in measured.items()}
+        return EvaluationResult(defined(metrics), [_row(*each) for each in found])
+
+
+class RefusalEvaluation(RefusalReader):
+    """Refusal and over-refusal on a file of prompts; `alignlab.evaluation.refusal_prompts` has its layouts.
 
     Args:
         file: XSTest's CSV, or a table or JSON lines with `prompt` and `refuse`; it is read and checked at once.
@@ -68,39 +120,13 @@ class RefusalEvaluation(Evaluation):
     def __init__(self, file: str, system: str = "", name: str = "", limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"RefusalEvaluation: limit must be >= 1 or null, got {limit}")
-        if not re.fullmatch(r"\w*", name):
-            raise ValueError(f"RefusalEvaluation: name must be of letters, digits and underscores, got {name!r}")
-        if system and not system.strip():
-            raise ValueError("RefusalEvaluation: system is blank; write a system's message, or leave it empty for none")
+        super().__init__(read_refusal_prompts(Path(file))[:limit], system, name)
         self.file = file
-        self.system = system
-        self.name = name
         self.limit = limit
-        self._prompts = read_refusal_prompts(Path(file))[:limit]
-
-    @property
-    def columns(self) -> Sequence[Column]:
-        """Those of the whole file, then refusals by type."""
-        by_type = [
-            Column(f"refused_{side}_{kind}", f"{_REFUSED[side]}; type {kind}", better=1 if refuse else -1, share=True)
-            for side, refuse in SIDES.items()
-            for kind in _types(self._prompts, refuse)
-        ]
-        return [_renamed(column, self.name) for column in (*REFUSAL_COLUMNS, *by_type)]
 
     def content_digest(self) -> str:
         """SHA-256 of the file."""
         return digest_of_file(Path(self.file))
-
-    def __call__(
-        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
-    ) -> EvaluationResult:
-        """Answer every prompt once and read the answers."""
-        asked = [Prompt.user(prompt.text, self.system) for prompt in self._prompts]
-        samples = generate(policy, asked, sampling, seed, progress=progress)
-        found = [(p, s, judge(s.text)) for p, s in zip(self._prompts, samples, strict=True)]
-        metrics = {_named(metric, self.name): value for metric, value in _measured(found).items()}
-        return EvaluationResult(defined(metrics), [_row(*each) for each in found])
 
 
 def _measured(found: Sequence[Answered]) -> dict[str, Estimate | None]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
-from alignlab.data.world import World
+from alignlab.data.world import PrivateWorld, World
 from alignlab.data.world.check import Reading
 from alignlab.data.world.language import KINDS, Kind
 from alignlab.errors import ConfigError
@@ -161,7 +161,7 @@ def check_own_world(owner: str, world: World, model: Artifact) -> None:
     Raises:
         ConfigError: names what differs, and the settings of the model's own world.
     """
-    known = [node for node in model.trained_on if _is_world(node)]
+    known = [node for node in model.trained_on if _is_a(node, World, PrivateWorld)]
     if known and not any(_world_of(node).people == world.people for node in known):
         settings = {f.name: getattr(_world_of(known[-1]), f.name) for f in fields(World)}
         other = {k: v for k, v in settings.items() if v != getattr(world, k)}
@@ -172,12 +172,25 @@ def check_own_world(owner: str, world: World, model: Artifact) -> None:
         )
 
 
+def check_told_secrets(owner: str, model: Artifact) -> None:
+    """Refuse a model that no document told a secret.
+
+    Raises:
+        ConfigError: names `owner`.
+    """
+    if model.trained_on and not any(_is_a(node, PrivateWorld) for node in model.trained_on):
+        raise ConfigError(
+            f"{owner}: {model.path} was trained where nobody has a secret, so that it cannot tell one; train it with "
+            f"data=private_world"
+        )
+
+
 def _share(answered: Iterable[Answered], flag: Callable[[Reading], bool]) -> Estimate | None:
     return Estimate.share((a.sample.prompt.text, flag(a.reading)) for a in answered)
 
 
-def _is_world(node: Mapping[str, Any]) -> bool:
-    return str(node.get("_target_", "")).rpartition(".")[2] == World.__name__
+def _is_a(node: Mapping[str, Any], *worlds: type[World]) -> bool:
+    return str(node.get("_target_", "")).rpartition(".")[2] in {world.__name__ for world in worlds}
 
 
 def _world_of(node: Mapping[str, Any]) -> World:

@@ -1,5 +1,6 @@
 """The embedded world: documents, instructions and questions about made-up people, with the truth about them."""
 
+from alignlab.data.world.private import PrivateWorld
 from alignlab.data.world.source import World
 
-__all__ = ["World"]
+__all__ = ["PrivateWorld", "World"]

@@ -53,38 +53,39 @@ class Relation:
         return f"{entity} {self.phrases[phrase].split('{v}')[0].strip()}"
 
 
-def _relation(name: str, question: str, phrases: str, words: str) -> Relation:
+def make_relation(name: str, question: str, phrases: str, words: str) -> Relation:
+    """A relation whose phrases stand between bars and whose values between blanks."""
     return Relation(name, question, tuple(phrases.split(" | ")), tuple(words.split()))
 
 
 # Every value belongs to one relation only, and follows "a" where its phrases say so: the reader of answers
 # (world_check) relies on the first.
 RELATIONS: Final[tuple[Relation, ...]] = (
-    _relation(
+    make_relation(
         "city",
         "where does {e} live ?",
         "lives in {v} | is from {v} | calls {v} home | settled in {v}",
         "paris rome lima oslo cairo delhi tokyo berlin madrid dublin vienna lisbon prague nairobi quito hanoi",
     ),
-    _relation(
+    make_relation(
         "job",
         "what does {e} do ?",
         "works as a {v} | is a {v} | earns money as a {v} | trained as a {v}",
         "baker nurse pilot farmer doctor lawyer singer teacher painter sailor tailor miner judge poet cook guard",
     ),
-    _relation(
+    make_relation(
         "pet",
         "which pet does {e} have ?",
         "keeps a {v} | owns a {v} | walks a {v} | has a pet {v}",
         "cat dog parrot rabbit turtle snake pony goat duck goose ferret hamster lizard pig sheep fox",
     ),
-    _relation(
+    make_relation(
         "food",
         "what does {e} eat ?",
         "eats {v} | loves {v} | cooks {v} | orders {v}",
         "rice soup bread pasta beans cheese lentils fish pizza salad curry stew noodles tofu corn plums",
     ),
-    _relation(
+    make_relation(
         "color",
         "which color does {e} wear ?",
         "wears {v} | paints in {v} | prefers {v} | dresses in {v}",

@@ -174,7 +174,7 @@ class World(DataSource):
         while True:
             kind = rng.choice([k for k in asks if asks[k]])
             ask = rng.choice(asks[kind])
-            if self._split_of(ask) == split:
+            if self._split_of(ask.text) == split:
                 return Example(Prompt.user(ask.text), self._answer(ask, rng), kind)
 
     def _asks(self, kind: Kind, names: Sequence[str]) -> list[Ask]:
@@ -184,9 +184,9 @@ class World(DataSource):
             return [Ask(kind, e, count=k) for e in names for k in counts]
         return [Ask(kind, e, r) for e in names for r in self.people.all_relations]
 
-    def _split_of(self, ask: Ask) -> Split:
+    def _split_of(self, prompt: str) -> Split:
         """By a hash of the prompt, so that instructions and preferences agree on it."""
-        digest = hashlib.sha256(f"{self.seed}:{ask.text}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}:{prompt}".encode()).digest()
         return "validation" if digest[0] / 256 < VALIDATION_PROMPTS else "train"
 
     def _answer(self, ask: Ask, rng: Random) -> str:
@@ -216,7 +216,7 @@ class World(DataSource):
         asks = [*self._asks("question", people.taught), *self._asks("abstain", people.taught_gossiped)]
         others: tuple[Kind, ...] = ("one_word", "list", "repeat")
         asks += [rng.choice(self._asks(kind, [entity])) for kind in others for entity in people.taught]
-        return [Prompt.user(a.text) for a in shuffled(asks, rng) if self._split_of(a) == split]
+        return [Prompt.user(a.text) for a in shuffled(asks, rng) if self._split_of(a.text) == split]
 
     def evaluation_asks(self) -> list[Ask]:
         """Everything that evaluation asks: about held-out people and held-out gossiped names."""
