@@ -56,6 +56,19 @@ def test_the_answer_and_its_stop_token_are_scored_and_nothing_else(tmp_path: Pat
     assert scored.count("<eos>") == 2
 
 
+def test_train_on_prompts_scores_all_but_the_first_token_and_leaves_validation_as_it_is(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "masked").mkdir()
+    masked, stage = prepared(tmp_path / "masked"), prepared(tmp_path, train_on_prompts=True)
+    tokens, mask = stage.batch_at(0).tokens, stage.batch_at(0).response_mask
+    first = tokens == stage.policy.tokenizer.bos_token_id
+    assert int(first.sum()) == 2 and torch.equal(mask, ~first)
+    assert "<user>" in stage.policy.tokenizer.decode(tokens[mask])
+    assert torch.equal(tokens, masked.batch_at(0).tokens)
+    assert [r.mask for r in stage.held_out_units] == [r.mask for r in masked.held_out_units]
+
+
 def test_answers_of_another_stage_take_the_place_of_the_datas(tmp_path: Path) -> None:
     policy = prepared(tmp_path).policy
     (tmp_path / "answers").mkdir()
