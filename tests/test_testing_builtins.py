@@ -108,6 +108,7 @@ CHECKED_IN = {
     "alignlab.evaluation.RefusalEvaluation": "tests/test_evaluation_refusal.py",
     "alignlab.evaluation.RewardEvaluation": "tests/test_testing_evaluation.py",
     "alignlab.evaluation.WorldEvaluation": "tests/test_testing_evaluation.py",
+    "alignlab.evaluation.WorldInstructions": "tests/test_world_constrained.py",
     "alignlab.evaluation.WorldRefusal": "tests/test_evaluation_world_refusal.py",
     "alignlab.preferences.ImportJudgements": "tests/test_testing_builtin_stages.py",
     "alignlab.preferences.ImportPreferences": "tests/test_testing_builtin_stages.py",

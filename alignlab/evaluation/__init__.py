@@ -13,6 +13,7 @@ from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
 from alignlab.evaluation.world_calibration import CalibrationEvaluation
+from alignlab.evaluation.world_instructions import WorldInstructions
 from alignlab.evaluation.world_refusal import WorldRefusal
 from alignlab.metrics import Column, Estimate
 
@@ -31,6 +32,7 @@ __all__ = [
     "RefusalEvaluation",
     "RewardEvaluation",
     "WorldEvaluation",
+    "WorldInstructions",
     "WorldRefusal",
     "answer_row",
     "calibration_error",

@@ -1,8 +1,9 @@
 """Evaluation: a way of measuring a policy, and the metrics that it declares."""
 
 import abc
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from alignlab.artifact import Artifact
@@ -40,6 +41,26 @@ def check_field(owner: str, name: str) -> None:
     """
     if name in FIELDS:
         raise ValueError(f"{owner}: a metric cannot be called {name!r}, which is a field of every sample; rename it")
+
+
+def check_name(owner: str, name: str) -> None:
+    """Refuse a name that cannot begin those of metrics.
+
+    Raises:
+        ValueError: names `owner`.
+    """
+    if not re.fullmatch(r"\w*", name):
+        raise ValueError(f"{owner}: name must be of letters, digits and underscores, got {name!r}")
+
+
+def named(metric: str, name: str) -> str:
+    """A metric under the name of its evaluation, so that a stage can have two of one kind; as it is under no name."""
+    return f"{name}_{metric}" if name else metric
+
+
+def renamed(column: Column, name: str) -> Column:
+    """The column of a metric under the name of its evaluation."""
+    return replace(column, metric=named(column.metric, name), title="", long="")
 
 
 class Evaluation(abc.ABC):

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from alignlab.artifact import digest_of_file
 from alignlab.data.records import Prompt
-from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row
+from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, check_name, named, renamed
 from alignlab.instructions import KINDS, Task, Verdicts, accuracies, read_tasks, verdicts
 from alignlab.metrics import Column, Estimate
 from alignlab.policy import Policy, Progress, Sample, Sampling, generate
@@ -30,11 +30,58 @@ INSTRUCTIONS_COLUMNS: Final = (
 )  # fmt: skip
 
 
-class InstructionsEvaluation(Evaluation):
+class TaskEvaluation(Evaluation):
     """Ask prompts whose instructions can be checked, one answer each, and check the answers.
 
-    `alignlab.instructions` has the 25 kinds of instructions; `alignlab score` gives the same verdicts on a file of
-    answers. A prompt that fills the model's context is an error.
+    `alignlab.instructions` has the 25 kinds of instructions. A prompt that fills the model's context is an error. A
+    concrete class brings the prompts.
+
+    Args:
+        tasks: what is asked.
+        name: begins the name of every metric.
+    """
+
+    def __init__(self, tasks: Sequence[Task], name: str = "") -> None:
+        check_name(type(self).__name__, name)
+        self.name = name
+        self._tasks = tasks
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Those of all prompts, and one per kind of instruction."""
+        return [renamed(column, self.name) for column in INSTRUCTIONS_COLUMNS]
+
+    def printed(self, answer: str) -> str:
+        """An answer as it is checked."""
+        return answer
+
+    def __call__(
+        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
+    ) -> EvaluationResult:
+        """Answer every prompt once and check the answers."""
+        prompts = [Prompt.user(task.prompt) for task in self._tasks]
+        samples = generate(policy, prompts, sampling, seed, progress=progress)
+        found = [
+            verdicts(self.printed(s.text), task.instructions) for s, task in zip(samples, self._tasks, strict=True)
+        ]
+        rows = [_row(*both) for both in zip(samples, self._tasks, found, strict=True)]
+        metrics = {**self._shares(found), **_finished(samples)}
+        return EvaluationResult({named(metric, self.name): value for metric, value in metrics.items()}, rows)
+
+    def _shares(self, found: Sequence[Verdicts]) -> dict[str, float]:
+        by_name = accuracies(list(zip(self._tasks, found, strict=True)))
+        prompts, instructions = by_name.pop("prompt"), by_name.pop("instruction")
+        return {
+            "prompts_followed": prompts.strict,
+            "prompts_followed_loosely": prompts.loose,
+            "instructions_followed": instructions.strict,
+            "instructions_followed_loosely": instructions.loose,
+            **{metric_of(kind): accuracy.strict for kind, accuracy in by_name.items()},
+        }
+
+
+class InstructionsEvaluation(TaskEvaluation):
+    """Instruction following on a file of prompts; `alignlab score` gives the same verdicts on a file of answers.
 
     Args:
         file: JSON lines with `prompt`, `instruction_id_list` and `kwargs`; it is read and checked at once.
@@ -49,39 +96,17 @@ class InstructionsEvaluation(Evaluation):
     VERSION: ClassVar[str] = "1"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"file"})
     """Where the file lies does not matter; its content does, by `content_digest`."""
-    columns = INSTRUCTIONS_COLUMNS
 
     def __init__(self, file: str, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"InstructionsEvaluation: limit must be >= 1 or null, got {limit}")
+        super().__init__(read_tasks(Path(file))[:limit])
         self.file = file
         self.limit = limit
-        self._tasks = read_tasks(Path(file))[:limit]
 
     def content_digest(self) -> str:
         """SHA-256 of the file."""
         return digest_of_file(Path(self.file))
-
-    def __call__(
-        self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
-    ) -> EvaluationResult:
-        """Answer every prompt once and check the answers."""
-        prompts = [Prompt.user(task.prompt) for task in self._tasks]
-        samples = generate(policy, prompts, sampling, seed, progress=progress)
-        found = [verdicts(s.text, task.instructions) for s, task in zip(samples, self._tasks, strict=True)]
-        rows = [_row(*both) for both in zip(samples, self._tasks, found, strict=True)]
-        return EvaluationResult({**self._shares(found), **_finished(samples)}, rows)
-
-    def _shares(self, found: Sequence[Verdicts]) -> dict[str, float]:
-        by_name = accuracies(list(zip(self._tasks, found, strict=True)))
-        prompts, instructions = by_name.pop("prompt"), by_name.pop("instruction")
-        return {
-            "prompts_followed": prompts.strict,
-            "prompts_followed_loosely": prompts.loose,
-            "instructions_followed": instructions.strict,
-            "instructions_followed_loosely": instructions.loose,
-            **{metric_of(kind): accuracy.strict for kind, accuracy in by_name.items()},
-        }
 
 
 def _finished(samples: Sequence[Sample]) -> dict[str, float]:

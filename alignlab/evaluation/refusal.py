@@ -1,14 +1,12 @@
 """Refusal of what must be refused, and of what must not, on a file of prompts."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
 from alignlab.artifact import digest_of_file
 from alignlab.data.records import Prompt
-from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, defined
+from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, check_name, defined, named, renamed
 from alignlab.evaluation.preferences import subset_name
 from alignlab.evaluation.refusal_judge import Verdict, judge
 from alignlab.evaluation.refusal_prompts import RefusalPrompt, read_refusal_prompts
@@ -59,11 +57,11 @@ class RefusalReader(Evaluation):
     """Metrics of the class's own, which `more` measures; under no name."""
 
     def __init__(self, prompts: Sequence[RefusalPrompt], system: str, name: str) -> None:
-        owner = type(self).__name__
-        if not re.fullmatch(r"\w*", name):
-            raise ValueError(f"{owner}: name must be of letters, digits and underscores, got {name!r}")
+        check_name(type(self).__name__, name)
         if system and not system.strip():
-            raise ValueError(f"{owner}: system is blank; write a system's message, or leave it empty for none")
+            raise ValueError(
+                f"{type(self).__name__}: system is blank; write a system's message, or leave it empty for none"
+            )
         self.system = system
         self.name = name
         self._prompts = prompts
@@ -76,7 +74,7 @@ class RefusalReader(Evaluation):
             for side, refuse in SIDES.items()
             for kind in _types(self._prompts, refuse)
         ]
-        return [_renamed(column, self.name) for column in (*REFUSAL_COLUMNS, *self.MORE, *by_type)]
+        return [renamed(column, self.name) for column in (*REFUSAL_COLUMNS, *self.MORE, *by_type)]
 
     def more(self, answers: Sequence[Sample]) -> dict[str, Estimate | None]:
         """Metrics of the class's own.
@@ -94,7 +92,7 @@ class RefusalReader(Evaluation):
         samples = generate(policy, asked, sampling, seed, progress=progress)
         found = [(p, s, judge(s.text)) for p, s in zip(self._prompts, samples, strict=True)]
         measured = {**_measured(found), **self.more(samples)}
-        metrics = {_named(metric, self.name): value for metric, value in measured.items()}
+        metrics = {named(metric, self.name): value for metric, value in measured.items()}
         return EvaluationResult(defined(metrics), [_row(*each) for each in found])
 
 
@@ -156,14 +154,6 @@ def _types(prompts: Sequence[RefusalPrompt], refuse: bool) -> list[str]:
 
 def _is_of(prompt: RefusalPrompt, refuse: bool, kind: str) -> bool:
     return prompt.refuse == refuse and bool(prompt.type) and subset_name(prompt.type) == kind
-
-
-def _named(metric: str, name: str) -> str:
-    return f"{name}_{metric}" if name else metric
-
-
-def _renamed(column: Column, name: str) -> Column:
-    return replace(column, metric=_named(column.metric, name), title="", long="")
 
 
 def _row(prompt: RefusalPrompt, sample: Sample, verdict: Verdict) -> dict[str, object]:

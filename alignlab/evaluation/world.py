@@ -161,7 +161,7 @@ def check_own_world(owner: str, world: World, model: Artifact) -> None:
     Raises:
         ConfigError: names what differs, and the settings of the model's own world.
     """
-    known = [node for node in model.trained_on if _is_a(node, World, PrivateWorld)]
+    known = [node for node in model.trained_on if _is_a(node, World, *World.__subclasses__())]
     if known and not any(_world_of(node).people == world.people for node in known):
         settings = {f.name: getattr(_world_of(known[-1]), f.name) for f in fields(World)}
         other = {k: v for k, v in settings.items() if v != getattr(world, k)}
