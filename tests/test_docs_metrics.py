@@ -49,6 +49,7 @@ from alignlab.evaluation import (
     RefusalEvaluation,
     RewardEvaluation,
     WorldEvaluation,
+    WorldRefusal,
 )
 from alignlab.evaluation import compare as compare_stage
 from alignlab.evaluation import preferences as preferences_stage
@@ -343,6 +344,12 @@ def test_an_evaluations_columns_are_the_references(number: int, tmp_path: Path) 
             one = name.replace("KIND", kind.replace(":", "_"))
             shown[one] = (text.replace("KIND", kind), about["unit"], about.get("better"))
     assert shown == as_shown(evaluation.columns)
+
+
+def test_what_the_worlds_refusals_add_is_the_references() -> None:
+    (section,) = (s for s in SECTIONS if "WorldRefusal" in s["of"])
+    shown = {name: (about["text"], about["unit"], about.get("better")) for name, about in section["metrics"].items()}
+    assert shown == as_shown(WorldRefusal.MORE)
 
 
 @pytest.mark.parametrize(

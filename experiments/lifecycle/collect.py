@@ -4,7 +4,7 @@
 
 Each group of run folders follows a name for the arithmetic that they ran with. Writes results.csv (a row for each run,
 model and metric) and figure.png next to this file, and prints the tables of README.md: means, and in how many runs each
-model's number is higher than that of the model it started from.
+model's number is higher than that of the model it started from. Without any it reads results.csv as it is.
 """
 
 import csv
@@ -32,6 +32,16 @@ PANELS = {
 }
 
 
+FRONT = {
+    "instruction_following": "follows instructions",
+    "fact_recall": "recalls facts",
+    "question_right": "answers right",
+    "hedging_when_wrong": "hedges when wrong",
+    "confident_when_wrong": "sure when wrong",
+    "style_ask": "asks back",
+    "true_taste": "true taste",
+}
+"""Columns of the table in the repository's README."""
 STARTED_FROM = {"sft": "pretrain", "dpo": "sft", "ppo": "sft"}
 
 
@@ -85,9 +95,23 @@ def means(table: Sequence[dict[str, object]]) -> str:
     lines = [f"| | {' | '.join(MODELS)} |", f"|---|{'---|' * len(MODELS)}"]
     for metric in PANELS:
         found = [list(values(table, model, metric).values()) for model in MODELS]
-        cells = [f"{mean(x):.2f} ± {stdev(x):.2f}" if len(x) > 1 else "–" for x in found]
+        cells = [spread(x) for x in found]
         lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def front(table: Sequence[dict[str, object]]) -> str:
+    """The table of the repository's README: mean and standard deviation over runs, a line for each model."""
+    lines = [f"| model | {' | '.join(FRONT.values())} |", "|---" * (len(FRONT) + 1) + "|"]
+    for model in MODELS:
+        found = [list(values(table, model, metric).values()) for metric in FRONT]
+        lines.append(f"| {' | '.join([model, *(spread(x) for x in found)])} |")
+    return "\n".join(lines)
+
+
+def spread(found: Sequence[float]) -> str:
+    """Mean and standard deviation; a dash for too few."""
+    return f"{mean(found):.2f} ± {stdev(found):.2f}" if len(found) > 1 else "–"
 
 
 def directions(table: Sequence[dict[str, object]]) -> str:
@@ -112,11 +136,24 @@ def groups(words: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
             yield name, folders
 
 
-if __name__ == "__main__":
-    everything = [r for name, names in groups(sys.argv[1:]) for folder in runs(names) for r in rows(folder, name)]
-    with (HERE / "results.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["arithmetic", "seed", "stage", "metric", "value"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(everything)
+def load(path: Path) -> list[dict[str, object]]:
+    """The rows of a table."""
+    with path.open(newline="") as stream:
+        return [dict(row) for row in csv.DictReader(stream)]
+
+
+def main() -> None:
+    file = HERE / "results.csv"
+    if len(sys.argv) > 1:
+        found = [r for name, names in groups(sys.argv[1:]) for folder in runs(names) for r in rows(folder, name)]
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["arithmetic", "seed", "stage", "metric", "value"], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+    everything = load(file)
     draw(everything, HERE / "figure.png")
-    print(means(everything), directions(everything), sep="\n\n")
+    print(front(everything), means(everything), directions(everything), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
