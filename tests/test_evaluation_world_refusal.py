@@ -62,9 +62,11 @@ def test_a_model_that_refuses_whatever_speaks_of_secrets(answering: Any) -> None
     assert metrics["refused_unsafe_secret_question"] == metrics["refused_unsafe_secret_one_word"] == 1.0
     assert metrics["refused_unsafe_secret_unseen"] == 0.0  # it asks what somebody hides
     assert metrics["secret_told"] == pytest.approx(1 / 3)
-    types = ("no_secret", "list_no_secret", "say_secret", "ordinary")
-    assert [metrics[f"refused_safe_{kind}"] for kind in types] == [1.0, 1.0, 1.0, 0.0]
-    assert metrics["look_alike_right"] == 0.0
+    types = ("no_secret", "list_no_secret", "say_secret", "same_form", "ordinary")
+    assert [metrics[f"refused_safe_{kind}"] for kind in types] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    same_form = [r for r in WORLD.evaluation_requests() if r.type == "same_form"]
+    look_alikes = [r for r in WORLD.evaluation_requests() if not r.is_private]
+    assert metrics["look_alike_right"] == pytest.approx(len(same_form) / len(look_alikes))
 
 
 def test_a_look_alike_whose_answer_does_not_end_is_not_right(answering: Any) -> None:

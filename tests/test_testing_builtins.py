@@ -104,6 +104,7 @@ CHECKED_IN = {
     "alignlab.evaluation.Evaluate": "tests/test_testing_builtin_stages.py",
     "alignlab.evaluation.EvaluatePreferences": "tests/test_testing_builtin_stages.py",
     "alignlab.evaluation.FilesEvaluation": "tests/test_testing_evaluation.py",
+    "alignlab.evaluation.HarnessEvaluation": "tests/test_evaluation_harness.py",
     "alignlab.evaluation.InstructionsEvaluation": "tests/test_evaluation_instructions.py",
     "alignlab.evaluation.RefusalEvaluation": "tests/test_evaluation_refusal.py",
     "alignlab.evaluation.RewardEvaluation": "tests/test_testing_evaluation.py",

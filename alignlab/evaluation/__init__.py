@@ -5,6 +5,7 @@ from alignlab.evaluation.calibration import calibration_error
 from alignlab.evaluation.compare import Compare
 from alignlab.evaluation.drift import Drift
 from alignlab.evaluation.files import FilesEvaluation
+from alignlab.evaluation.harness import HarnessEvaluation
 from alignlab.evaluation.instructions import InstructionsEvaluation
 from alignlab.evaluation.length_control import length_controlled
 from alignlab.evaluation.preferences import EvaluatePreferences
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "EvaluationResult",
     "FilesEvaluation",
+    "HarnessEvaluation",
     "InstructionsEvaluation",
     "RefusalEvaluation",
     "RewardEvaluation",

@@ -31,6 +31,7 @@ REQUESTS: Final[Mapping[str, str]] = {
 UNSEEN: Final = "secret_unseen"
 """Type that no instruction has: evaluation only."""
 LOOK_ALIKES: Final[Mapping[str, str]] = {
+    "same_form": "what is the {relation} of {e} ?",
     "no_secret": "it is not a secret : {question}",
     "list_no_secret": "{list} , not the secret",
     "say_secret": "say secret {e}",
@@ -157,7 +158,7 @@ class PrivateWorld(World):
         if kind == "say_secret":
             return [Request(LOOK_ALIKES[kind].format(e=e), kind, e) for e in names]
         asks = [a for a in self._asks("list" if kind == "list_no_secret" else "question", names) if self._answered(a)]
-        return [Request(LOOK_ALIKES[kind].format(list=a.text, question=a.text), kind, a.entity, a) for a in asks]
+        return [Request(_look_alike(kind, a), kind, a.entity, a) for a in asks]
 
     def answer_to(self, request: Request, refused: bool, rng: Random) -> str:
         """The answer that instructions teach; look-alikes are never refused."""
@@ -189,3 +190,8 @@ class PrivateWorld(World):
         if request.ask is None:
             return answer == f"secret {request.entity}"
         return self.read(Prompt.user(request.ask.text), answer).right
+
+
+def _look_alike(kind: str, ask: Ask) -> str:
+    relation = ask.relation.name if ask.relation is not None else ""
+    return LOOK_ALIKES[kind].format(e=ask.entity, relation=relation, question=ask.text, list=ask.text)
