@@ -9,7 +9,7 @@ from alignlab_distill import ForwardKL
 from alignlab_dpo import DPO, PlackettLuce
 from alignlab_online_dpo import OnlinePreferences
 from alignlab_pretrain import CausalLM, Pretrain
-from alignlab_raters import Panel, Rater
+from alignlab_raters import Panel, Rater, StyleOfAnswers
 from alignlab_reward_model import BradleyTerry, RewardModel
 from alignlab_sft import SFT, AnswerNLL
 from report_run import make_run
@@ -231,6 +231,11 @@ def test_import_preferences_stage(check: Check) -> None:
     skip={**NO_TRAINING, "reports_progress": "is done at once"},
 )
 def test_import_judgements_stage(check: Check) -> None:
+    check()
+
+
+@conforms_stage(lambda: StyleOfAnswers(data=Tiny()), skip={**NO_TRAINING, "reports_progress": "is done at once"})
+def test_style_stage(check: Check) -> None:
     check()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
+from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.data.world import World
 from alignlab.errors import DataError
@@ -92,16 +93,7 @@ class StyleEvaluation(Evaluation):
     @property
     def columns(self) -> Sequence[Column]:
         """One per feature, and those of diversity."""
-        name, units = self.name, {"words": "words", "exclamations": "marks"}
-        style = [
-            Column(f"{name}_{key}", what, unit=units.get(key, ""), share=key not in COUNTS, headline=key == "words")
-            for key, what in SEEN.items()
-        ]
-        within = [
-            Column(f"{name}_{key}", what, share=True, headline=key == "self_bleu_4")
-            for key, (what, _) in WITHIN.items()
-        ]
-        return [*style, *within, Column(f"{name}_entropy", ENTROPY, unit="nats per answer")]
+        return [*profile_columns(self.name), Column(f"{self.name}_entropy", ENTROPY, unit="nats per answer")]
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts."""
@@ -111,33 +103,65 @@ class StyleEvaluation(Evaluation):
         self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None = None
     ) -> EvaluationResult:
         """Answer every prompt several times, and read the answers."""
-        prompts = list(self.data.prompts(self.split))[: self.limit]
-        if not prompts:
+        questions = list(self.data.prompts(self.split))[: self.limit]
+        if not questions:
             raise DataError(f"StyleEvaluation: {type(self.data).__name__} has no {self.split} prompts")
-        asked = [p for p in prompts for _ in range(self.samples_per_prompt)]
-        samples = generate(policy, asked, sampling, seed, progress=progress)
-        seen = [features(s.prompt, s.text, self.knowledge) for s in samples]
-        found = {**self._style(samples, seen), **self._diversity(samples)}
+        asked = [p for p in questions for _ in range(self.samples_per_prompt)]
+        samples: Sequence[Sample] = generate(policy, asked, sampling, seed, progress=progress)
+        prompts, texts = [s.prompt for s in samples], [s.text for s in samples]
+        seen = [features(prompt, text, self.knowledge) for prompt, text in zip(prompts, texts, strict=True)]
+        entropy = Estimate.mean((s.prompt.text, -sum(s.logp)) for s in samples)
+        found = {**style(prompts, seen), **diversity(prompts, texts), "entropy": entropy}
         rows = [answer_row(s, self.name, **{k: f[k] for k in SEEN}) for s, f in zip(samples, seen, strict=True)]
         return EvaluationResult(defined({f"{self.name}_{key}": value for key, value in found.items()}), rows)
 
-    def _style(self, samples: Sequence[Sample], seen: Sequence[Mapping[str, float]]) -> dict[str, Estimate | None]:
-        texts = [s.prompt.text for s in samples]
-        of = {key: Estimate.mean if key in COUNTS else Estimate.share for key in SEEN}
-        return {key: make(zip(texts, (f[key] for f in seen), strict=True)) for key, make in of.items()}
 
-    def _diversity(self, samples: Sequence[Sample]) -> dict[str, Estimate | None]:
-        each = self.samples_per_prompt
-        groups = [samples[i : i + each] for i in range(0, len(samples), each)]
-        answers = [(group[0].prompt.text, [s.text for s in group]) for group in groups]
-        measured = {
-            key: [(prompt, value) for prompt, texts in answers if (value := of(texts)) is not None]
-            for key, (_, of) in WITHIN.items()
-        }
-        return {
-            **{key: Estimate.mean(values) for key, values in measured.items()},
-            "entropy": Estimate.mean((s.prompt.text, -sum(s.logp)) for s in samples),
-        }
+def profile_columns(name: str) -> list[Column]:
+    """A column per feature and measure of diversity.
+
+    Args:
+        name: begins the name of every metric.
+    """
+    units = {"words": "words", "exclamations": "marks"}
+    seen = [
+        Column(f"{name}_{key}", what, unit=units.get(key, ""), share=key not in COUNTS, headline=key == "words")
+        for key, what in SEEN.items()
+    ]
+    within = [
+        Column(f"{name}_{key}", what, share=True, headline=key == "self_bleu_4") for key, (what, _) in WITHIN.items()
+    ]
+    return [*seen, *within]
+
+
+def style(prompts: Sequence[Prompt], seen: Sequence[Mapping[str, float]]) -> dict[str, Estimate | None]:
+    """Mean of each feature.
+
+    Args:
+        prompts: of the answers.
+        seen: features of each answer.
+    """
+    of = {key: Estimate.mean if key in COUNTS else Estimate.share for key in SEEN}
+    return {
+        key: make((prompt.text, own[key]) for prompt, own in zip(prompts, seen, strict=True))
+        for key, make in of.items()
+    }
+
+
+def diversity(prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Estimate | None]:
+    """Measures of the answers to one prompt, of prompts that have several; None where there is no such prompt.
+
+    Args:
+        prompts: of the answers; the answers to one need not stand together.
+        texts: the answers.
+    """
+    answers: dict[Prompt, list[str]] = {}
+    for prompt, text in zip(prompts, texts, strict=True):
+        answers.setdefault(prompt, []).append(text)
+    several = [(prompt.text, own) for prompt, own in answers.items() if len(own) > 1]
+    return {
+        key: Estimate.mean((prompt, value) for prompt, own in several if (value := of(own)) is not None)
+        for key, (_, of) in WITHIN.items()
+    }
 
 
 assert SEEN.keys() == TEXT_FEATURES.keys(), "every feature of a text has its metric"
