@@ -112,6 +112,16 @@ def test_the_axis_is_numeric_where_it_can_be_and_logarithmic_where_it_should(
         assert (places[1] - places[0]) / (places[2] - places[0]) == pytest.approx(0.22767, abs=1e-4)
 
 
+def test_of_keys_that_change_together_the_one_that_no_run_lacks_is_named() -> None:
+    """`objective` is typed for one method alone, `stage` for both; the other order of keys gives the same."""
+    both = [{"stage@pipeline.method": "dpo", "objective@pipeline.method.objective": "ipo"},
+            {"stage@pipeline.method": "grpo"}]  # fmt: skip
+    for runs in ([trial(dict(o), x=1.0) for o in both], [trial(dict(reversed(o.items())), x=1.0) for o in both]):
+        (swept,) = Design.of(runs).swept
+        assert swept.key == "stage@pipeline.method" and list(swept.values) == ["dpo", "grpo"]
+        assert list(swept.along) == ["objective@pipeline.method.objective"]
+
+
 def test_keys_that_change_together_are_one_and_the_second_is_a_colour() -> None:
     runs = [
         trial({"group@m": o, "also": o, "beta": b}, x=i)
