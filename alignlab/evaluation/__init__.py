@@ -13,7 +13,7 @@ from alignlab.evaluation.reward import RewardEvaluation
 from alignlab.evaluation.stage import Evaluate
 from alignlab.evaluation.world import WorldEvaluation
 from alignlab.evaluation.world_calibration import CalibrationEvaluation
-from alignlab.metrics import Column, Estimate
+from alignlab.metrics import Column, Estimate, Panel, Point, Points, Profile, Table, Text
 
 __all__ = [
     "CalibrationEvaluation",
@@ -27,8 +27,14 @@ __all__ = [
     "EvaluationResult",
     "FilesEvaluation",
     "InstructionsEvaluation",
+    "Panel",
+    "Point",
+    "Points",
+    "Profile",
     "RefusalEvaluation",
     "RewardEvaluation",
+    "Table",
+    "Text",
     "WorldEvaluation",
     "answer_row",
     "calibration_error",
