@@ -93,6 +93,15 @@ def test_answers_are_compared_with_the_model_that_training_started_from(run: Run
     assert base is not None and not base.changed and (base.verdict, base.tone) == ("does not stop", "bad")
 
 
+def test_answers_are_found_by_their_verdict_and_by_what_training_made_of_it(run: RunView) -> None:
+    """Even questions: base never stops (bad), the others are right. Odd ones: bad, bad, bad, and no opinion of PPO."""
+    asked = side_by_side([m for m in run.models if m.samples])
+    assert asked[0].verdicts == ["bad", "better", "good"]
+    assert [a.move for a in asked[0].answers.values() if a] == ["", "better", "", ""]
+    assert asked[1].verdicts == ["bad", "better"] and asked[1].answers["ppo"] is not None
+    assert asked[1].answers["ppo"].move == "better", "from wrong to saying that it does not know"
+
+
 # ---- raters ----------------------------------------------------------------------------------------------------------
 def test_raters_are_measured_by_what_they_prefer(run: RunView) -> None:
     (view,) = labelling(list(run.stages.values()))

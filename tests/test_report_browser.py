@@ -44,6 +44,11 @@ found.nothing = set("search", "no such words", "input");
 found.again = set("search", "", "input");
 found.kind = set("kind", "list", "change");
 found.everything = set("kind", "", "change");
+found.verdict = set("verdict", "worse", "change");
+found.good = set("verdict", "good", "change");
+set("verdict", "", "change");
+const controls = Array.from(byId("filters").querySelectorAll("select, input"));
+found.keyboard = controls.map((control) => { control.focus(); return document.activeElement === control; });
 found.changed = set("changed", true, "change");
 set("changed", false, "change");
 const dropped = document.querySelector("#asked del");
@@ -104,6 +109,8 @@ def test_filters_marks_and_charts_work(report: Path, tmp_path: Path) -> None:
     assert found["kind"] == [3, "3 of 10 prompts", False]
     assert found["everything"][0] == 10
     assert found["changed"][0] == 9
+    assert (found["verdict"][0], found["good"][0]) == (0, 5), "five of nine are right; nothing became worse"
+    assert len(found["keyboard"]) >= 5 and all(found["keyboard"]), "every control can be reached without a mouse"
     assert (found["marked"], found["unmarked"]) == ("inline", "none")
     assert re.fullmatch(r"step 250: .*train [\d.]+.*", found["readout"])
     assert (found["folded"], found["unfolded"]) == (False, True)

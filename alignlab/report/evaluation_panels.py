@@ -61,7 +61,7 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """What its parts are: "points", "profile", "table" or "text"."""
+        """Kind of its parts: "points", "profile", "table" or "text"."""
         return type(self.panel.content).__name__.lower()
 
     @property

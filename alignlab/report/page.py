@@ -82,6 +82,7 @@ def fill(
 def _content(run: RunView) -> dict[str, Any]:
     found, trained = compare(run), _trained(run)
     answering = [m for m in run.models if m.samples]
+    asked = side_by_side(answering)
     colour = {m.name: f"m{i % 8}" for i, m in enumerate(run.measured)}
     return {
         "run": run,
@@ -93,7 +94,8 @@ def _content(run: RunView) -> dict[str, Any]:
         "boxes": {name: (stage, box_lines(stage, run)) for name, stage in drawn_stages(run).items()},
         "trained": trained,
         "referred": any("reference" in chart.lines for t in trained for chart in [*t.shown, *t.more]),
-        "asked": side_by_side(answering),
+        "asked": asked,
+        "judged_answers": any(row.verdicts for row in asked),
         "groups": groups(run.measured, colour),
         "answering": [m.name for m in answering],
         "labelling": labelling(list(run.stages.values())),

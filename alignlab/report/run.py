@@ -93,7 +93,7 @@ class ModelView:
 
     @cached_property
     def panels(self) -> list[tuple[str, Panel]]:
-        """What its evaluations add to the report: evaluation and panel."""
+        """Panels that its evaluations add to the report, each with the name of its evaluation."""
         return [found for view in self.evaluations for found in read_panels(view.artifact)]
 
     @property
