@@ -111,7 +111,7 @@ def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Answer:
 
 
 def _move(old: tuple[str, str, str], new: tuple[str, str, str]) -> Move:
-    """Which way the tone of a verdict went."""
+    """Direction in which the tone of a verdict changed."""
     if not old[0] or not new[0]:
         return ""
     step = TONES.index(new[1]) - TONES.index(old[1])

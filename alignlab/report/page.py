@@ -22,6 +22,7 @@ from alignlab.report.comparison import Comparison, compare
 from alignlab.report.dots import DotRow
 from alignlab.report.drawing import box_lines, drawing, drawn_stages
 from alignlab.report.evaluation_panels import groups
+from alignlab.report.frontier import frontiers
 from alignlab.report.lineage import in_words
 from alignlab.report.numbers import Format, duration, interval_of, number
 from alignlab.report.raters import labelling
@@ -96,6 +97,7 @@ def _content(run: RunView) -> dict[str, Any]:
         "referred": any("reference" in chart.lines for t in trained for chart in [*t.shown, *t.more]),
         "asked": asked,
         "judged_answers": any(row.verdicts for row in asked),
+        "frontiers": frontiers(run, colour),
         "groups": groups(run.measured, colour),
         "answering": [m.name for m in answering],
         "labelling": labelling(list(run.stages.values())),
