@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from alignlab.artifact import PREFERENCES
 from alignlab.metrics import Estimate
+from alignlab.report.agreement import Agreement, agreement_of
+from alignlab.report.biases import Biases, biases_of
 from alignlab.report.run import StageView
 
 Row = Mapping[str, Any]
@@ -45,11 +47,21 @@ class RaterView:
 
 @dataclass(frozen=True)
 class LabelView:
-    """A stage that made or brought preferences."""
+    """A stage that made or brought preferences.
+
+    Args:
+        stage: the stage.
+        raters: all of them together, then each.
+        examples: some of its preferences.
+        agreement: of the raters; None where the stage has no judgements as they were made.
+        biases: measured and configured; None where nothing was configured.
+    """
 
     stage: StageView
     raters: Sequence[RaterView]
     examples: Sequence[Row]
+    agreement: Agreement | None
+    biases: Biases | None
 
 
 _APOSTROPHES: Final = str.maketrans("\u2018\u2019\u02bc", "'''")
@@ -80,7 +92,7 @@ def labelling(stages: Sequence[StageView]) -> list[LabelView]:
     for stage in stages:
         rows = list(stage.artifact.lines(PREFERENCES)) if stage.kind == "preferences" else []
         if rows:
-            views.append(LabelView(stage, _raters(rows), _examples(rows)))
+            views.append(LabelView(stage, _raters(rows), _examples(rows), agreement_of(stage), biases_of(stage)))
     return views
 
 
