@@ -179,14 +179,18 @@ def test_points_stand_where_they_are() -> None:
     assert 'cx="122" cy="92"' in svg and 'x1="46" y1="172" x2="350" y2="12"' in svg
 
 
-def test_hostile_panels_stay_text(tmp_path: Path) -> None:
-    bad = '"><script>document.title = 1</script><img src=x onerror=alert(1)>'
-    panels = (
+def hostile_panels(more: str = "") -> tuple[Panel, ...]:
+    """Panels whose every text would run if it were not escaped, and is followed by `more`."""
+    bad = f'"><script>document.title = 1</script><img src=x onerror=alert(1)>{more}'
+    return (
         Panel(bad, Points({bad: [Point(0, 0)], HOSTILE: [Point(1, 1)]}, bad, HOSTILE), bad, ["fact_recall"]),
         Panel(f"table {bad}", Table([bad, HOSTILE], [[bad, HOSTILE]]), HOSTILE),
         Panel(f"text {bad}", Text(f"{bad}\n{HOSTILE}")),
     )
-    page = render(run_with(tmp_path, panels), "", NOW)
+
+
+def test_hostile_panels_stay_text(tmp_path: Path) -> None:
+    page = render(run_with(tmp_path, hostile_panels()), "", NOW)
     assert len(Tags(page).named("script")) == 1 and not Tags(page).named("img")
     assert not [a for _, a in Tags(page).found if "style" in a or any(k.startswith("on") for k in a)]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)

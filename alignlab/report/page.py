@@ -103,6 +103,7 @@ def _content(run: RunView) -> dict[str, Any]:
         "labelling": labelling(list(run.stages.values())),
         "judged": [s for s in run.stages.values() if s.kind == "reward_model"],
         "colour": colour,
+        "shades": colour,
         "share": Format(),
     }
 
