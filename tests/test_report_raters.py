@@ -73,7 +73,7 @@ def test_shades(observed: float, shade: str) -> None:
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
 def test_one_feature_and_a_place_are_solved_on_paper() -> None:
-    """Shown first, it wins 30 of 40 with the feature and 20 of 40 without: w + b = ln 3, b - w = 0; w = b = ln(3) / 2."""
+    """Shown first, it wins 30 of 40 with the feature, 20 of 40 without: w + b = ln 3, b - w = 0; w = b = ln(3) / 2."""
     gaps = [[1.0]] * 40 + [[-1.0]] * 40
     first = [True] * 30 + [False] * 10 + [True] * 20 + [False] * 20
     weight, place = measured_weights(gaps, first, [str(i) for i in range(80)])
