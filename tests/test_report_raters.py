@@ -17,9 +17,10 @@ from test_report import Tags
 
 from alignlab.artifact import Artifact
 from alignlab.judgements.weights import measured_weights
-from alignlab.report.agreement import Cell, agreement_of
+from alignlab.report.agreement import Cell, agreement_of, judgements_of
 from alignlab.report.biases import Biases, biases_of
 from alignlab.report.page import render
+from alignlab.report.raters import labelling
 from alignlab.report.run import RunView, StageView
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
@@ -44,7 +45,7 @@ def test_agreement_of_two_raters_is_that_on_paper(tmp_path: Path) -> None:
     ana, bo = [0, 0, 1, 0], [0, 0, 1, 1]
     made = [(str(i), name, said[i]) for i in range(4) for name, said in (("ana", ana), ("bo", bo))]
     write_judgements(tmp_path, [*made, ("9", "cy", 1)])
-    found = agreement_of(view(tmp_path))
+    found = agreement_of(judgements_of(view(tmp_path)))
     assert found is not None and found.raters == ["ana", "bo"] and found.items == 4
     assert found.cells["ana", "bo"] == found.cells["bo", "ana"] == Cell(0.75, 0.5, 4)
     # Krippendorff 2011 with 5 zeros and 3 ones: D_o = 2/8, D_e = 30/56.
@@ -53,17 +54,40 @@ def test_agreement_of_two_raters_is_that_on_paper(tmp_path: Path) -> None:
 
 def test_judgements_of_one_rater_each_have_no_matrix(tmp_path: Path) -> None:
     write_judgements(tmp_path, [("0", "ana", 0), ("1", "bo", 1)])
-    found = agreement_of(view(tmp_path))
+    found = agreement_of(judgements_of(view(tmp_path)))
     assert found is not None and not found.cells and found.krippendorff is None
     (tmp_path / "judgements.jsonl").unlink()
-    assert agreement_of(view(tmp_path)) is None
+    assert agreement_of(judgements_of(view(tmp_path))) is None
 
 
 def test_the_raters_with_the_most_judgements_are_in_the_matrix(tmp_path: Path) -> None:
     made = [(str(i), f"r{number:02d}", 0) for number in range(14) for i in range(number + 1)]
     write_judgements(tmp_path, made)
-    found = agreement_of(view(tmp_path))
+    found = agreement_of(judgements_of(view(tmp_path)))
     assert found is not None and found.left_out == 2 and found.raters == [f"r{n:02d}" for n in range(2, 14)]
+
+
+def test_of_labels_that_several_made_each_rater_is_looked_at(tmp_path: Path) -> None:
+    """A label of three judgements names no rater; what each of them prefers is read from the judgements."""
+    label = {"prompt": "p", "chosen": "a b", "rejected": "c", "split": "train", "judgements": 2}
+    (tmp_path / "preferences.jsonl").write_text(json.dumps(label) + "\n")
+    rows = [
+        {"id": str(i), "prompt": f"p{i}", "answers": ["a b", "c"], "rater": rater, "choice": int(rater == "bo")}
+        for i in range(30)
+        for rater in ("ana", "bo")
+    ]
+    (tmp_path / "judgements.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = labelling([view(tmp_path)])
+    assert [(r.name, r.judgements) for r in found.raters] == [("all judgements", 60), ("ana", 30), ("bo", 30)]
+    assert [float(r.leans[0].share) for r in found.raters] == [0.5, 1.0, 0.0], "longer"
+
+
+def test_the_raters_with_the_most_judgements_are_shown(tmp_path: Path) -> None:
+    pair = {"prompt": "p", "chosen": "a b", "rejected": "c", "split": "train"}
+    rows = [{**pair, "rater": f"r{number:02d}"} for number in range(14) for _ in range(number + 1)]
+    (tmp_path / "preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = labelling([view(tmp_path)])
+    assert [r.name for r in found.raters] == ["all judgements", *(f"r{n:02d}" for n in range(2, 14))]
 
 
 @pytest.mark.parametrize(("observed", "shade"), [(0.0, "a0"), (0.5, "a0"), (0.65, "a1"), (0.95, "a4"), (1.0, "a4")])

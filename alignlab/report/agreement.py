@@ -10,7 +10,7 @@ from alignlab.judgements.summary import agreement, categories
 from alignlab.report.run import StageView
 
 LIMIT = 12
-"""Raters in the matrix, at most: those with the most judgements."""
+"""Raters that are shown, at most: those with the most judgements."""
 LEVELS = 5
 """Shades of a cell."""
 
@@ -56,14 +56,15 @@ class Agreement:
     krippendorff: float | None
 
 
-def agreement_of(stage: StageView) -> Agreement | None:
-    """The agreement in a stage's judgements; without cells where each item was judged once, None without judgements."""
-    if not (stage.artifact.path / JUDGEMENTS).is_file():
+def judgements_of(stage: StageView) -> list[Judgement]:
+    """The judgements of a stage as they were made; none where it did not keep them."""
+    return read(stage.artifact.path) if (stage.artifact.path / JUDGEMENTS).is_file() else []
+
+
+def agreement_of(judgements: Sequence[Judgement]) -> Agreement | None:
+    """The agreement in some judgements; without cells where each item was judged once, None without judgements."""
+    if not judgements:
         return None
-    return _agreement(read(stage.artifact.path))
-
-
-def _agreement(judgements: Sequence[Judgement]) -> Agreement:
     found = agreement(categories(judgements))
     counts = Counter(j.rater for j in judgements if j.made)
     most = sorted(name for name, _ in counts.most_common(LIMIT))

@@ -91,7 +91,8 @@ def _group(evaluation: str, both: Sequence[tuple[ModelView, Panel]], colour: Map
         return Group(evaluation, first, {}, (), profile_rows([m for m, _ in both], [p for _, p in both]))
     legend = _legend([p for _, p in both])
     drawings = _drawings(both, legend, colour)
-    parts = [Part(m.name, p, drawings.get(m.name), _figures(m, p)) for m, p in both]
+    models = [m for m, _ in both]
+    parts = [Part(m.name, p, drawings.get(m.name), _figures(m, p, models)) for m, p in both]
     return Group(evaluation, first, legend, parts, ())
 
 
@@ -138,12 +139,13 @@ def _drawings(
     }  # fmt: skip
 
 
-def _figures(model: ModelView, panel: Panel) -> list[Figure]:
+def _figures(model: ModelView, panel: Panel, models: Sequence[ModelView]) -> list[Figure]:
+    """The metrics that a panel names, written alike for all models."""
     columns = {c.metric: c for c in model.columns}
     known = [columns[m] for m in panel.metrics if m in columns and m in model.metrics]
-    return [_figure(column, model.metrics[column.metric]) for column in known]
+    return [_figure(column, model.metrics[column.metric], models) for column in known]
 
 
-def _figure(column: Column, value: float) -> Figure:
-    written = Format.of([value], column.share)
+def _figure(column: Column, value: float, models: Sequence[ModelView]) -> Figure:
+    written = Format.of((m.metrics[column.metric] for m in models if column.metric in m.metrics), column.share)
     return Figure(column.title, written.text(value), written.interval(interval_of(value)), column.meaning)

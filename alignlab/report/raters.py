@@ -1,13 +1,15 @@
 """Raters as their judgements show them: how sure they are, and what they prefer."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from alignlab.artifact import PREFERENCES
+from alignlab.judgements.records import Judgement
 from alignlab.metrics import Estimate
-from alignlab.report.agreement import Agreement, agreement_of
+from alignlab.report.agreement import LIMIT, Agreement, agreement_of, judgements_of
 from alignlab.report.biases import Biases, biases_of
 from alignlab.report.run import StageView
 
@@ -92,14 +94,27 @@ def labelling(stages: Sequence[StageView]) -> list[LabelView]:
     for stage in stages:
         rows = list(stage.artifact.lines(PREFERENCES)) if stage.kind == "preferences" else []
         if rows:
-            views.append(LabelView(stage, _raters(rows), _examples(rows), agreement_of(stage), biases_of(stage)))
+            made = judgements_of(stage)
+            told = rows if any(row.get("rater") for row in rows) else _chosen(made) or rows
+            views.append(LabelView(stage, _raters(told), _examples(rows), agreement_of(made), biases_of(stage)))
     return views
 
 
+def _chosen(judgements: Sequence[Judgement]) -> list[Row]:
+    """Judgements of two answers as rows; where several made one label, its row does not say who judged."""
+    pairs = [(j, j.choice) for j in judgements if j.choice is not None and len(j.answers) == 2]
+    return [
+        {"prompt": j.prompt, "chosen": j.answers[choice], "rejected": j.answers[1 - choice], "rater": j.rater}
+        for j, choice in pairs
+    ]
+
+
 def _raters(rows: Sequence[Row]) -> list[RaterView]:
-    names = sorted({str(r["rater"]) for r in rows if r.get("rater")})
-    everyone = [_rater("all judgements", rows)]
-    return everyone + [_rater(n, [r for r in rows if str(r.get("rater")) == n]) for n in names if len(names) > 1]
+    """All raters together, then each of those with the most judgements."""
+    counts = Counter(str(r["rater"]) for r in rows if r.get("rater"))
+    names = sorted(name for name, _ in counts.most_common(LIMIT)) if len(counts) > 1 else []
+    by_name = [_rater(name, [r for r in rows if str(r.get("rater")) == name]) for name in names]
+    return [_rater("all judgements", rows), *by_name]
 
 
 def _rater(name: str, rows: Sequence[Row]) -> RaterView:
