@@ -179,6 +179,9 @@ class Choice:
         tie_probability: that neither is preferred.
         draw: the uniform number that, below `probability`, made the first preferred; None where there is none.
         seen: features of the first and of the second answer as this rater saw them, by name.
+        weights: log-odds that each unit of a feature in `seen`, and "position" for what is shown first, is configured
+            to give an answer; empty where that is not known.
+        flip: configured probability of saying the opposite of what is meant.
     """
 
     first: bool
@@ -189,6 +192,8 @@ class Choice:
     tie_probability: float = 0.0
     draw: float | None = None
     seen: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
+    weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+    flip: float = 0.0
 
 
 class Preference(abc.ABC):

@@ -20,7 +20,8 @@ from alignlab.judgements.records import read
 from alignlab.judgements.summary import summary
 from alignlab.policy import Sample, Sampling
 from alignlab.preferences import ImportJudgements, Label, sampled
-from alignlab.reward import Pair, Preference
+from alignlab.preferences.judging import Judged, write_judgements
+from alignlab.reward import Choice, Pair, Preference
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact
 
@@ -88,6 +89,7 @@ def test_every_judgement_is_in_both_files(policy: Artifact, tmp_path: Path, caps
         assert logged["first_preferred"] == (logged["draw"] < logged["probability"])
         assert logged["first_words"] == len(logged["first"].split())
         assert logged["tie_probability"] > 0 and one.facts == {"answer": "b"}
+        assert all(f"weight_{name}" in logged for name in ("words", "position")) and logged["flip"] == 0.0
     assert [row["number"] for row in table] == list(range(240))
     assert main(["agreement", str(tmp_path / "l"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -202,3 +204,12 @@ def test_the_preference_is_asked_for_pairs_in_the_order_shown() -> None:
     pair = Pair(Prompt.user("p"), "a", "b b")
     flat = panel(seed=3).compare_each([[pair, Pair(pair.prompt, "b b", "a")]], [5])
     assert flat[0][0].seen["words"] == (1.0, 2.0) and flat[0][1].seen["words"] == (2.0, 1.0)
+
+
+def test_columns_of_the_log_are_those_of_all_raters(tmp_path: Path) -> None:
+    """The first rater sees fewer features than the second."""
+    pair = Pair(Prompt.user("p"), "a", "b")
+    choices = [Choice(True, 0.5, "one", seen={"x": (1.0, 0.0)}), Choice(True, 0.5, "two", seen={"y": (0.0, 1.0)})]
+    write_judgements(tmp_path, [Judged(0, k, "train", pair, choice) for k, choice in enumerate(choices)])
+    rows = pq.read_table(tmp_path / "judgements.parquet").to_pylist()
+    assert [(row["first_x"], row["second_y"]) for row in rows] == [(1.0, None), (None, 1.0)]

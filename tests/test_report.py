@@ -93,6 +93,15 @@ def test_answers_are_compared_with_the_model_that_training_started_from(run: Run
     assert base is not None and not base.changed and (base.verdict, base.tone) == ("does not stop", "bad")
 
 
+def test_answers_are_found_by_their_verdict_and_by_what_training_made_of_it(run: RunView) -> None:
+    """Even questions: base never stops (bad), the others are right. Odd ones: bad, bad, bad, and no opinion of PPO."""
+    asked = side_by_side([m for m in run.models if m.samples])
+    assert asked[0].verdicts == ["bad", "better", "good"]
+    assert [a.move for a in asked[0].answers.values() if a] == ["", "better", "", ""]
+    assert asked[1].verdicts == ["bad", "better"] and asked[1].answers["ppo"] is not None
+    assert asked[1].answers["ppo"].move == "better", "from wrong to saying that it does not know"
+
+
 # ---- raters ----------------------------------------------------------------------------------------------------------
 def test_raters_are_measured_by_what_they_prefer(run: RunView) -> None:
     (view,) = labelling(list(run.stages.values()))
@@ -167,6 +176,13 @@ def test_drawing_has_a_box_a_stage_and_an_arrow_an_input(run: RunView) -> None:
     assert "reward_model from sft, label" in svg
 
 
+def bezier(ends: list[tuple[float, float]], t: float) -> tuple[float, float]:
+    """A point of a cubic curve."""
+    weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+    x, y = (sum(w * end[axis] for w, end in zip(weights, ends, strict=True)) for axis in (0, 1))
+    return x, y
+
+
 def corners(path: str) -> set[tuple[float, float]]:
     """Points along a path of straight lines and rounded corners, ten pixels apart at most."""
     x = y = 0.0
@@ -175,14 +191,27 @@ def corners(path: str) -> set[tuple[float, float]]:
         values = [float(n) for n in numbers.split()]
         new_x = values[-2] if letter in "MQC" else values[0] if letter == "H" else x
         new_y = values[-1] if letter in "MQCV" else y
+        if letter == "C":
+            ends = [(x, y), *zip(values[::2], values[1::2], strict=True)]
+            found |= {bezier(ends, i / 100) for i in range(101)}
         if letter in "HV":
             found |= {(x + (new_x - x) * i / 100, y + (new_y - y) * i / 100) for i in range(101)}
         x, y = new_x, new_y
     return found
 
 
-@pytest.mark.parametrize("sources", [INPUTS, {"a": {}, "b": {"p": "a"}, "c": {"p": "b"}, "d": {"p": "b", "q": "own"},
-                                              "own": {}, "e": {"p": "d", "q": "own", "r": "a"}}])  # fmt: skip
+GRAPHS: tuple[dict[str, dict[str, str]], ...] = (
+    INPUTS,
+    {"a": {}, "b": {"p": "a"}, "c": {"p": "b"}, "d": {"p": "b", "q": "own"}, "own": {},
+     "e": {"p": "d", "q": "own", "r": "a"}},
+    {**INPUTS, "best": {"policy": "sft", "reward": "reward_model"}},
+    {"a": {}, "b": {"p": "a"}, "c": {"p": "b"}, "d": {"p": "a"}, "e": {"p": "d", "q": "c"},
+     "f": {"p": "d", "q": "e"}, "g": {"p": "a", "q": "e"}, "h": {"p": "b", "q": "f"}},
+)  # fmt: skip
+"""Pipelines whose arrows have to pass other boxes."""
+
+
+@pytest.mark.parametrize("sources", GRAPHS)
 def test_arrows_keep_clear_of_boxes(sources: dict[str, dict[str, str]]) -> None:
     names = [n for n in sources if not n.startswith("evaluate")]
     order = sorted(names, key=lambda n: len(sources[n]))

@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 from report_run import HOSTILE, make_run
 from sweep_runs import make
+from test_report_frontier import drift
+from test_report_panels import PANELS, hostile_panels
+from test_report_raters import write_judgements, write_log
 
+from alignlab.metrics import write_panels
 from alignlab.report import Report
 from alignlab.report.sweep import render
 from alignlab.report.trial import Trial
@@ -44,6 +48,11 @@ found.nothing = set("search", "no such words", "input");
 found.again = set("search", "", "input");
 found.kind = set("kind", "list", "change");
 found.everything = set("kind", "", "change");
+found.verdict = set("verdict", "worse", "change");
+found.good = set("verdict", "good", "change");
+set("verdict", "", "change");
+const controls = Array.from(byId("filters").querySelectorAll("select, input"));
+found.keyboard = controls.map((control) => { control.focus(); return document.activeElement === control; });
 found.changed = set("changed", true, "change");
 set("changed", false, "change");
 const dropped = document.querySelector("#asked del");
@@ -66,6 +75,8 @@ const style = getComputedStyle(document.body);
 found.colours = [style.color, style.backgroundColor];
 found.title = document.title;
 found.images = document.images.length;
+found.sections = Array.from(document.querySelectorAll("section[id]"), (s) => [s.id, s.offsetHeight > 40]);
+found.plots = Array.from(document.querySelectorAll("svg.plot"), (p) => p.getBoundingClientRect().width > 200);
 parent.postMessage(JSON.stringify(found), "*");
 """
 FRAME = """<!doctype html><body style="margin:0"><iframe src="{source}" width="{width}" height="900" style="border:0">
@@ -77,7 +88,14 @@ addEventListener("message", (event) => {{ document.getElementById("found").textC
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
-    Report(experiment="lifecycle").run(make_run(root / "run", hostile=True), StageContext("report", root, root))
+    made = make_run(root / "run", hostile=True)
+    for policy, kl in (("sft", 0.0), ("dpo", 4.0)):
+        drift(made, root / "run", policy, kl=kl, proxy_reward=kl, true_taste=1.0)
+        write_panels(made[f"evaluate_{policy}"].path, (*PANELS, *hostile_panels("x" * 60)), "manners")
+    folder = made["label"].path
+    write_judgements(folder, [(str(i), f"{rater} {HOSTILE}", i % 2) for i in range(20) for rater in ("ana", "bo")])
+    write_log(folder)
+    Report(experiment="lifecycle").run(made, StageContext("report", root, root))
     text = (root / "report.html").read_text(encoding="utf-8")
     (root / "driven.html").write_text(driven(text, DRIVER, "script-src ", "script-src {} "), encoding="utf-8")
     return root / "driven.html"
@@ -104,10 +122,20 @@ def test_filters_marks_and_charts_work(report: Path, tmp_path: Path) -> None:
     assert found["kind"] == [3, "3 of 10 prompts", False]
     assert found["everything"][0] == 10
     assert found["changed"][0] == 9
+    assert (found["verdict"][0], found["good"][0]) == (0, 5), "five of nine are right; nothing became worse"
+    assert len(found["keyboard"]) >= 5 and all(found["keyboard"]), "every control can be reached without a mouse"
     assert (found["marked"], found["unmarked"]) == ("inline", "none")
     assert re.fullmatch(r"step 250: .*train [\d.]+.*", found["readout"])
     assert (found["folded"], found["unfolded"]) == (False, True)
     assert found["title"] == "lifecycle · alignlab" and found["images"] == 0
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_every_panel_is_drawn(report: Path, tmp_path: Path, width: int) -> None:
+    found = drive(report, width, tmp_path)
+    names = ["pipeline", "models", "answers", "frontier", "panels", "raters", "curves", "record"]
+    assert found["sections"] == [[name, True] for name in names]
+    assert len(found["plots"]) == 2 + 2 + 2 and all(found["plots"]), "two judges; two panels of two models"
 
 
 @pytest.mark.parametrize(("width", "narrow"), [(1280, False), (420, True)])

@@ -12,10 +12,11 @@ from test_report import Tags
 
 from alignlab.artifact import write_json
 from alignlab.errors import DataError
-from alignlab.metrics import Column, Estimate, write_columns
+from alignlab.metrics import Column, Estimate, Panel, Profile, write_columns, write_panels
 from alignlab.report.design import Design
 from alignlab.report.panel_drawing import Axis
 from alignlab.report.panels import LIMIT, Panels
+from alignlab.report.profiles import profiles
 from alignlab.report.seeds import OverSeeds, beyond
 from alignlab.report.sweep import Runs, render
 from alignlab.report.trial import Trial, parsed
@@ -110,6 +111,16 @@ def test_the_axis_is_numeric_where_it_can_be_and_logarithmic_where_it_should(
     places = list(axis.at.values())
     if is_log:  # log 2 / log 21 of the way
         assert (places[1] - places[0]) / (places[2] - places[0]) == pytest.approx(0.22767, abs=1e-4)
+
+
+def test_of_keys_that_change_together_the_one_that_no_run_lacks_is_named() -> None:
+    """`objective` is typed for one method alone, `stage` for both; the other order of keys gives the same."""
+    both = [{"stage@pipeline.method": "dpo", "objective@pipeline.method.objective": "ipo"},
+            {"stage@pipeline.method": "grpo"}]  # fmt: skip
+    for runs in ([trial(dict(o), x=1.0) for o in both], [trial(dict(reversed(o.items())), x=1.0) for o in both]):
+        (swept,) = Design.of(runs).swept
+        assert swept.key == "stage@pipeline.method" and list(swept.values) == ["dpo", "grpo"]
+        assert list(swept.along) == ["objective@pipeline.method.objective"]
 
 
 def test_keys_that_change_together_are_one_and_the_second_is_a_colour() -> None:
@@ -229,3 +240,49 @@ def test_a_damaged_file_of_a_completed_run_is_one_error(tmp_path: Path, content:
     with pytest.raises(DataError, match="is missing, although the run has completed"):
         read(folder)
     assert read(folder, status="failed")[0].metrics == {}
+
+
+# ---- profiles --------------------------------------------------------------------------------------------------------
+def with_profile(root: Path, rater: str, seed: int, lists: float, title: str = "Style") -> Path:
+    """A run of a sweep over raters whose evaluation of DPO's model is still there, with a profile of two shares."""
+    shares = {"dpo/style_list": lists, "dpo/style_ask": 0.5, "dpo/style_polite": 0.0}
+    folder = make(root / rater / str(seed), [f"reward@rater={rater}", f"seed={seed}"], shares, seed)
+    about = json.loads((folder / "manifest.json").read_text())
+    about["stages"]["evaluate"] = {"order": 2, "kind": "evaluation", "inputs": {"policy": "dpo"}}
+    write_json(folder / "manifest.json", about)
+    stage = folder / "stages" / "evaluate"
+    stage.mkdir(parents=True)
+    names = [name.partition("/")[2] for name in shares]
+    write_columns(stage, [Column(name, "m", share=True) for name in names], "style")
+    write_panels(stage, [Panel(title, Profile(names), "how they answer")], "style")
+    return folder
+
+
+def test_a_sweep_shows_the_profile_of_each_setting(tmp_path: Path) -> None:
+    made = [("lister", 0, 0.8), ("lister", 1, 0.6), ("terse", 0, 0.1)]
+    trials = read(*(with_profile(tmp_path, *args) for args in made))
+    (profile,) = profiles(trials, Design.of(trials))
+    assert (profile.stage, profile.title, profile.names) == ("dpo", "Style", ["lister", "terse"])
+    assert [(r.title, dict(r.values)) for r in profile.rows] == [
+        ("style list", {"lister": pytest.approx(0.7), "terse": 0.1}), ("style ask", {"lister": 0.5, "terse": 0.5}),
+    ]  # fmt: skip
+    page = render(trials, NOW)
+    section = page.partition('id="profiles"')[2].partition("</section>")[0]
+    assert "how they answer" in section and section.count('class="dot-row"') == 2
+    assert any(a.get("aria-label") == "lister 0.70, terse 0.10" for a in Tags(section).named("svg"))
+
+
+def test_a_profile_that_is_the_same_everywhere_is_left_out(tmp_path: Path) -> None:
+    trials = read(with_profile(tmp_path, "a", 0, 0.5), with_profile(tmp_path, "b", 0, 0.5))
+    assert profiles(trials, Design.of(trials)) == []
+
+
+def test_more_settings_than_colours_have_no_profile(tmp_path: Path) -> None:
+    trials = read(*(with_profile(tmp_path, f"r{i}", 0, i / 10) for i in range(9)))
+    assert profiles(trials, Design.of(trials)) == []
+
+
+def test_hostile_profiles_stay_text(tmp_path: Path) -> None:
+    trials = read(with_profile(tmp_path, "a", 0, 0.1, HOSTILE), with_profile(tmp_path, "b", 0, 0.9, HOSTILE))
+    page = render(trials, NOW)
+    assert 'id="profiles"' in page and not {"script", "img"} & {name for name, _ in Tags(page).found}

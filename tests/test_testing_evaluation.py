@@ -16,7 +16,7 @@ from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.data.world import World
 from alignlab.evaluation import CalibrationEvaluation, Evaluation, FilesEvaluation, RewardEvaluation, WorldEvaluation
 from alignlab.evaluation.base import EvaluationResult
-from alignlab.metrics import Column
+from alignlab.metrics import Column, Panel, Text
 from alignlab.policy import Llama, Policy, Progress, Sampling, generate
 from alignlab.testing import Check, check_evaluation, conforms_evaluation
 from alignlab.testing.apply import outcome_of
@@ -165,6 +165,37 @@ class Tensors(Length):
         return EvaluationResult(found.metrics, [{**s, "score": torch.ones(())} for s in found.samples])
 
 
+class Undeclared(Length):
+    """Its panel names a metric that it does not declare."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(*arguments)
+        return EvaluationResult(found.metrics, found.samples, [Panel("A text", Text("x"), metrics=["words"])])
+
+
+class SameTitle(Length):
+    """Its panels cannot be told apart."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(*arguments)
+        return EvaluationResult(found.metrics, found.samples, [Panel("A text", Text("x")), Panel("A text", Text("y"))])
+
+
+class OtherPanel(Length):
+    """Its panel is another one each time."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def __call__(self, *arguments: Any) -> EvaluationResult:
+        found = super().__call__(*arguments)
+        vars(self)["calls"] = vars(self).get("calls", 0) + 1
+        return EvaluationResult(found.metrics, found.samples, [Panel("A text", Text(str(vars(self)["calls"])))])
+
+
 class Counting(Length):
     """Counts its calls."""
 
@@ -241,6 +272,9 @@ MUTANTS: list[tuple[str, type[Evaluation]]] = [
     ("columns_declare_every_metric", NotAShare),
     ("samples_can_be_stored", Unnamed),
     ("samples_can_be_stored", Tensors),
+    ("panels_are_plain_data", Undeclared),
+    ("panels_are_plain_data", SameTitle),
+    ("same_policy_gives_the_same_numbers", OtherPanel),
     ("same_policy_gives_the_same_numbers", Counting),
     ("same_policy_gives_the_same_numbers", GlobalNoise),
     ("policy_is_only_read", Training),
@@ -263,4 +297,4 @@ def test_every_check_has_a_mutant() -> None:
 
 def test_the_table_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_evaluation(Length()) and not check_evaluation(Silent())
-    assert "Silent: 1 of 8 checks failed" in capsys.readouterr().out
+    assert "Silent: 1 of 9 checks failed" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from alignlab.evaluation.world import WorldEvaluation
 from alignlab.evaluation.world_calibration import CalibrationEvaluation
 from alignlab.evaluation.world_instructions import WorldInstructions
 from alignlab.evaluation.world_refusal import WorldRefusal
-from alignlab.metrics import Column, Estimate
+from alignlab.metrics import Column, Estimate, Panel, Point, Points, Profile, Table, Text
 
 __all__ = [
     "CalibrationEvaluation",
@@ -31,8 +31,14 @@ __all__ = [
     "FilesEvaluation",
     "HarnessEvaluation",
     "InstructionsEvaluation",
+    "Panel",
+    "Point",
+    "Points",
+    "Profile",
     "RefusalEvaluation",
     "RewardEvaluation",
+    "Table",
+    "Text",
     "WorldEvaluation",
     "WorldInstructions",
     "WorldRefusal",

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 from alignlab.artifact import Artifact
 from alignlab.data.source import DataSource, Need
-from alignlab.metrics import Column
+from alignlab.metrics import Column, Panel
 from alignlab.policy import Policy, Progress, Sample, Sampling
 
 
@@ -23,10 +23,12 @@ class EvaluationResult:
         samples: the answers behind them. Each has `prompt`, `answer`, `kind` (groups them in the report) and
             `finished`; where they are known `truth` (the right answer), `verdict` (on the answer, in a few words) and
             `tone` (of the verdict: "good", "bad" or ""); and numbers and texts of the evaluation's own.
+        panels: drawings, tables and texts for the report, as plain data; each title once.
     """
 
     metrics: Mapping[str, float]
     samples: Sequence[Mapping[str, object]] = ()
+    panels: Sequence[Panel] = ()
 
 
 FIELDS: Final = frozenset({"prompt", "answer", "kind", "finished", "truth", "verdict", "tone", "evaluation"})

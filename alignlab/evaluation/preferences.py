@@ -12,10 +12,10 @@ from alignlab.data.records import Comparison
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.evaluation.base import defined
-from alignlab.evaluation.calibration import calibration_estimate
+from alignlab.evaluation.calibration import calibration_estimate, reliability
 from alignlab.evaluation.judge import Array, Verdicts, check_judged, judge_of, judged, named
 from alignlab.judgements.rulers import preferred
-from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
+from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes, write_panels
 from alignlab.metrics.record import ENDS
 from alignlab.reward import Pair, Preference, RewardSource
 from alignlab.stage import Stage, StageContext
@@ -51,7 +51,7 @@ class EvaluatePreferences(Stage):
     Source: Lambert et al. 2024 (RewardBench), arXiv:2403.13787; the rules after Singhal et al. 2023, arXiv:2310.03716.
     """
 
-    VERSION: ClassVar[str] = "2"
+    VERSION: ClassVar[str] = "3"
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "reward": frozenset({"reward_model"}),
         "preferences": frozenset({"preferences"}),
@@ -103,9 +103,11 @@ class EvaluatePreferences(Stage):
         verdicts = judged(judge, pairs, lambda done, total: context.tracker.progress(done, total, {}))
         subsets = [subset_name(c.prompt.fact(self.by)) for c in found] if self.by else []
         metrics = measured(pairs, verdicts, subsets, ordered=self.preference is not None)
+        sureness = calibrated(pairs, verdicts)
         rows = [_row(c, float(y)) for c, y in zip(found, verdicts.outcome, strict=True)]
         write_lines(context.folder / SAMPLES, rows)
         write_columns(context.folder, columns(named(judge), list(dict.fromkeys(subsets)), list(verdicts.parts)))
+        write_panels(context.folder, reliability(*sureness, BINS, "preferred answers"))
         write_outcomes(context.folder, metrics)
         context.tracker.table("preferences", rows[: self.table_rows])
         return with_intervals(metrics)
@@ -176,19 +178,23 @@ def measured(
         "prefers_shown_first": Estimate.share(zip(prompts, verdicts.prefers_shown_first, strict=True)),
         "consistent": Estimate.share(zip(prompts, verdicts.consistent, strict=True)),
     }
-    p = verdicts.probability
     found = {
         **shares(range(len(pairs))),
         "accuracy_of_subsets": Estimate.average(found["accuracy"] for found in by_subset.values()),
-        "calibration_error": calibration_estimate(
-            prompts, np.maximum(p, 1 - p).tolist(), (0.5 + 0.5 * np.sign(p - 0.5)).tolist(), BINS
-        ),
+        "calibration_error": calibration_estimate(*calibrated(pairs, verdicts), BINS),
         **(orders if ordered else {}),
         **{f"accuracy_by_{k}": Estimate.share(zip(prompts, v, strict=True)) for k, v in verdicts.parts.items()},
         "pairs": float(len(pairs)),
         **{f"{name}_{subset}": value for subset, each in by_subset.items() for name, value in each.items()},
     }
     return defined(found)
+
+
+def calibrated(pairs: Sequence[Pair], verdicts: Verdicts) -> tuple[list[str], list[float], list[float]]:
+    """Prompt and probability of each preferred answer, and 1 where it is the chosen one; a tie is half right."""
+    p = verdicts.probability
+    prompts = [pair.prompt.text for pair in pairs]
+    return prompts, np.maximum(p, 1 - p).tolist(), (0.5 + 0.5 * np.sign(p - 0.5)).tolist()
 
 
 def _by_rule(pairs: Sequence[Pair], rule: str) -> Array:

@@ -11,7 +11,7 @@ from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import ConfigError, suggestion
 from alignlab.evaluation.base import Evaluation
-from alignlab.metrics import with_intervals, write_columns, write_outcomes
+from alignlab.metrics import check_panels, with_intervals, write_columns, write_outcomes, write_panels
 from alignlab.metrics.record import ENDS
 from alignlab.policy import Policy, Progress, Sampling
 from alignlab.stage import Stage, StageContext
@@ -22,8 +22,8 @@ Row = Mapping[str, object]
 class Evaluate(Stage):
     """Run evaluations on one policy; returns all their metrics, with the ends of their intervals.
 
-    It writes `samples.jsonl` (every answer), `columns.json` (what the metrics are) and `by_prompt.jsonl` (outcomes by
-    prompt, for comparing models).
+    It writes `samples.jsonl` (every answer), `columns.json` (what the metrics are), `by_prompt.jsonl` (outcomes by
+    prompt, for comparing models) and, where there are any, `panels.json` (what the evaluations add to the report).
 
     Args:
         evaluations: by a name of your choice; no two may measure the same metric.
@@ -83,9 +83,11 @@ class Evaluate(Stage):
         for number, (name, evaluation) in enumerate(self.evaluations.items()):
             result = evaluation(policy, self.sampling, self.seed, self._progress(context, number))
             self._check(name, evaluation, result.metrics)
+            check_panels(f"Evaluate: {name} ({type(evaluation).__name__})", result.panels, evaluation.columns)
             metrics |= result.metrics
             rows += [{**row, "evaluation": name} for row in result.samples]
             write_columns(context.folder, evaluation.columns, name)
+            write_panels(context.folder, result.panels, name)
         write_lines(context.folder / SAMPLES, rows)
         write_outcomes(context.folder, metrics)
         context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))

@@ -14,10 +14,10 @@ from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.data.world import World
 from alignlab.evaluation.base import Evaluation, EvaluationResult, defined
-from alignlab.evaluation.calibration import calibration_estimate
+from alignlab.evaluation.calibration import calibration_estimate, reliability
 from alignlab.evaluation.world import check_own_world
 from alignlab.evaluation.world_answers import Answered
-from alignlab.metrics import Column, Estimate
+from alignlab.metrics import Column, Estimate, Panel
 from alignlab.policy import Policy, Progress, Sample, Sampling, generate
 from alignlab.training.rollouts import rollout_batch
 
@@ -68,7 +68,7 @@ class CalibrationEvaluation(Evaluation):
         Brier 1950, Monthly Weather Review 78(1), for two classes, of which one is counted.
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(self, world: World, bins: int = 10, samples_per_question: int = 3) -> None:
         for name, value in (("bins", bins), ("samples_per_question", samples_per_question)):
@@ -106,12 +106,14 @@ class CalibrationEvaluation(Evaluation):
         said = [Answered.of(self.world, s, {"probability": p}) for s, p in zip(words, probabilities, strict=True)]
         told = [Answered.of(self.world, s, {}) for s in sentences]
         metrics = self._metrics(said, told)
-        return EvaluationResult(defined(metrics), [a.row(self.world.people) for a in (*said, *told)])
+        rows = [a.row(self.world.people) for a in (*said, *told)]
+        return EvaluationResult(defined(metrics), rows, self._panels(said))
+
+    def _panels(self, said: Sequence[Answered]) -> list[Panel]:
+        return reliability(*_outcomes(said), self.bins, "one-word answers", ("calibration_error", "overconfidence"))
 
     def _metrics(self, said: Sequence[Answered], told: Sequence[Answered]) -> dict[str, Estimate | None]:
-        prompts = [a.sample.prompt.text for a in said]
-        sure = [a.rewards["probability"] for a in said]
-        right = [float(a.reading.right) for a in said]
+        prompts, sure, right = _outcomes(said)
         each = list(zip(prompts, sure, right, strict=True))
         return {
             "calibration_error": calibration_estimate(prompts, sure, right, self.bins),
@@ -125,6 +127,12 @@ class CalibrationEvaluation(Evaluation):
                 (a.sample.prompt.text, a.reading.hedged) for a in told if a.reading.right
             ),
         }
+
+
+def _outcomes(said: Sequence[Answered]) -> tuple[list[str], list[float], list[float]]:
+    """Prompt and probability of each answer, and 1 where it is right, else 0."""
+    found = [(a.sample.prompt.text, a.rewards["probability"], float(a.reading.right)) for a in said]
+    return [text for text, _, _ in found], [p for _, p, _ in found], [r for _, _, r in found]
 
 
 @torch.no_grad()

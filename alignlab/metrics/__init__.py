@@ -1,20 +1,39 @@
-"""Metrics for readers: the meaning of a number (`Column`), and its uncertainty (`Estimate`)."""
+"""Metrics for readers: the meaning of a number (`Column`), its uncertainty (`Estimate`), and drawings (`Panel`)."""
 
 from alignlab.metrics.column import Column
 from alignlab.metrics.estimate import Estimate, correlation, difference
 from alignlab.metrics.intervals import wilson
-from alignlab.metrics.record import estimates, read_columns, read_metrics, with_intervals, write_columns, write_outcomes
+from alignlab.metrics.panel import Panel, Point, Points, Profile, Table, Text, check_panels
+from alignlab.metrics.record import (
+    estimates,
+    read_columns,
+    read_metrics,
+    read_panels,
+    with_intervals,
+    write_columns,
+    write_outcomes,
+    write_panels,
+)
 
 __all__ = [
     "Column",
     "Estimate",
+    "Panel",
+    "Point",
+    "Points",
+    "Profile",
+    "Table",
+    "Text",
+    "check_panels",
     "correlation",
     "difference",
     "estimates",
     "read_columns",
     "read_metrics",
+    "read_panels",
     "wilson",
     "with_intervals",
     "write_columns",
     "write_outcomes",
+    "write_panels",
 ]

@@ -1,8 +1,8 @@
-"""Files of an artifact that describe its metrics: `columns.json` and `by_prompt.jsonl`.
+"""Files of an artifact that describe its metrics: `columns.json`, `by_prompt.jsonl` and `panels.json`.
 
 `metrics.json` holds every number under its metric's name, and the ends of its interval as `<name>_low` and
 `<name>_high`. `columns.json` says what the metrics are. `by_prompt.jsonl` holds the outcomes by prompt, from which two
-models are compared on the prompts that they share.
+models are compared on the prompts that they share. `panels.json` holds what an evaluation adds to the report.
 """
 
 import json
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignlab.artifact import Artifact, write_json, write_lines
+from alignlab.errors import ConfigError
 from alignlab.metrics.column import Column
 from alignlab.metrics.estimate import Estimate, Tally
+from alignlab.metrics.panel import Panel
 
 COLUMNS: Final = "columns.json"
+PANELS: Final = "panels.json"
 BY_PROMPT: Final = "by_prompt.jsonl"
 ENDS: Final = ("_low", "_high")
 
@@ -37,9 +40,27 @@ def write_columns(folder: Path, columns: Sequence[Column], evaluation: str = "")
         columns: of its metrics, in the order of a table.
         evaluation: the evaluation that measures them, by its name in the stage; empty for a stage's own metrics.
     """
-    file = folder / COLUMNS
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    write_json(file, [*before, *({**column.to_json(), "evaluation": evaluation} for column in columns)])
+    _append(folder / COLUMNS, columns, evaluation)
+
+
+def write_panels(folder: Path, panels: Sequence[Panel], evaluation: str = "") -> None:
+    """Write what an evaluation adds to the report; several calls add up, and nothing is written of no panels.
+
+    Args:
+        folder: of the artifact.
+        panels: in the order of the report.
+        evaluation: that they are of, by its name in the stage.
+    """
+    if panels:
+        _append(folder / PANELS, panels, evaluation)
+
+
+def _append(file: Path, described: Sequence[Column] | Sequence[Panel], evaluation: str) -> None:
+    write_json(file, [*_listed(file), *({**one.to_json(), "evaluation": evaluation} for one in described)])
+
+
+def _listed(file: Path) -> list[Any]:
+    return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
 
 
 def write_outcomes(folder: Path, metrics: Mapping[str, float]) -> None:
@@ -57,9 +78,22 @@ def read_columns(artifact: Artifact) -> dict[str, list[Column]]:
     """Columns of an artifact by evaluation, in the order of a table; nothing where it describes none."""
     file = artifact.path / COLUMNS
     found: dict[str, list[Column]] = {}
-    for node in json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []:
+    for node in _listed(file):
         found.setdefault(str(node.get("evaluation", "")), []).append(Column.from_json(node, str(file)))
     return found
+
+
+def read_panels(artifact: Artifact) -> list[tuple[str, Panel]]:
+    """Evaluation and panel, for each panel of an artifact.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    file = artifact.path / PANELS
+    try:
+        return [(str(node["evaluation"]), Panel.from_json(node, str(file))) for node in _listed(file)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read ({error!r})") from error
 
 
 def read_metrics(artifact: Artifact) -> dict[str, float]:

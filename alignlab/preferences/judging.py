@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -19,9 +19,8 @@ from alignlab.data.source import Split
 from alignlab.judgements.aggregation import Aggregate, Consensus, votes
 from alignlab.judgements.records import JUDGEMENTS, Judgement
 from alignlab.judgements.summary import categories
+from alignlab.judgements.weights import LOG
 from alignlab.reward import Choice, Pair, Preference
-
-LOG: Final = "judgements.parquet"
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,8 @@ class Judged:
             "tie_probability": self.choice.tie_probability,
             "draw": self.choice.draw,
             **seen,
+            **({"flip": self.choice.flip} if self.choice.weights else {}),
+            **{f"weight_{name}": value for name, value in self.choice.weights.items()},
         }
 
 
@@ -113,7 +114,10 @@ def write_judgements(folder: Path, judged: Iterable[Judged]) -> None:
     """Write `judgements.jsonl` and `judgements.parquet` into an artifact's folder."""
     made = list(judged)
     write_lines(folder / JUDGEMENTS, (j.record().to_json() for j in made))
-    pq.write_table(pa.Table.from_pylist([j.logged() for j in made]), folder / LOG)
+    rows = [j.logged() for j in made]
+    # The first row alone would name the columns, and raters may see different features.
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), folder / LOG)
 
 
 def labels(aggregate: Aggregate, judged: Sequence[Sequence[Judged]]) -> list[Consensus]:

@@ -10,6 +10,7 @@ from alignlab.report.run import ModelView
 
 Op = Literal["same", "added", "dropped"]
 Words = tuple[tuple[Op, str], ...]
+Move = Literal["better", "worse", ""]
 
 PER_KIND = 12
 LIMIT = 72
@@ -18,6 +19,8 @@ LONGEST = 3000
 """Characters of an answer that are shown."""
 COMPARED = 200
 """Words of an answer that is compared; a base model that repeats itself would take minutes."""
+TONES = ("bad", "", "good")
+"""Tones of a verdict, the worst first."""
 ALIKE = 0.25
 """Answers that have less in common are not compared: marking every word would tell nothing."""
 
@@ -32,6 +35,7 @@ class Answer:
         tone: of the verdict: "good", "bad" or "".
         truth: the right answer, where it is known and this one may not be it.
         changed: whether it differs from that model's answer.
+        move: whether its verdict is better or worse than that answer's; "" where it is neither, or one has no verdict.
     """
 
     text: Words
@@ -39,6 +43,7 @@ class Answer:
     tone: str = ""
     truth: str = ""
     changed: bool = False
+    move: Move = ""
 
     @property
     def empty(self) -> bool:
@@ -58,6 +63,12 @@ class Asked:
     def changed(self) -> bool:
         """Whether any model's answer differs from that of the model that it started from."""
         return any(a is not None and a.changed for a in self.answers.values())
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Tones of its verdicts, "good" and "bad", and whether training made any answer "better" or "worse"."""
+        found = {word for a in self.answers.values() if a is not None for word in (a.tone, a.move)}
+        return sorted(found - {""})
 
 
 def side_by_side(models: Sequence[ModelView]) -> list[Asked]:
@@ -95,7 +106,16 @@ def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Answer:
     text = str(row["answer"])[:LONGEST]
     old = None if before is None else str(before["answer"])[:LONGEST]
     words: Words = (("same", text),) if old is None else difference(old, text)
-    return Answer(words, *_verdict(row), changed=old is not None and old.split() != text.split())
+    changed = old is not None and old.split() != text.split()
+    return Answer(words, *_verdict(row), changed, "" if before is None else _move(_verdict(before), _verdict(row)))
+
+
+def _move(old: tuple[str, str, str], new: tuple[str, str, str]) -> Move:
+    """Direction in which the tone of a verdict changed."""
+    if not old[0] or not new[0]:
+        return ""
+    step = TONES.index(new[1]) - TONES.index(old[1])
+    return "better" if step > 0 else "worse" if step < 0 else ""
 
 
 def difference(old: str, new: str) -> Words:
@@ -121,7 +141,12 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
     An answer that did not finish is shown without the truth.
     """
     if row.get("finished") is False:
-        return str(row.get("verdict") or "does not stop"), str(row.get("tone") or "bad"), ""
-    verdict, tone = (str(row.get(key) or "") for key in ("verdict", "tone"))
+        return str(row.get("verdict") or "does not stop"), _tone(row.get("tone") or "bad"), ""
+    verdict, tone = str(row.get("verdict") or ""), _tone(row.get("tone"))
     truth = "" if tone == "good" or not verdict else str(row.get("truth") or "")
-    return verdict, tone if tone in ("good", "bad") else "", truth
+    return verdict, tone, truth
+
+
+def _tone(value: Any) -> str:
+    """A known tone; what else an evaluation wrote counts as none."""
+    return str(value) if value in TONES else ""

@@ -131,7 +131,7 @@ def _draw(chart: Chart) -> Markup:
 
 
 def _axes(scale: Scale) -> list[Markup]:
-    return [*axes(scale), *(_tick(step, scale.x(step), FLOOR + 16, "middle") for step in ticks(*scale.steps))]
+    return [*axes(scale), *(tick(step, scale.x(step), FLOOR + 16, "middle") for step in ticks(*scale.steps))]
 
 
 def axes(scale: Scale) -> list[Markup]:
@@ -140,11 +140,12 @@ def axes(scale: Scale) -> list[Markup]:
     for value in ticks(*scale.values):
         y = scale.y(value)
         found.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-        found.append(_tick(value, LEFT - 6, y + 3.5, "end"))
+        found.append(tick(value, LEFT - 6, y + 3.5, "end"))
     return [*found, tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=FLOOR, y2=FLOOR)]
 
 
-def _tick(value: float, x: float, y: float, anchor: str) -> Markup:
+def tick(value: float, x: float, y: float, anchor: str) -> Markup:
+    """A number at an axis."""
     return tag("text", f"{value:.4g}".replace("-", "−"), class_="tick", x=x, y=y, text_anchor=anchor)
 
 

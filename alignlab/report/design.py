@@ -137,10 +137,14 @@ def _merged(swept: Sequence[Swept], trials: Sequence[Trial]) -> list[Swept]:
         numbers: dict[str, int] = {}
         same = tuple(numbers.setdefault(key.of(trial), len(numbers)) for trial in trials)
         groups.setdefault(same, []).append(key)
-    return [_named(group, trials[0]) for group in groups.values()]
+    return [_named(group, trials) for group in groups.values()]
 
 
-def _named(group: Sequence[Swept], trial: Trial) -> Swept:
-    """An option tells most (dpo and ipo, each with a beta of its own); then a number; then the key that came last."""
-    chosen = min(reversed(group), key=lambda s: (not trial.chooses(s.key), s.numbers is None))
+def _named(group: Sequence[Swept], trials: Sequence[Trial]) -> Swept:
+    """The key that most runs have tells most; then an option (dpo and ipo, each with a beta of its own); then a number.
+
+    Of several, the one that came last.
+    """
+    lacking = {s.key: sum(s.of(trial) == NONE for trial in trials) for s in group}
+    chosen = min(reversed(group), key=lambda s: (lacking[s.key], not trials[0].chooses(s.key), s.numbers is None))
     return Swept(chosen.key, chosen.values, tuple(s.key for s in group if s is not chosen))

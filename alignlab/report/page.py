@@ -19,7 +19,10 @@ from alignlab.metrics import Column
 from alignlab.report.answers import side_by_side
 from alignlab.report.chart import Chart, charts
 from alignlab.report.comparison import Comparison, compare
+from alignlab.report.dots import DotRow
 from alignlab.report.drawing import box_lines, drawing, drawn_stages
+from alignlab.report.evaluation_panels import groups
+from alignlab.report.frontier import frontiers
 from alignlab.report.lineage import in_words
 from alignlab.report.numbers import Format, duration, interval_of, number
 from alignlab.report.raters import labelling
@@ -80,21 +83,27 @@ def fill(
 def _content(run: RunView) -> dict[str, Any]:
     found, trained = compare(run), _trained(run)
     answering = [m for m in run.models if m.samples]
-    colour = {m.name: f"m{i % 8}" for i, m in enumerate(run.models)}
+    asked = side_by_side(answering)
+    colour = {m.name: f"m{i % 8}" for i, m in enumerate(run.measured)}
     return {
         "run": run,
         "found": found,
         "started": in_words(found.models, found.parents),
-        "moved": _moved(found),
+        "moved": [_dots(found, column) for column in _moved(found)],
+        "first": next(iter(found.models), ""),
         "pipeline": drawing(run, colour) if run.stages else "",
         "boxes": {name: (stage, box_lines(stage, run)) for name, stage in drawn_stages(run).items()},
         "trained": trained,
         "referred": any("reference" in chart.lines for t in trained for chart in [*t.shown, *t.more]),
-        "asked": side_by_side(answering),
+        "asked": asked,
+        "judged_answers": any(row.verdicts for row in asked),
+        "frontiers": frontiers(run, colour),
+        "groups": groups(run.measured, colour),
         "answering": [m.name for m in answering],
         "labelling": labelling(list(run.stages.values())),
         "judged": [s for s in run.stages.values() if s.kind == "reward_model"],
         "colour": colour,
+        "shades": colour,
         "share": Format(),
     }
 
@@ -103,6 +112,11 @@ def _moved(found: Comparison) -> list[Column]:
     """Shares that changed beyond noise from a model to one that it became; first what the last models moved most."""
     shares = [c for c in found.columns if c.share and found.moved(c) > 0]
     return sorted(shares, key=lambda c: (-found.moved(c, found.last), -found.moved(c)))[:MOST_MOVED]
+
+
+def _dots(found: Comparison, column: Column) -> DotRow:
+    values = {name: numbers[column.metric] for name, numbers in found.models.items() if column.metric in numbers}
+    return DotRow(column.title, values, column.better)
 
 
 def _described(stage: StageView) -> list[tuple[Column, float, str]]:

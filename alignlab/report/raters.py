@@ -1,12 +1,16 @@
 """Raters as their judgements show them: how sure they are, and what they prefer."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from alignlab.artifact import PREFERENCES
+from alignlab.judgements.records import Judgement
 from alignlab.metrics import Estimate
+from alignlab.report.agreement import LIMIT, Agreement, agreement_of, judgements_of
+from alignlab.report.biases import Biases, biases_of
 from alignlab.report.run import StageView
 
 Row = Mapping[str, Any]
@@ -45,11 +49,21 @@ class RaterView:
 
 @dataclass(frozen=True)
 class LabelView:
-    """A stage that made or brought preferences."""
+    """A stage that made or brought preferences.
+
+    Args:
+        stage: the stage.
+        raters: all of them together, then each.
+        examples: some of its preferences.
+        agreement: of the raters; None where the stage has no judgements as they were made.
+        biases: measured and configured; None where nothing was configured.
+    """
 
     stage: StageView
     raters: Sequence[RaterView]
     examples: Sequence[Row]
+    agreement: Agreement | None
+    biases: Biases | None
 
 
 _APOSTROPHES: Final = str.maketrans("\u2018\u2019\u02bc", "'''")
@@ -80,14 +94,27 @@ def labelling(stages: Sequence[StageView]) -> list[LabelView]:
     for stage in stages:
         rows = list(stage.artifact.lines(PREFERENCES)) if stage.kind == "preferences" else []
         if rows:
-            views.append(LabelView(stage, _raters(rows), _examples(rows)))
+            made = judgements_of(stage)
+            told = rows if any(row.get("rater") for row in rows) else _chosen(made) or rows
+            views.append(LabelView(stage, _raters(told), _examples(rows), agreement_of(made), biases_of(stage)))
     return views
 
 
+def _chosen(judgements: Sequence[Judgement]) -> list[Row]:
+    """Judgements of two answers as rows; where several made one label, its row does not say who judged."""
+    pairs = [(j, j.choice) for j in judgements if j.choice is not None and len(j.answers) == 2]
+    return [
+        {"prompt": j.prompt, "chosen": j.answers[choice], "rejected": j.answers[1 - choice], "rater": j.rater}
+        for j, choice in pairs
+    ]
+
+
 def _raters(rows: Sequence[Row]) -> list[RaterView]:
-    names = sorted({str(r["rater"]) for r in rows if r.get("rater")})
-    everyone = [_rater("all judgements", rows)]
-    return everyone + [_rater(n, [r for r in rows if str(r.get("rater")) == n]) for n in names if len(names) > 1]
+    """All raters together, then each of those with the most judgements."""
+    counts = Counter(str(r["rater"]) for r in rows if r.get("rater"))
+    names = sorted(name for name, _ in counts.most_common(LIMIT)) if len(counts) > 1 else []
+    by_name = [_rater(name, [r for r in rows if str(r.get("rater")) == name]) for name in names]
+    return [_rater("all judgements", rows), *by_name]
 
 
 def _rater(name: str, rows: Sequence[Row]) -> RaterView:

@@ -68,7 +68,7 @@ def lanes(edges: Sequence[tuple[Place, Place]], taken: frozenset[Place]) -> dict
 
 
 def path(start: Place, end: Place, taken: frozenset[Place], lane: int | None) -> str:
-    """An SVG path from one box to another that keeps clear of the boxes between, where that is simple."""
+    """An SVG path from one box to another that keeps clear of the boxes between."""
     if end.column - start.column == 1:
         return _curve(start, end)
     if lane is not None:
@@ -84,7 +84,7 @@ def path(start: Place, end: Place, taken: frozenset[Place], lane: int | None) ->
         x = end.left - GAP_X / 2
         y = start.middle
         return f"M{start.right} {y}H{x - 8}Q{x} {y} {x} {y - 8}V{end.middle}H{end.left - TIP}"
-    return _curve(start, end)
+    return _detour(start, end)
 
 
 def _blocked(start: Place, end: Place, row: int, taken: frozenset[Place], from_start: bool = False) -> bool:
@@ -96,6 +96,16 @@ def _curve(start: Place, end: Place) -> str:
     x1, x2 = start.right, end.left - TIP
     middle = (x1 + x2) / 2
     return f"M{x1} {start.middle}C{middle} {start.middle} {middle} {end.middle} {x2} {end.middle}"
+
+
+def _detour(start: Place, end: Place) -> str:
+    """Between the columns next to both boxes, and between the rows next to the end: there is never a box."""
+    x1, x2 = start.right + GAP_X / 2, end.left - GAP_X / 2
+    down = 8 if end.row > start.row else -8
+    y = end.top - GAP_Y / 2 if end.row > start.row else end.top + BOX_H + GAP_Y / 2
+    out = f"M{start.right} {start.middle}H{x1 - 8}Q{x1} {start.middle} {x1} {start.middle + down}V{y - down}"
+    along = f"Q{x1} {y} {x1 + 8} {y}H{x2 - 8}Q{x2} {y} {x2} {y + down}V{end.middle - down}"
+    return f"{out}{along}Q{x2} {end.middle} {x2 + 8} {end.middle}H{end.left - TIP}"
 
 
 def _arch(x1: float, y1: float, x2: float, y2: float, top: float) -> str:

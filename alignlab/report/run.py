@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from alignlab.artifact import CURVES, SAMPLES, Artifact
-from alignlab.metrics import Column, read_columns, read_metrics
+from alignlab.metrics import Column, Panel, read_columns, read_metrics, read_panels
 
 Point = tuple[int, float]
 
@@ -82,13 +82,19 @@ class ModelView:
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
-        """Numbers of its stage and of its evaluations."""
-        return {name: value for view in (self.stage, *self.evaluations) for name, value in view.metrics.items()}
+        """Numbers of its stage and of its evaluations; of two evaluations that measured one name, the first counts."""
+        views = (self.stage, *reversed(self.evaluations))
+        return {name: value for view in views for name, value in view.metrics.items()}
 
     @cached_property
     def samples(self) -> Sequence[Mapping[str, Any]]:
         """Its answers."""
         return [row for evaluation in self.evaluations for row in evaluation.artifact.lines(SAMPLES)]
+
+    @cached_property
+    def panels(self) -> list[tuple[str, Panel]]:
+        """Panels that its evaluations add to the report, each with the name of its evaluation."""
+        return [found for view in self.evaluations for found in read_panels(view.artifact)]
 
     @property
     def columns(self) -> list[Column]:
@@ -122,6 +128,11 @@ class RunView:
             elif stage.kind == "evaluation" and stage.parents.get("policy") not in self.stages:
                 found.append(ModelView(stage, [stage]))
         return found
+
+    @cached_property
+    def measured(self) -> list[ModelView]:
+        """The policies, and the stages that measured something else (a reward model, say)."""
+        return [*self.models, *(ModelView(s, [s]) for s in self.stages.values() if s.kind == "other")]
 
     @property
     def seconds(self) -> float:

@@ -9,9 +9,10 @@ from alignlab.stage import Stage, StageContext
 
 
 class Report(Stage):
-    """Write `report.html`: the pipeline, the curves, the table, the answers side by side.
+    """Write `report.html`: the pipeline, the curves, the table, the answers side by side, raters, panels.
 
-    It reads the artifacts of all other stages: their manifests, metrics, curves, samples and preferences.
+    It reads the artifacts of all other stages: their manifests, metrics, curves, samples, panels, preferences and
+    judgements.
 
     Args:
         experiment: its name, for the title.
@@ -19,7 +20,7 @@ class Report(Stage):
         seed: not used.
     """
 
-    VERSION: ClassVar[str] = "3"
+    VERSION: ClassVar[str] = "4"
     TAKES_ALL: ClassVar[bool] = True
     PRODUCES: ClassVar[Kind] = "report"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs", "seed"})

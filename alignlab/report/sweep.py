@@ -13,6 +13,7 @@ from alignlab.report.design import MOST_LINES, NONE, Design
 from alignlab.report.page import fill
 from alignlab.report.panel_drawing import Axis, draw
 from alignlab.report.panels import Panels
+from alignlab.report.profiles import profiles, shades
 from alignlab.report.seeds import OverSeeds
 from alignlab.report.trial import COMPLETED, Trial
 
@@ -63,6 +64,7 @@ def render(trials: Sequence[Trial], now: datetime.datetime) -> str:
         "title": _title(runs.compared), "seeds": len({t.seed for t in runs.compared}),
         "settings": len({design.setting(t) for t in runs.compared}), "is_log": Axis.of(design).is_log,
         "places": design.axis.values if design.axis else [""], "several": any(p.count > 1 for p in _points(panels)),
+        "profiles": profiles(runs.compared, design), "shades": shades(runs.compared, design),
         "is_shared": 1 < len(set(colour.values())) < len(colour),
         "has_colours": len(set(colour.values())) > 1,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab.artifact import MANIFEST, METRICS, Artifact
 from alignlab.errors import DataError
-from alignlab.metrics import Column, estimates, read_columns
+from alignlab.metrics import Column, Panel, Profile, estimates, read_columns, read_panels
 
 COMPLETED = "completed"
 
@@ -31,6 +31,7 @@ class Trial:
         parents: for each stage, the one whose policy it started from, or "".
         metrics: by "stage/metric"; those with an interval are estimates.
         columns: what the metrics are, by the same names, where the run still has its stages.
+        profiles: panels of shares, by policy and title, where the run still has its stages.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Trial:
     parents: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
+    profiles: Mapping[tuple[str, str], Panel] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, name: str, status: str) -> "Trial":
@@ -61,7 +63,7 @@ class Trial:
             str(about.get("created") or ""), parsed(about.get("overrides") or ()),
             {stage: str(node.get("kind", "")) for stage, node in stages.items()},
             {stage: str(_mapping(node.get("inputs")).get("policy", "")) for stage, node in stages.items()},
-            metrics, _columns(folder, stages, metrics),
+            metrics, _columns(folder, stages, metrics), _profiles(folder, stages),
         )  # fmt: skip
 
     def value(self, key: str) -> str | None:
@@ -134,6 +136,17 @@ def _columns(folder: Path, stages: Mapping[str, Mapping[str, Any]], metrics: Map
         for column in _declared(folder / "stages" / name):
             first, own = (f"{stage}/{column.metric}" for stage in (owner, name))
             found.setdefault(first if first in metrics and first not in found else own, column)
+    return found
+
+
+def _profiles(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Panel]:
+    """Profiles of the evaluations that are still there, under their policies."""
+    found: dict[tuple[str, str], Panel] = {}
+    for name, node in stages.items():
+        owner = str(_mapping(node.get("inputs")).get("policy") or name)
+        for _, panel in read_panels(Artifact(folder / "stages" / name, "other", "")):
+            if isinstance(panel.content, Profile):
+                found.setdefault((owner, panel.title), panel)
     return found
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignlab.errors import ConfigError
+from alignlab.metrics import Panel, check_panels
 from alignlab.policy import Policy, Sampling
 from alignlab.testing import rules
 from alignlab.testing.apply import Checks, one_case_each, print_checks
@@ -88,6 +90,18 @@ def samples_can_be_stored(subject: EvaluationSubject) -> None:
             raise AssertionError(f"{subject.name}: a sample cannot be written as JSON ({error}): {sample}") from error
 
 
+def panels_are_plain_data(subject: EvaluationSubject) -> None:
+    """Panels have titles of their own, name declared metrics, and can be written as JSON and read again."""
+    evaluation = subject.make()
+    panels = subject.run(evaluation).panels
+    try:
+        check_panels(subject.name, panels, evaluation.columns)
+        for panel in panels:
+            Panel.from_json(json.loads(json.dumps(panel.to_json(), allow_nan=False)), panel.title)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise AssertionError(f"{subject.name}: {error}") from error
+
+
 def same_policy_gives_the_same_numbers(subject: EvaluationSubject) -> None:
     """No memory and no global randomness: measured again, from another random state, the result is the same."""
     evaluation = subject.make()
@@ -102,6 +116,7 @@ def same_policy_gives_the_same_numbers(subject: EvaluationSubject) -> None:
     assert [dict(s) for s in first.samples] == [dict(s) for s in second.samples], (
         f"{subject.name}: measured again, its samples differ"
     )
+    assert list(first.panels) == list(second.panels), f"{subject.name}: measured again, its panels differ"
 
 
 def policy_is_only_read(subject: EvaluationSubject) -> None:
@@ -132,6 +147,7 @@ CHECKS: Checks[EvaluationSubject] = (
     metrics_are_finite_numbers,
     columns_declare_every_metric,
     samples_can_be_stored,
+    panels_are_plain_data,
     same_policy_gives_the_same_numbers,
     policy_is_only_read,
     reports_progress,

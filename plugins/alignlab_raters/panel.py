@@ -1,7 +1,7 @@
 """Panel: several raters take turns to prefer one of two answers, or to rank more of them. Groups: several panels."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -97,6 +97,8 @@ class Judges(Preference, Ranker):
             tie,
             draw,
             {feature: (first[feature], second[feature]) for feature in first},
+            _weights(judge, first, index),
+            judge.model.flip,
         )
 
     def _rank(self, judge: Member, shown: Candidates, index: int) -> Order:
@@ -106,6 +108,13 @@ class Judges(Preference, Ranker):
         noise = [gumbel(*drawn, place, answer) for place, answer in enumerate(shown.answers)]
         places = model.places(utilities, noise, uniform(*drawn, "turned", *shown.answers))
         return Order(places, model.probability_of(places, utilities), judge.name)
+
+
+def _weights(member: Member, seen: Iterable[str], index: int) -> dict[str, float]:
+    """Log-odds per unit of each feature that a rater sees, and for what is shown first, at one judgement."""
+    model, rater = member.model.at(index), member.rater
+    weights = {name: rater.taste.get(name, 0.0) + rater.bias.get(name, 0.0) for name in seen}
+    return {name: weight / model.temperature for name, weight in {**weights, "position": model.position_bias}.items()}
 
 
 def _gap(member: Member, pair: Pair) -> float:

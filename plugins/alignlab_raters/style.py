@@ -7,7 +7,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.data.world import World
 from alignlab.errors import DataError
-from alignlab.evaluation import Column, Estimate, Evaluation, EvaluationResult, answer_row, defined
+from alignlab.evaluation import Column, Estimate, Evaluation, EvaluationResult, Panel, Profile, answer_row, defined
 from alignlab.evaluation.base import check_field
 from alignlab.evaluation.diversity import distinct, self_bleu
 from alignlab.policy import Policy, Progress, Sample, Sampling, generate
@@ -64,7 +64,7 @@ class StyleEvaluation(Evaluation):
     Source: Kirk et al. 2023, arXiv:2310.06452, section 4.2 (diversity per input).
     """
 
-    VERSION: ClassVar[str] = "1"
+    VERSION: ClassVar[str] = "2"
 
     def __init__(
         self,
@@ -113,7 +113,13 @@ class StyleEvaluation(Evaluation):
         entropy = Estimate.mean((s.prompt.text, -sum(s.logp)) for s in samples)
         found = {**style(prompts, seen), **diversity(prompts, texts), "entropy": entropy}
         rows = [answer_row(s, self.name, **{k: f[k] for k in SEEN}) for s, f in zip(samples, seen, strict=True)]
-        return EvaluationResult(defined({f"{self.name}_{key}": value for key, value in found.items()}), rows)
+        metrics = defined({f"{self.name}_{key}": value for key, value in found.items()})
+        return EvaluationResult(metrics, rows, [self._profile()])
+
+    def _profile(self) -> Panel:
+        shares = [column.metric for column in self.columns if column.share]
+        note = f"Shares of the answers to the {self.split} prompts that have a feature, and how diverse they are."
+        return Panel(f"Style: {self.name}", Profile(shares), note)
 
 
 def profile_columns(name: str) -> list[Column]:

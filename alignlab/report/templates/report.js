@@ -8,12 +8,13 @@
     const rows = Array.from(table.tBodies[0].rows);
     const texts = rows.map((row) => row.textContent.toLowerCase());
     const get = (id) => document.getElementById(id);
-    const kind = get("kind"), search = get("search"), changed = get("changed"), marks = get("marks");
+    const kind = get("kind"), verdict = get("verdict"), search = get("search"), changed = get("changed"), marks = get("marks");
     const show = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       let count = 0;
       rows.forEach((row, i) => {
         const shown = (!kind.value || row.dataset.kind === kind.value) &&
+          (!verdict || !verdict.value || row.dataset.verdicts.split(" ").includes(verdict.value)) &&
           (!changed.checked || row.dataset.changed === "1") && words.every((w) => texts[i].includes(w));
         row.hidden = !shown;
         count += shown ? 1 : 0;
@@ -22,6 +23,7 @@
       get("empty").hidden = count > 0;
     };
     kind.addEventListener("change", show);
+    if (verdict) verdict.addEventListener("change", show);
     search.addEventListener("input", show);
     changed.addEventListener("change", show);
     marks.addEventListener("change", () => table.classList.toggle("unmarked", !marks.checked));

@@ -132,3 +132,17 @@ def test_more_agreement_than_flips_leave_is_refused() -> None:
 def test_bad_arguments_are_named(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=argument):
         Panel({"a": rater()}, **{argument: value})  # type: ignore[arg-type]
+
+
+# ---- configured weights ----------------------------------------------------------------------------------------------
+def test_a_choice_states_its_weights_in_log_odds() -> None:
+    """Taste 1 and bias 2 over T = 2; position 0.5; after 1000 judgements T has doubled, the position gained 1."""
+    one = Rater("a", {"list": 1.0, "words": 0.5}, {"list": 2.0})
+    panel = Panel({"a": one}, temperature=2.0, position_bias=0.5, fatigue=1.0, drift=1.0, flip=0.1)
+    fresh, tired = panel.compare([ONE, ONE], [0, 1000])
+    told = {name: weight for name, weight in fresh.weights.items() if weight}
+    assert told == pytest.approx({"list": 1.5, "words": 0.25, "position": 0.25}) and fresh.flip == 0.1
+    assert (tired.weights["list"], tired.weights["position"]) == pytest.approx((0.75, 1.5 / 4))
+    assert fresh.weights.keys() == fresh.seen.keys() | {"position"}
+    odds = 0.25 + sum(w * (fresh.seen[f][0] - fresh.seen[f][1]) for f, w in fresh.weights.items() if f != "position")
+    assert fresh.probability == pytest.approx(0.8 * sigmoid(odds) + 0.1), "the weights are those of the choice"
