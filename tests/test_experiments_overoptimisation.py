@@ -3,21 +3,31 @@
 import importlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from alignlab.config.compose import session
+
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "overoptimisation"
 
 
 @pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """How signals are scored."""
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import a file of the finding."""
+    monkeypatch.syspath_prepend(FOLDER.parent)
     monkeypatch.syspath_prepend(FOLDER)
-    yield importlib.import_module("signals")
-    sys.modules.pop("signals", None)
+    yield importlib.import_module
+    for name in ("sweeps", "signals", "measured", "figure", "collect"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def signals(script: Callable[[str], ModuleType]) -> ModuleType:
+    """How signals are scored."""
+    return script("signals")
 
 
 STEPS = [10.0 * i for i in range(9)]
@@ -111,3 +121,44 @@ def test_leads_of_alarms_are_ordered(signals: ModuleType) -> None:
     scores = [signals.score(curve(signals, FALLING, KL), "s", t) for t in (0.0, 1.5, 4.0, 9.0)]
     assert signals.median_lead(scores) == 20.0
     assert signals.median_lead([signals.score(curve(signals, RISING, KL), "s", 0.0)]) is None
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+def test_the_best_of_two_of_three_answers_is_that_of_every_pair(script: Callable[[str], ModuleType]) -> None:
+    """Of the pairs of three, the lowest wins none, the middle one wins one and the highest two."""
+    rows = [{"liked": 3.0, "gold": 6.0}, {"liked": 1.0, "gold": 90.0}, {"liked": 2.0, "gold": 3.0}]
+    best_of = script("measured").best_of
+    assert best_of(rows, "liked", 2, "gold") == pytest.approx((3 + 2 * 6) / 3)
+    assert best_of(rows, "liked", 1, "gold") == pytest.approx(33.0) and best_of(rows, "liked", 3, "gold") == 6.0
+
+
+def test_a_watcher_does_not_see_what_is_still_to_come(script: Callable[[str], ModuleType]) -> None:
+    measured = script("measured")
+    points = {c: [1.0 + math.sin(k + i) / 2 for i in range(30)] for k, c in enumerate(measured.COLUMNS)}
+    points["step"] = [2.0 * i for i in range(30)]
+    later = {c: [*values[:20], *(9.0 * x for x in values[20:])] for c, values in points.items()}
+    now, then = (measured.watched(p, 0).signals for p in (points, later))
+    assert now.keys() == measured.SIGNALS.keys()
+    for name in now:
+        assert now[name][:20] == then[name][:20], name
+        assert now[name][20:] != then[name][20:], name
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+def test_the_page_shows_the_tables(script: Callable[[str], ModuleType]) -> None:
+    collect, measured, sweeps = script("collect"), script("measured"), script("sweeps")
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    runs, curves = sweeps.load(FOLDER / "results.csv"), measured.load_curves(FOLDER / "curves.csv")
+    for table in collect.tables(runs, curves):
+        assert table in page
+    for setting in measured.SETTINGS:
+        assert {r.seed for r in runs if r.setting == setting} >= {0, 1, 2}, setting
+    assert curves.keys() == {(setting, seed) for setting in measured.PPO for seed in {r.seed for r in runs}}
+
+
+def test_the_experiment_composes(script: Callable[[str], ModuleType]) -> None:
+    measured = script("measured")
+    with session() as composer:
+        pipeline = composer.compose(["experiment=overoptimisation"])["pipeline"]
+    assert {*measured.PPO, *measured.DPO, "start", "samples"} <= pipeline.keys()
+    assert all(pipeline[name]["reward"]["weights"]["gold"] == 0 for name in measured.PPO), "the truth teaches nothing"

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean, median
 from typing import Literal
 
@@ -34,12 +35,12 @@ class Curve:
     signals: Mapping[str, Sequence[float]]
     group: int = 0
 
-    @property
+    @cached_property
     def peak(self) -> int:
         """Point of the largest true reward, the first of them."""
         return max(range(len(self.gold)), key=lambda i: self.gold[i])
 
-    @property
+    @cached_property
     def fall(self) -> int | None:
         """Point from which on the true reward lies below its peak by more than the margin; None where it ends above."""
         last = max(i for i, x in enumerate(self.gold) if x >= self.gold[self.peak] - self.margin)
@@ -128,7 +129,8 @@ def best_threshold(curves: Sequence[Curve], signal: str) -> float:
 
 def held_out(curves: Sequence[Curve], signal: str) -> list[Score]:
     """Each run scored with the threshold that the runs of the other groups chose."""
-    return [score(c, signal, best_threshold([o for o in curves if o.group != c.group], signal)) for c in curves]
+    chosen = {g: best_threshold([c for c in curves if c.group != g], signal) for g in {c.group for c in curves}}
+    return [score(c, signal, chosen[c.group]) for c in curves]
 
 
 def auc(curves: Iterable[Curve], signal: str) -> float:
