@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from alignlab_raters import Rater
+from alignlab_reward_model import EnsembleMean
 from test_testing_builtin_stages import Tiny
 
 from alignlab.artifact import Artifact
@@ -85,6 +86,21 @@ def test_rewards_are_means_over_the_same_answers(tmp_path: Path) -> None:
     assert {"kl", "proxy_reward", "wordy"} <= {c["metric"] for c in columns}
 
 
+def test_rewards_score_with_reward_models_among_the_inputs_and_have_parts(tmp_path: Path) -> None:
+    further = {name: tiny_policy_artifact(tmp_path / name, seed=s, scalar_head=True) for s, name in enumerate("ab", 3)}
+    stage = Drift(data=Tiny(), sampling=Sampling(max_new_tokens=6), rewards={"both": EnsembleMean(["a", "b"])})
+    inputs = {name: tiny_policy_artifact(tmp_path / name) for name in ("policy", "reference")}
+    stage.check_inputs(frozenset({*inputs, *further}))
+    found = stage.run({**inputs, **further}, StageContext("drift", tmp_path, tmp_path, CPU))
+    assert found["both"] == pytest.approx((found["both_a"] + found["both_b"]) / 2, abs=1e-6)
+    assert found["both_a"] != found["both_b"] and found["both_disagreement"] > 0
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert all(row["both"] == pytest.approx((row["both_a"] + row["both_b"]) / 2, abs=1e-6) for row in rows)
+    for names, says in (({"a"}, r"set inputs\.b to a"), ({"a", "b", "c"}, r"nothing reads inputs\.c")):
+        with pytest.raises(ValueError, match=says):
+            stage.check_inputs(frozenset({*inputs, *names}))
+
+
 def test_a_reference_of_another_vocabulary_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
     """It would score other texts, and the KL would be a number all the same."""
     inputs = {name: tiny_policy_artifact(tmp_path / name) for name in ("policy", "reference")}
@@ -111,7 +127,8 @@ def test_without_a_reward_model_there_is_no_proxy(tmp_path: Path) -> None:
         ),
         ({"sampling": Sampling(top_k=5)}, "top_k 0"),
         ({"samples_per_prompt": 0}, "samples_per_prompt must be >= 1, got 0"),
-        ({"rewards": {"kl": WORDS}}, "rewards.kl has the name of a metric of its own"),
+        ({"rewards": {"kl": WORDS}}, "rewards.kl has the name of another metric, kl"),
+        ({"rewards": {"two_a": WORDS, "two": EnsembleMean(["a", "b"])}}, "rewards.two has the name of another metric"),
         ({"rewards": {"prompt": WORDS}}, "a field of every sample"),
     ],
 )

@@ -197,6 +197,18 @@ def test_parts_of_a_reward_are_logged_under_their_names(inputs: dict[str, Artifa
     assert from_state(as_state(rollouts)).per_sequence.keys() == rollouts.per_sequence.keys()
 
 
+def test_the_variance_of_a_groups_rewards_is_logged_by_hand() -> None:
+    """Groups of 3, 2 and 1: (0, 1, 2) has the unbiased variance 1, (0, 4) has 8; one answer alone has none."""
+    rollouts = RolloutBatch.of([[1, 2]] * 6, [[False, True]] * 6).with_sequences(
+        reward=torch.tensor([0.0, 1.0, 2.0, 0.0, 4.0, 9.0]),
+        group=torch.tensor([0, 0, 0, 1, 1, 2]),
+        finished=torch.ones(6),
+    )
+    # By answer: squares (1, 0, 1) times 3 / 2, and (4, 4) times 2.
+    assert summary(rollouts)["group_variance"] == pytest.approx((1.5 + 0 + 1.5 + 8 + 8) / 5)
+    assert "group_variance" not in summary(rollouts.select_units([0, 3, 5]))
+
+
 def test_a_process_without_prompts_has_the_parts_too(
     inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

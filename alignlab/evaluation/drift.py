@@ -15,8 +15,8 @@ from alignlab.errors import DataError
 from alignlab.evaluation.base import answer_row, check_field, defined
 from alignlab.evaluation.stage import first_of_each_kind
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
-from alignlab.policy import LearnedReward, Policy, Sample, Sampling, generate, load_frozen
-from alignlab.reward import RewardSource
+from alignlab.policy import LearnedReward, Policy, Sample, Sampling, check_scorers, generate, learned, load_frozen
+from alignlab.reward import RewardSource, score_in_parts
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.training.measure import measure
 from alignlab.training.rollouts import rollout_batch
@@ -35,10 +35,12 @@ class Drift(Stage):
     Args:
         data: gives the prompts.
         sampling: temperature 1, no top-k, no top-p.
-        rewards: reward sources by the name of their metric (the raters' true taste, say).
+        rewards: reward sources by the name of their metric (the raters' true taste, say); the parts of one that is made
+            of parts are measured as NAME_PART.
         split: whose prompts; those of "validation" were not trained on.
         samples_per_prompt: answers to each.
-        inputs: `policy`; `reference`, what it is compared with; `reward`, a reward model whose mean is `proxy_reward`.
+        inputs: `policy`; `reference`, what it is compared with; `reward`, a reward model whose mean is `proxy_reward`;
+            and under other names the reward models that `rewards` score with.
         seed: of the sampling.
         table_rows: rows of the table that goes to the tracker.
 
@@ -51,6 +53,7 @@ class Drift(Stage):
         "reference": frozenset({"policy"}),
     }
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"reward": frozenset({"reward_model"})}
+    FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})
     PRODUCES: ClassVar[Kind] = "evaluation"
 
     def __init__(
@@ -75,10 +78,13 @@ class Drift(Stage):
                 f"{sampling.top_p} and {sampling.top_k}; the KL is of the policy as it is"
             )
         self.rewards = dict(rewards or {})
-        for name in self.rewards:
+        taken = {"kl", PROXY, "answer_length", "finished_answers"}
+        for name, source in self.rewards.items():
             check_field("Drift", name)
-            if name in {"kl", PROXY, "answer_length", "finished_answers"}:
-                raise ValueError(f"Drift: rewards.{name} has the name of a metric of its own; rename it")
+            own = {name, *(f"{name}_{part}" for part in source.parts)}
+            if twice := sorted(own & taken):
+                raise ValueError(f"Drift: rewards.{name} has the name of another metric, {twice[0]}; rename it")
+            taken |= own
         self.data, self.sampling, self.split = data, sampling, split
         self.samples_per_prompt, self.table_rows = samples_per_prompt, table_rows
 
@@ -86,7 +92,7 @@ class Drift(Stage):
         """The metrics; with the reward model's mean where there is one."""
         what = f"answers to the {self.split} prompts"
         reward = f"mean reward of the {what}, by"
-        learned = [Column(PROXY, f"{reward} the reward model", unit="reward units")]
+        proxies = [Column(PROXY, f"{reward} the reward model", unit="reward units")]
         named = [
             Column(
                 name, f"{reward} {source.describe()}", unit="reward units", better=1, headline=True,
@@ -94,13 +100,26 @@ class Drift(Stage):
             )
             for name, source in self.rewards.items()
         ]  # fmt: skip
+        parts = [
+            Column(
+                f"{name}_{p}", f"mean of a part of the reward of the {what}, by {source.describe()}", unit="its own",
+                reference=source.describe(),
+            )
+            for name, source in self.rewards.items()
+            for p in source.parts
+        ]  # fmt: skip
         return [
             Column("kl", f"KL to the reference, on the policy's own {what}", unit="nats per answer", headline=True),
-            *(learned if proxy else []),
+            *(proxies if proxy else []),
             *named,
+            *parts,
             Column("answer_length", f"mean length of the {what}", unit="words"),
             Column("finished_answers", f"{what} that end by themselves", better=1, share=True),
         ]
+
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse reward models that are missing, and those that nothing scores with."""
+        check_scorers(self, self.rewards.values(), names)
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Prompts."""
@@ -117,12 +136,10 @@ class Drift(Stage):
             raise DataError(f"{context.name}: {type(self.data).__name__} has no {self.split} prompts")
         report = lambda done, total: context.tracker.progress(done, total, {})  # noqa: E731
         samples = generate(policy, asked, self.sampling, self.seed, progress=report)
-        judges: dict[str, RewardSource] = dict(self.rewards)
-        if "reward" in inputs:
-            judges = {PROXY: LearnedReward(Policy.load(inputs["reward"]).to(runtime.device)), **judges}
-        prompts, texts = [s.prompt for s in samples], [s.text for s in samples]
         found = {"kl": log_ratios(policy.eval(), reference, samples, runtime).tolist()}
-        found |= {name: judge.score(prompts, texts).tolist() for name, judge in judges.items()}
+        for name, judge in self._judges(inputs, runtime).items():
+            scores = score_in_parts(judge, [s.prompt for s in samples], [s.text for s in samples])
+            found |= {name: scores.total.tolist(), **{f"{name}_{k}": v.tolist() for k, v in scores.parts.items()}}
         rows = [answer_row(s, "drift", **{k: v[i] for k, v in found.items()}) for i, s in enumerate(samples)]
         write_lines(context.folder / SAMPLES, rows)
         write_columns(context.folder, self.columns(proxy="reward" in inputs), "drift")
@@ -130,6 +147,19 @@ class Drift(Stage):
         metrics = self._metrics(samples, found)
         write_outcomes(context.folder, metrics)
         return with_intervals(metrics)
+
+    def _judges(self, inputs: Mapping[str, Artifact], runtime: Runtime) -> dict[str, RewardSource]:
+        """The reward model, where there is one, and the reward sources with the models that they score with."""
+        found: dict[str, RewardSource] = {}
+        if "reward" in inputs:
+            found[PROXY] = LearnedReward(Policy.load(inputs["reward"]).to(runtime.device))
+        for name, reward in self.rewards.items():
+            source, scorers = learned(reward, inputs)
+            assert source is not None, "there is a reward"
+            for scorer in scorers:
+                scorer.to(runtime.device)
+            found[name] = source
+        return found
 
     @staticmethod
     def _metrics(samples: Sequence[Sample], found: Mapping[str, Sequence[float]]) -> dict[str, float]:

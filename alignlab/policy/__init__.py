@@ -1,7 +1,7 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
 from alignlab.policy.frozen import load_frozen
-from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, learned
+from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, check_scorers, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "Sampling",
     "check_scored",
+    "check_scorers",
     "complete",
     "fitting",
     "generate",

@@ -3,7 +3,7 @@
 Axes: answers, attributes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -107,12 +107,26 @@ def check_scored(stage: Stage, reward: RewardSource | None, names: frozenset[str
         ValueError: neither a reward source nor the input `reward` is given; an input that the source scores with is
             missing; or nothing scores with an input.
     """
-    owner, wanted = type(stage).__name__, frozenset(reward.inputs if reward is not None else ())
     if needed and reward is None and "reward" not in names:
         raise ValueError(
-            f"{owner}: nothing scores the answers; set inputs.reward to a reward model (a stage or a folder), or "
-            f"reward to a reward source"
+            f"{type(stage).__name__}: nothing scores the answers; set inputs.reward to a reward model (a stage or a "
+            f"folder), or reward to a reward source"
         )
+    check_scorers(stage, () if reward is None else (reward,), names)
+
+
+def check_scorers(stage: Stage, rewards: Iterable[RewardSource], names: frozenset[str]) -> None:
+    """Refuse a stage that lacks a reward model which one of its rewards scores with, or has one that none does.
+
+    Args:
+        stage: whose further inputs are reward models for its reward sources to score with.
+        rewards: its reward sources.
+        names: of its inputs.
+
+    Raises:
+        ValueError: names the input.
+    """
+    owner, wanted = type(stage).__name__, frozenset(name for reward in rewards for name in reward.inputs)
     if missing := sorted(wanted - names):
         raise ValueError(
             f"{owner}: its reward scores with the inputs {', '.join(sorted(wanted))}; set inputs.{missing[0]} to a "

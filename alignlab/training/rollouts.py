@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignlab import batch as kinds
 from alignlab import distributed
-from alignlab.advantage import without_signal
+from alignlab.advantage import group_mean, without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
 from alignlab.policy import Policy, Sample, Sampling, generate
@@ -162,7 +162,8 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
     Returns:
         `reward` and each of its parts as `reward_NAME`, where answers were scored; `kl` to the reference in nats (the
         k1 estimate, summed over an answer), where it is known; `answer_length` in tokens; `finished`, the share that a
-        stop token ended; `without_signal`, the share whose group has equal rewards, where groups have several answers.
+        stop token ended. Where groups have several answers: `without_signal`, the share whose group has equal rewards,
+        and `group_variance`, the unbiased variance of the rewards of a group, reward units squared.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
     if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
@@ -174,11 +175,17 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
 
 def _signal(rollouts: RolloutBatch) -> dict[str, Tensor]:
-    """Whether each answer's group has equal rewards; nothing where no prompt has several answers."""
+    """Whether each answer's group has equal rewards, and their variance; nothing where all answers are alone."""
     groups = rollouts.per_sequence.get("group")
     if groups is None or rollouts.num_sequences == groups.unique().numel():
         return {}
-    return {"without_signal": without_signal(rollouts.sequence("reward"), groups).float()}
+    reward = rollouts.sequence("reward").double()
+    size = groups.bincount()[groups]
+    square = (reward - group_mean(reward, groups)).square() * size / (size - 1)
+    return {
+        "without_signal": without_signal(rollouts.sequence("reward"), groups).float(),
+        "group_variance": square[size > 1],
+    }
 
 
 def share_of(count: int) -> range:

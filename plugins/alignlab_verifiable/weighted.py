@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from alignlab import RewardSource, Scores
 from alignlab.data.records import Prompt
-from alignlab.reward import ScoreModel, score
+from alignlab.reward import ScoreModel, score_in_parts
 
 
 @dataclass(frozen=True)
 class Weighted(RewardSource):
-    """`sum over names of weight * score`; each score is also reported by its name, unweighted.
+    """`sum over names of weight * score`; each score and its own parts are also reported, unweighted.
+
+    A weight of 0 reports a score that nothing is learnt from: what simulated raters truly want, next to the reward.
 
     Args:
-        rewards: reward sources by name; a stage logs `reward_NAME` for each.
+        rewards: reward sources by name; a stage logs `reward_NAME` for each, and `reward_NAME_PART` for each of
+            its parts.
         weights: one for each name; below 0 it is a price.
     """
 
@@ -40,11 +44,15 @@ class Weighted(RewardSource):
             )
         if bad := {k: w for k, w in self.weights.items() if not math.isfinite(w)}:
             raise ValueError(f"Weighted: weights must be finite, got {bad}")
+        if twice := sorted(name for name, count in Counter(self.parts).items() if count > 1):
+            raise ValueError(f"Weighted: two scores would be logged as {twice[0]}; rename one of the rewards")
 
     @property
     def parts(self) -> Sequence[str]:
-        """The names of the rewards."""
-        return tuple(self.rewards)
+        """The names of the rewards; after each, those of its own parts as `NAME_PART`."""
+        return tuple(
+            part for name, source in self.rewards.items() for part in (name, *(f"{name}_{p}" for p in source.parts))
+        )
 
     @property
     def inputs(self) -> Sequence[str]:
@@ -60,11 +68,13 @@ class Weighted(RewardSource):
         return self.score_in_parts(prompts, answers).total
 
     def score_in_parts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Scores:
-        """The weighted sum, and each score as its source gives it."""
-        parts = {name: score(source, prompts, answers).float() for name, source in self.rewards.items()}
-        total = torch.zeros(len(answers))
-        for name, part in parts.items():
-            total = total + self.weights[name] * part
+        """The weighted sum, and each score with its parts, as its source gives them."""
+        found = {name: score_in_parts(source, prompts, answers) for name, source in self.rewards.items()}
+        total, parts = torch.zeros(len(answers)), dict[str, Float[Tensor, "answers"]]()
+        for name, scores in found.items():
+            total = total + self.weights[name] * scores.total.float()
+            parts[name] = scores.total.float()
+            parts |= {f"{name}_{part}": values.float() for part, values in scores.parts.items()}
         return Scores(total, parts)
 
     def describe(self) -> str:

@@ -94,6 +94,15 @@ def test_a_sum_of_rewards_hands_the_models_on_and_logs_what_it_adds() -> None:
     found = score_in_parts(source.with_models(THREE), PROMPTS, ANSWERS)
     assert found.parts["judged"].tolist() == [1.0, 0.0]
     assert found.total.tolist() == pytest.approx((found.parts["judged"] + 0.5 * found.parts["short"]).tolist())
+    assert list(found.parts) == ["judged", "judged_a", "judged_b", "judged_disagreement", "short"]
+    assert found.parts["judged_b"].tolist() == [1.0, 0.0] and found.parts["judged_disagreement"].tolist() == [0.0, 2.0]
+
+
+def test_a_reward_of_weight_zero_is_logged_and_teaches_nothing() -> None:
+    both = {"proxy": ModelReward("a"), "panel": EnsembleMean(["b", "c"])}
+    found = score_in_parts(Weighted(both, {"proxy": 1.0, "panel": 0.0}).with_models(THREE), PROMPTS, ANSWERS)
+    assert found.total.tolist() == found.parts["proxy"].tolist() == [1.0, 4.0]
+    assert found.parts["panel"].tolist() == [1.0, 1.0]
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

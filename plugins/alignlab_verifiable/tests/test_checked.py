@@ -184,6 +184,11 @@ def test_a_part_that_is_not_finite_is_named() -> None:
         ({"a": Format()}, {"b": 1.0}, r"rewards are \['a'\] and weights \['b'\]; a needs both"),
         ({"A b": Format()}, {"A b": 1.0}, "'A b' cannot name a metric"),
         ({"a": Format()}, {"a": float("inf")}, "weights must be finite"),
+        (
+            {"a": weighted(), "a_format": Format()},
+            {"a": 1.0, "a_format": 1.0},
+            "two scores would be logged as a_format; rename one",
+        ),
     ],
 )
 def test_weighted_refuses(rewards: dict[str, RewardSource], weights: dict[str, float], message: str) -> None:
