@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-FINDINGS = ("personas", "verification", "noise", "rounds", "instruct")
+FINDINGS = ("personas", "verification", "noise", "rounds", "instruct", "refusal")
 
 
 @pytest.fixture
@@ -38,6 +38,19 @@ def test_the_page_shows_the_table(name: str, sweeps: ModuleType) -> None:
     assert table in page and len(table.splitlines()) == 2 + len(collect.SETTINGS)
     for setting in collect.SETTINGS:
         assert {r.seed for r in runs if r.setting == setting} >= {0, 1, 2}, setting
+
+
+def test_the_second_table_of_refusals_is_shown_too(sweeps: ModuleType) -> None:
+    collect, runs = script("refusal"), sweeps.load(FOLDER / "refusal" / "results.csv")
+    page = (FOLDER / "refusal" / "README.md").read_text(encoding="utf-8")
+    assert sweeps.table(runs, collect.GUARDED_SETTINGS, collect.GUARDED, "refuses requests under") in page
+
+
+def test_look_alikes_end_over_refusal_in_every_run(sweeps: ModuleType) -> None:
+    collect, runs = script("refusal"), sweeps.load(FOLDER / "refusal" / "results.csv")
+    for dose in collect.DOSES:
+        assert sweeps.of(runs, f"always {dose} 0.05", "refused_safe_same_form") == [0.0, 0.0, 0.0]
+        assert max(sweeps.of(runs, f"always {dose} 0.0", "refused_safe_same_form")) > 0.7
 
 
 def test_rows_are_made_of_complete_runs_alone(sweeps: ModuleType, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""StyleOfAnswers: the style of answers that are given, by whoever wrote them."""
+"""StyleOfAnswers: the style of answers that are given, a file's or another stage's."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
