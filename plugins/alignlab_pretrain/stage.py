@@ -10,7 +10,7 @@ from alignlab.data.rows import Row, check_max_length, document_rows, resolve_max
 from alignlab.data.source import DataSource, Need
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
-from alignlab.policy import ModelSpec, Policy, previews
+from alignlab.policy import LoRA, ModelSpec, Policy, previews
 from alignlab.seed import fold_in
 from alignlab.training import Loop, OfflineStage, OptimizerSpec
 
@@ -41,13 +41,23 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         max_length: int | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, adapter=adapter)
         self.data = data
         self.model_spec = model
         self.tokenizer_spec = tokenizer
         check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
+
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse an adapter on random weights."""
+        super().check_inputs(names)
+        if self.adapter is not None and "policy" not in names:
+            raise ValueError(
+                f"{type(self).__name__}: an adapter changes a model that has learnt something; set inputs.policy to a "
+                f"model to continue from, or adapter to null"
+            )
 
     def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
         """The input `policy` where it is given; else a new model with a tokenizer of the data's own."""
