@@ -153,9 +153,12 @@ def _kind_from_content(path: Path) -> Kind:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{file} cannot be read (it holds a {type(found).__name__}, not an object)")
+    return found
 
 
 def digest_of_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
-from alignlab.data.records import Example, Prompt
+from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import LoRA, Policy, lora
 from alignlab.stage import Runtime, StageContext
@@ -33,6 +33,9 @@ class Likes(DataSource):
 
     def instructions(self, split: Split) -> Sequence[Example]:
         return [Example(Prompt.user(f"what does {n} like ?"), f"{n} does like tea") for n in self.NAMES]
+
+    def documents(self, split: Split) -> Sequence[Document]:
+        return [Document(f"{n} does like {t}") for n in self.NAMES for t in ("tea", "rain", "bread")]
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         return [example.prompt for example in self.instructions(split)]

@@ -37,6 +37,7 @@ from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, LoRA, Policy, Sampling, frozen_copy, lora
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import Check, conforms_stage, tiny_policy_artifact
+from alignlab.training import MixedIn
 
 FEW = Sampling(max_new_tokens=6)
 
@@ -247,3 +248,13 @@ def test_online_preferences_with_an_adapter(check: Check) -> None:
 @conforms_stage(ppo, inputs=of("policy", "reward"), skip={"batches_hold_what_was_given": "takes no preferences"})
 def test_ppo_with_an_adapter(check: Check) -> None:
     check()
+
+
+def test_old_documents_can_be_mixed_into_reading_on(tmp_path: Path) -> None:
+    """Continued pretraining takes what every other stage takes: another adapter, and replay."""
+    words = TrainTokenizer(kind="word", vocab_size=64)
+    replay = {"old": MixedIn(CausalLM(), Likes(), batch_size=2)}
+    stage = Pretrain(data=Likes(), model=Llama(), tokenizer=words, objective=CausalLM(), mixed_in=replay, **settings())
+    made(tmp_path / "on", stage, {"policy": tiny_policy_artifact(tmp_path / "policy")})
+    assert "old/loss" in stage.last_step.means
+    assert "mixed_in" not in Spec(Pretrain, "pipeline.pretrain", {}).identity()
