@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 from alignlab_dpo import DPO
+from alignlab_online_dpo import OnlinePreferences
+from alignlab_ppo import GAE, PPO, PPOStage
+from alignlab_raters import Rater
 from alignlab_sft import AnswerNLL
 from together import leave
 from torch import Tensor
@@ -16,12 +19,13 @@ from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.policy import LoRA, Policy, lora
+from alignlab.policy import LoRA, Policy, Sampling, lora
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, AnswerStage, Constant, Loop, PreferenceStage, TrainingStage
 
 ADAPTER = LoRA(r=2, alpha=3.0)
+FEW = Sampling(max_new_tokens=6)
 BATCH = TokenBatch.of([[1, 5, 9, 12, 3], [2, 7, 4]], [[False, True, True, True, True], [False, True, True]])
 
 
@@ -57,6 +61,34 @@ def dpo(**more: Any) -> PreferenceStage:
 
 def sft(**more: Any) -> AnswerStage:
     return AnswerStage(data=Likes(), objective=AnswerNLL(), **settings(**more))
+
+
+def ppo() -> PPOStage:
+    return PPOStage(
+        data=Likes(),
+        objective=PPO(),
+        advantage=GAE(),
+        sampling=FEW,
+        prompts_per_rollout=2,
+        samples_per_prompt=2,
+        validation_prompts=1,
+        inputs={"policy": "sft", "reward": "reward_model"},
+        **settings(loop=loop(log_every=1, save_every=1, ema=0.5)),
+    )
+
+
+def online() -> OnlinePreferences:
+    return OnlinePreferences(
+        data=Likes(),
+        objective=DPO(),
+        sampling=FEW,
+        reward=Rater("looks", {"words": 1.0}),
+        prompts_per_rollout=2,
+        samples_per_prompt=3,
+        validation_prompts=1,
+        inputs={"policy": "sft"},
+        **settings(loop=loop(batch_size=2, log_every=1, save_every=1, keep="last")),
+    )
 
 
 def made(folder: Path, stage: TrainingStage[Any], inputs: Mapping[str, Artifact], **runtime: Any) -> Artifact:

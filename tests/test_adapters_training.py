@@ -1,6 +1,5 @@
-"""Training adapters: the reference, what is stored, a kill in the middle, several processes, and the kit."""
+"""Training adapters: the reference, what is stored, a kill in the middle, several processes."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,27 @@ from adapter_cases import (
     logp,
     loop,
     made,
+    ppo,
     saved,
     settings,
     sft,
     start,
     trainable_names,
 )
-from alignlab_dpo import DPO
 from alignlab_merge import Average
-from alignlab_online_dpo import OnlinePreferences
-from alignlab_ppo import GAE, PPO, PPOStage
 from alignlab_pretrain import CausalLM, Pretrain
-from alignlab_raters import Rater
-from alignlab_reward_model import BradleyTerry, RewardModel
 from together import run_together
 from training_cases import Dies
 
 from alignlab.artifact import Artifact
+from alignlab.config import compose
+from alignlab.config.experiment import check
 from alignlab.config.spec import Spec
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.policy import Llama, LoRA, Policy, Sampling, frozen_copy, lora
+from alignlab.policy import Llama, LoRA, Policy, frozen_copy, lora
 from alignlab.stage import Runtime, StageContext
-from alignlab.testing import Check, conforms_stage, tiny_policy_artifact
+from alignlab.testing import tiny_policy_artifact
 from alignlab.training import MixedIn
-
-FEW = Sampling(max_new_tokens=6)
 
 
 @pytest.fixture
@@ -175,79 +170,28 @@ def test_an_adapter_is_part_of_a_stages_identity_where_there_is_one() -> None:
     assert identity(adapter=lowrank)["adapter"]["r"] == 4
 
 
+@pytest.mark.parametrize(
+    ("override", "adapted_stages"),
+    [
+        ("adapter=lora", {"sft", "reward_model", "dpo", "ppo"}),
+        ("pipeline.dpo.adapter=lora", {"dpo"}),
+        ("seed=0", set()),
+    ],
+)
+def test_one_setting_reaches_the_stages_that_continue_a_model(override: str, adapted_stages: set[str]) -> None:
+    typed = ("experiment=lifecycle", override)
+    with compose.session(typed) as hydra:
+        pipeline = check(hydra.compose(typed), typed).pipeline
+    assert {name for name, spec in pipeline.items() if spec.arguments.get("adapter")} == adapted_stages
+    assert {name for name, spec in pipeline.items() if "adapter" in spec.identity()} == adapted_stages
+
+
 def test_pretraining_from_scratch_takes_no_adapter() -> None:
     words = TrainTokenizer(kind="word", vocab_size=64)
     stage = Pretrain(data=Likes(), model=Llama(), tokenizer=words, objective=CausalLM(), **settings())
     stage.check_inputs(frozenset({"policy"}))
     with pytest.raises(ValueError, match=r"Pretrain: an adapter changes a model that has learnt something"):
         stage.check_inputs(frozenset())
-
-
-# ---- the kit ---------------------------------------------------------------------------------------------------------
-def ppo() -> PPOStage:
-    return PPOStage(
-        data=Likes(),
-        objective=PPO(),
-        advantage=GAE(),
-        sampling=FEW,
-        prompts_per_rollout=2,
-        samples_per_prompt=2,
-        validation_prompts=1,
-        inputs={"policy": "sft", "reward": "reward_model"},
-        **settings(loop=loop(log_every=1, save_every=1, ema=0.5)),
-    )
-
-
-def online() -> OnlinePreferences:
-    return OnlinePreferences(
-        data=Likes(),
-        objective=DPO(),
-        sampling=FEW,
-        reward=Rater("looks", {"words": 1.0}),
-        prompts_per_rollout=2,
-        samples_per_prompt=3,
-        validation_prompts=1,
-        inputs={"policy": "sft"},
-        **settings(loop=loop(batch_size=2, log_every=1, save_every=1, keep="last")),
-    )
-
-
-def an_adapter_as_policy(folder: Path) -> dict[str, Artifact]:
-    """The policy that is trained is itself an adapter on a base."""
-    inputs = start(folder)
-    return {**inputs, "policy": adapted(inputs["policy"], folder / "adapter", LoRA(r=1, target=("q_proj", "up_proj")))}
-
-
-def of(*names: str) -> Callable[[Path], dict[str, Artifact]]:
-    def write(folder: Path) -> dict[str, Artifact]:
-        reward = tiny_policy_artifact(folder / "reward", seed=1, scalar_head=True)
-        return {k: v for k, v in {**an_adapter_as_policy(folder), "reward": reward}.items() if k in names}
-
-    return write
-
-
-@conforms_stage(lambda: dpo(loop=loop(log_every=1, save_every=1)), inputs=of("policy", "preferences"))
-def test_dpo_with_an_adapter(check: Check) -> None:
-    check()
-
-
-@conforms_stage(
-    lambda: RewardModel(objective=BradleyTerry(), **settings(loop=loop(log_every=1, save_every=1))),
-    inputs=of("policy", "preferences"),
-    skip={"the_reference_stays": "has no reference"},
-)
-def test_a_reward_model_with_an_adapter(check: Check) -> None:
-    check()
-
-
-@conforms_stage(online, inputs=of("policy"), skip={"batches_hold_what_was_given": "takes no preferences"})
-def test_online_preferences_with_an_adapter(check: Check) -> None:
-    check()
-
-
-@conforms_stage(ppo, inputs=of("policy", "reward"), skip={"batches_hold_what_was_given": "takes no preferences"})
-def test_ppo_with_an_adapter(check: Check) -> None:
-    check()
 
 
 def test_old_documents_can_be_mixed_into_reading_on(tmp_path: Path) -> None:
