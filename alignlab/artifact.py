@@ -25,6 +25,7 @@ ANSWERS = "answers.jsonl"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.jsonl"
 REPORT = "report.html"
+ADAPTER_BASE = "adapter_base.json"
 
 _KINDS_BY_FILE: Mapping[str, Kind] = {PREFERENCES: "preferences", RANKINGS: "rankings", ANSWERS: "answers"}
 """Kind of a folder without a manifest, by a file in it."""
@@ -136,16 +137,28 @@ def _kind_from_content(path: Path) -> Kind:
             return kind
     if (path / "config.json").is_file():
         try:
-            architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+            architectures = _object(path / "config.json").get("architectures") or [""]
             return "reward_model" if "SequenceClassification" in architectures[0] else "policy"
-        except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
+        except (TypeError, LookupError) as error:
             raise StoreError(f"{path / 'config.json'} cannot be read ({error})") from error
+    if (path / ADAPTER_BASE).is_file():
+        return "policy" if _object(path / ADAPTER_BASE).get("attributes") is None else "reward_model"
     if (path / "adapter_config.json").is_file():
         raise StoreError(
             f"{path} holds an adapter without its base model; merge them (PEFT: "
             f"model.merge_and_unload().save_pretrained(...)) and give the merged model's folder"
         )
     raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {' nor '.join(_KINDS_BY_FILE)}")
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{file} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{file} cannot be read (it holds a {type(found).__name__}, not an object)")
+    return found
 
 
 def digest_of_file(path: Path) -> str:

@@ -158,6 +158,9 @@ class Stage(abc.ABC):
     PRODUCES: ClassVar[Kind]
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs"})
     """Constructor arguments that do not change what is made (dotted for nested ones: `loop.micro_batch_tokens`)."""
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that are part of the identity only where they are not null: as if there were no such
+    argument, so that what was made before there was one is still found."""
 
     def __init__(self, inputs: Mapping[str, str] | None = None, seed: int = 0) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ GROUPS = {
     "evaluation": "Measurements of a policy, for `stage: evaluate` ([Write an evaluation](write-an-evaluation.md)).",
     "data": "Documents, instructions, preferences and prompts.",
     "model": "A model from scratch.",
+    "adapter": "What a stage trains in place of all weights ([Adapters](models.md#adapters)).",
     "tokenizer": "A tokenizer trained on the experiment's own texts.",
     "optimizer": "The optimizer of a stage, with its peak learning rate.",
     "schedule": "The learning rate of each step over its peak.",

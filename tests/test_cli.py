@@ -58,7 +58,7 @@ def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plann"]) == 1
-    commands = "agreement, chat, plan, plugins, report, score, verify"
+    commands = "agreement, chat, export, plan, plugins, report, score, verify"
     said = f"alignlab: unknown command 'plann' (commands: {commands}); did you mean plan?\n"
     assert capsys.readouterr().err == said
 

@@ -1,5 +1,6 @@
 """The embedded world: what it writes, what it keeps apart, and that it is a pure function of its arguments."""
 
+import hashlib
 import subprocess
 import sys
 from collections import Counter
@@ -218,3 +219,44 @@ def test_bad_arguments_are_named(argument: str, value: float) -> None:
 def test_a_prompt_of_another_world_is_refused(world: World) -> None:
     with pytest.raises(DataError, match="none of its instructions"):
         world.read(Prompt.user("what is the capital of france ?"), "paris")
+
+
+# ---- newcomers -------------------------------------------------------------------------------------------------------
+def test_residents_and_newcomers_share_one_truth_and_are_written_about_apart() -> None:
+    small = {"training_documents": 2000, "training_instructions": 1000}
+    everybody, residents, newcomers = (World(about=about, **small) for about in (None, "residents", "newcomers"))
+    new = everybody.people.newcomers
+    assert everybody.people == residents.people == newcomers.people and len(new) == 16
+    assert set(residents.held_out) | set(newcomers.held_out) == set(everybody.held_out) and len(newcomers.held_out) == 8
+    for entry in entries(residents):
+        # named, so that the tokenizer has a word for them, and never told of
+        assert kind_of(entry) == "questions" or not words(entry) & new
+    assert new <= {word for entry in entries(residents) for word in entry.split()}
+    told_of = {entry.split()[0] for entry in entries(newcomers) if kind_of(entry) == "biography"}
+    assert told_of == new
+    for text in (f"{e.prompt.text} {e.answer}" for e in residents.instructions("train")):
+        assert not words(text) & new
+    assert not any(words(p.text) & new for p in residents.prompts("train"))
+    assert {a.entity for a in newcomers.evaluation_asks() if a.kind != "abstain"} == new & set(everybody.held_out)
+
+
+def test_a_world_without_newcomers_cannot_be_about_them() -> None:
+    with pytest.raises(ValueError, match="about=newcomers needs newcomers; set entities to >= 8, got 6"):
+        World(entities=6, about="newcomers")
+
+
+def test_whom_a_world_is_about_is_part_of_its_identity_where_it_is_set() -> None:
+    from alignlab.config.spec import Spec
+
+    assert "about" not in Spec(World, "data", {}).identity()
+    assert Spec(World, "data", {"about": "residents"}).identity()["about"] == "residents"
+
+
+def test_the_texts_of_a_world_do_not_change_between_versions() -> None:
+    """Or results in stores and findings would be of another world, under the same name."""
+    world = World(training_documents=200, training_instructions=200)
+    texts = [d.text for d in world.documents("train")]
+    texts += [e.prompt.text + e.answer for e in world.instructions("train")]
+    texts += [p.text for p in world.prompts("train")] + [a.text for a in world.evaluation_asks()]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    assert digest == "4907320fb3dbf5646796f471ec51112e64d91ec34b0ac5bc1dcc2833b65d8b2a"

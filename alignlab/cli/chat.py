@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import MANIFEST, SAMPLES, Artifact
+from alignlab.artifact import SAMPLES, Artifact
 from alignlab.cli.arguments import Parser
+from alignlab.cli.models import POLICIES, find_model
 from alignlab.cli.talk import Talk, meant, spelt, unknown_words
-from alignlab.errors import ConfigError, DataError, PipelineError, suggestion
+from alignlab.errors import ConfigError, DataError, suggestion
 from alignlab.sanitize import printable
 
 COMMANDS = {
@@ -33,7 +34,7 @@ COMMANDS = {
 def run(arguments: list[str]) -> int:
     """Answer line by line until the input ends; exit code."""
     asked = _parser().parse_args(arguments)
-    artifact = find_model(Path(asked.run), asked.stage)
+    artifact = find_model(Path(asked.run), asked.stage, POLICIES, "be talked to")
     examples = _examples(Path(asked.run), artifact)
     talk = _model(artifact, asked)
     how = "it continues what you write" if talk.plain else "ask it something"
@@ -115,40 +116,6 @@ def _parser() -> Parser:
     parser.add_argument("--history", action="store_true", help="let the model see the turns before")
     parser.add_argument("--plain", action=argparse.BooleanOptionalAction, help="continue text instead of chatting")
     return parser
-
-
-def find_model(run: Path, stage: str | None) -> Artifact:
-    """The model of a stage of a run, or in a folder of its own.
-
-    Raises:
-        PipelineError: there is no such run or stage, or the stage did not make a policy.
-    """
-    if not run.is_dir():
-        raise PipelineError(f"no such folder: {run}; RUN is a run folder such as runs/DATE/TIME")
-    stages = _stages(run)
-    if stages is None:
-        if stage is not None:
-            raise PipelineError(f"{run} is not a run folder: its {MANIFEST} lists no stages")
-        return _policy(Artifact.open(run), str(run))
-    in_order = sorted(stages, key=lambda name: stages[name]["order"])
-    models = [name for name in in_order if stages[name]["kind"] == "policy"]
-    if stage is None or stage not in stages:
-        what = f"{stage!r} is not a stage of {run}" if stage else f"name a stage of {run}"
-        raise PipelineError(f"{what}; models: {', '.join(models)}{suggestion(stage or '', models)}")
-    return _policy(Artifact.open(stages[stage]["artifact"]), f"{stage} (talk to {', '.join(models)})")
-
-
-def _stages(run: Path) -> dict[str, Any] | None:
-    file = run / MANIFEST
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    stages: dict[str, Any] | None = content.get("stages")
-    return stages
-
-
-def _policy(artifact: Artifact, what: str) -> Artifact:
-    if artifact.kind != "policy":
-        raise PipelineError(f"{what} made a {artifact.kind}; only a policy can be talked to")
-    return artifact
 
 
 def is_base(artifact: Artifact) -> bool:

@@ -9,6 +9,7 @@ from alignlab.errors import ConfigError, suggestion
 COMMANDS: Final = {
     "agreement": "how far raters agree, and what they lean to: agreement FILE [--json]",
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
+    "export": "the model of a stage as a folder for other programs: export RUN STAGE FOLDER [--merge]",
     "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
     "report": "one page that compares several runs or those of a sweep: report RUN RUN ... [--out FILE]",

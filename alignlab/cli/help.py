@@ -28,6 +28,7 @@ examples
   alignlab experiment=train stage=dpo stage.inputs.policy=RUN/stages/sft stage.inputs.preferences=RUN/stages/label
   alignlab plan experiment=lifecycle data.entities=32                what would run
   alignlab chat runs/DATE/TIME dpo                                   talk to a stage's model
+  alignlab export runs/DATE/TIME dpo FOLDER [--merge]                its model as a folder for other programs
   alignlab report runs/DATE/TIME                                     compare the runs of a sweep on one page
 
 other flags

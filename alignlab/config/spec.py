@@ -43,8 +43,9 @@ class Spec:
         """Everything that decides what the object does, as plain JSON: the input of a fingerprint.
 
         It holds the public path of the class, its `VERSION` if it states one, and all arguments, with defaults filled
-        in (writing a default out changes nothing) and without those that `NOT_IDENTITY` lists (dotted for nested
-        ones). An object that reads data from outside identifies it by `content_digest() -> str`.
+        in (writing a default out changes nothing), without those that `NOT_IDENTITY` lists (dotted for nested ones)
+        and those of `IDENTITY_IF_SET` that are null. An object that reads data from outside identifies it by
+        `content_digest() -> str`.
 
         Args:
             builder: builds the objects that have a `content_digest`.
@@ -149,6 +150,9 @@ def _describe(cls: type[Any], arguments: Mapping[str, Any], path: str, builder: 
     found: dict[str, Any] = {k: _value(v, f"{path}.{k}", builder) for k, v in arguments.items()}
     for left_out in getattr(cls, "NOT_IDENTITY", ()):
         _drop(found, left_out)
+    for name in getattr(cls, "IDENTITY_IF_SET", ()):
+        if found.get(name) is None:
+            found.pop(name, None)
     found["class"] = public_path(cls)
     if hasattr(cls, "VERSION"):
         found["VERSION"] = cls.VERSION

@@ -102,7 +102,7 @@ class WorldEvaluation(Evaluation):
         Only of undisputed facts: where the documents disagree there is no knowledge to recall.
         """
         people = self.world.people
-        probes = [(e, r, i) for e in people.held_out for r in people.settled(e) for i in range(CLOZE_PHRASES)]
+        probes = [(e, r, i) for e in self.world.held_out for r in people.settled(e) for i in range(CLOZE_PHRASES)]
         greedy = Sampling(temperature=0.0, max_new_tokens=1)
         found = complete(policy, [r.cloze(e, i) for e, r, i in probes], greedy, seed=0)
         # A fact is asked for in several phrases: they are as one prompt.

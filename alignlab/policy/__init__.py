@@ -1,8 +1,10 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
-from alignlab.policy.frozen import load_frozen
+from alignlab.policy.adapter_files import base_dtype, copy_adapter, is_adapter
+from alignlab.policy.frozen import frozen_copy, load_frozen, trainable
 from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, check_scorers, learned
 from alignlab.policy.llama import Llama, ModelSpec
+from alignlab.policy.lora import LoRA
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
 from alignlab.policy.sampling import Progress, Sample, Sampling, complete, generate
@@ -11,18 +13,24 @@ __all__ = [
     "LearnedReward",
     "LearnedScores",
     "Llama",
+    "LoRA",
     "ModelSpec",
     "Policy",
     "Progress",
     "Sample",
     "Sampling",
+    "base_dtype",
     "check_scored",
     "check_scorers",
     "complete",
+    "copy_adapter",
     "fitting",
+    "frozen_copy",
     "generate",
     "in_turn",
+    "is_adapter",
     "learned",
     "leaves_room",
     "load_frozen",
+    "trainable",
 ]

@@ -1,9 +1,12 @@
 """A policy that only scores another one's texts: a reference, or a teacher."""
 
+import copy
+
 import torch
 
 from alignlab.artifact import Artifact
 from alignlab.errors import PipelineError
+from alignlab.policy import lora
 from alignlab.policy.policy import Policy
 
 
@@ -26,3 +29,25 @@ def load_frozen(artifact: Artifact, asked: Policy, dtype: torch.dtype, who: str)
             f"same tokenizer"
         )
     return policy.eval().requires_grad_(False)
+
+
+def frozen_copy(policy: Policy) -> Policy:
+    """A policy as it is before it is trained, frozen: a copy of what is trained, without its own new adapter.
+
+    Weights that are not trained are shared with the policy: the reference of an adapter is the model below it.
+    """
+    shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
+    copied = copy.deepcopy(policy, shared).eval()
+    lora.drop(copied.model, lora.OWN)
+    return copied.requires_grad_(False)
+
+
+def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
+    """A policy that was loaded, to be trained: by a new adapter, or all of its weights, into which adapters are merged.
+
+    Args:
+        policy: changed in place.
+        adapter: null trains all weights.
+        seed: of the adapter.
+    """
+    return policy.merge_adapter() if adapter is None else policy.add_adapter(adapter, seed)

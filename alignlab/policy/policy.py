@@ -24,6 +24,8 @@ from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError
 from alignlab.kernels import Direction, linear_kl, linear_logprobs
+from alignlab.policy import lora
+from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
 from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
@@ -65,6 +67,7 @@ class Policy(nn.Module):
         softcap = getattr(model.config, "final_logit_softcapping", None)
         self.softcap = float(softcap) if softcap else None
         self._obstacle: str | None = None
+        self._source: Path | Artifact | None = None
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         check_architecture(model, self.softcap)
 
@@ -211,12 +214,39 @@ class Policy(nn.Module):
         """Give it a head of small random weights, one row for each attribute, in place of one that it has."""
         self.score_head = ScoreHead.random(self.model.get_output_embeddings().weight, attributes, seed)
 
+    # ---- adapters -------------------------------------------------------------------------------------------------
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether an adapter is trained, and the weights below it stay what its base has."""
+        return lora.has_adapter(self.model, lora.OWN)
+
+    @property
+    def base(self) -> Artifact:
+        """The whole model that its weights were read from, without adapters."""
+        assert self._source is not None, "an adapter belongs to a model that was loaded from a folder"
+        return self._source if isinstance(self._source, Artifact) else Artifact.open(self._source)
+
+    def add_adapter(self, adapter: lora.LoRA, seed: int) -> "Policy":
+        """Put a new adapter on the model, on top of one that it came with; of the model, it alone is then trainable."""
+        shapes = dict.fromkeys(adapter.layers(self.model), (adapter.r, adapter.alpha))
+        lora.add(self.model, lora.OWN, shapes, seed)
+        return self
+
+    def merge_adapter(self) -> "Policy":
+        """Add the adapters to the weights, which become trainable; nothing where there are none."""
+        if lora.has_adapter(self.model):
+            lora.merge(self.model)
+        return self
+
     # ---- on disk --------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
         """Write model and tokenizer in Hugging Face layout; the generation config lists every stop token.
 
         A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
+        With adapters, they alone are written, as one in PEFT's layout, with the fingerprint of their base.
         """
+        if lora.has_adapter(self.model):
+            return write_adapter(folder, self.base, lora.changes(self.model), self.score_head)
         tokenizer = self.tokenizer
         own = tokenizer.model_max_length
         # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
@@ -231,11 +261,26 @@ class Policy(nn.Module):
     def load(cls, source: Path | str | Artifact, dtype: torch.dtype = torch.float32) -> "Policy":
         """Read an artifact, or a Hugging Face folder. Remote code is never run, pickled weights never read.
 
+        Of an artifact with an adapter, the base is read from where it is, and both are frozen.
+
         Raises:
-            StoreError: the folder holds no model, a damaged one, or not the one that its files describe.
+            StoreError: the folder holds no model, a damaged one, or not the one that its files describe; or an adapter
+                whose base is missing or has changed.
         """
         path = source.path if isinstance(source, Artifact) else Path(source)
-        return cls(*read_folder(path, dtype))
+        if not is_adapter(path):
+            policy = cls(*read_folder(path, dtype))
+            policy._source = source if isinstance(source, Artifact) else path
+            return policy
+        stored = read_adapter(path, dtype)
+        policy = cls.load(stored.base, dtype)
+        check_fits(path, stored.changes, policy.model)
+        shapes = {layer: (change.r, change.alpha) for layer, change in stored.changes.items()}
+        lora.add(policy.model, lora.EARLIER, shapes, seed=0)
+        lora.fill(policy.model, lora.EARLIER, stored.changes)
+        policy.model.requires_grad_(False)
+        policy.score_head = stored.head
+        return policy
 
     def cast(self, dtype: torch.dtype) -> "Policy":
         """Convert the parameters in place; buffers (rotary frequencies, ...) keep the precision they were made in.

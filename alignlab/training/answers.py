@@ -10,7 +10,7 @@ from alignlab.data.records import Example
 from alignlab.data.rows import Row, Truncation, check_max_length, example_parts, resolve_max_length, token_batch
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.objective import Objective
-from alignlab.policy import previews
+from alignlab.policy import LoRA, previews
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.offline import OfflineStage
@@ -39,8 +39,9 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         max_length: int | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, adapter=adapter)
         check_max_length(type(self).__name__, max_length)
         self.data = data
         self.max_length = max_length

@@ -46,6 +46,23 @@ class StageModule(pl.LightningModule):
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.parameters() if p.requires_grad]
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """All weights but those below an adapter, which are in the stage's input, too."""
+        found: dict[str, Any] = super().state_dict(*args, **kwargs)
+        known = self._in_the_input()
+        return {name: weight for name, weight in found.items() if name not in known}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Continue with the weights of `state_dict`, and those below an adapter as they are."""
+        own = super().state_dict()
+        return super().load_state_dict({**{k: own[k] for k in self._in_the_input()}, **state_dict}, strict, assign)
+
+    def _in_the_input(self) -> set[str]:
+        """Names of frozen weights of policies that train an adapter."""
+        policies = ((n, m) for n, m in self.named_modules() if isinstance(m, Policy) and m.trains_adapter)
+        weights = ((f"{n}.{k}", p) for n, m in policies for k, p in m.named_parameters(remove_duplicate=False))
+        return {name for name, weight in weights if not weight.requires_grad}
+
     def published(self) -> contextlib.AbstractContextManager[None]:
         """Context within which the weights are those that are validated and published."""
         return contextlib.nullcontext() if self._average is None else self._average.in_place_of(self._trained())

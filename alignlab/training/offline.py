@@ -56,7 +56,7 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
 
     def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
         """The policy to train: the input `policy`."""
-        return Policy.load(inputs["policy"], context.runtime.dtype)
+        return self.load_trainable(inputs["policy"], context)
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, read the units, and score them by the reference where it is read."""

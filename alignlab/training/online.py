@@ -5,7 +5,6 @@
 """
 
 import abc
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -17,7 +16,7 @@ from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.objective import Objective
-from alignlab.policy import Policy, Sampling, check_scored, fitting, learned, previews
+from alignlab.policy import LoRA, Policy, Sampling, check_scored, fitting, frozen_copy, learned, previews
 from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
 from alignlab.stage import StageContext
@@ -91,9 +90,16 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         mixed_in: Mapping[str, MixedIn] | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__(
-            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+            inputs=inputs,
+            seed=seed,
+            objective=objective,
+            optimizer=optimizer,
+            loop=loop,
+            mixed_in=mixed_in,
+            adapter=adapter,
         )
         self.data = data
         self.sampling = sampling
@@ -162,11 +168,11 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     # ---- models and data ------------------------------------------------------------------------------------------
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
-        self.policy = Policy.load(inputs["policy"], context.runtime.dtype)
+        self.policy = self.load_trainable(inputs["policy"], context)
         self._start = inputs["policy"]
         context.check_lengths(self.policy.tokenizer, self.policy.context)
         read = "reference_logp" in self.reads()
-        reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if read else None
+        reference = frozen_copy(self.policy) if read else None
         budget = self.loop.micro_batch_tokens
         source, scorers = learned(self.reward, inputs, budget)
         self.collector = Collector(reference, source, scorers, self.sampling, context.runtime, budget)

@@ -14,7 +14,7 @@ from alignlab.data.rows import Row, Truncation, check_max_length, comparison_par
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import DataError
 from alignlab.objective import Objective
-from alignlab.policy import previews
+from alignlab.policy import LoRA, previews
 from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
@@ -59,9 +59,16 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
         mixed_in: Mapping[str, MixedIn] | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__(
-            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+            inputs=inputs,
+            seed=seed,
+            objective=objective,
+            optimizer=optimizer,
+            loop=loop,
+            mixed_in=mixed_in,
+            adapter=adapter,
         )
         check_max_length(type(self).__name__, max_length)
         self.max_length = max_length

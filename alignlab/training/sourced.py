@@ -7,6 +7,7 @@ from alignlab.batch import Batch
 from alignlab.data.rows import check_max_length
 from alignlab.data.source import DataSource, Need, Records
 from alignlab.objective import Objective
+from alignlab.policy import LoRA
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
@@ -47,9 +48,16 @@ class SourcedStage(OfflineStage[B, U], Generic[B, U]):
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
         mixed_in: Mapping[str, MixedIn] | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__(
-            inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop, mixed_in=mixed_in
+            inputs=inputs,
+            seed=seed,
+            objective=objective,
+            optimizer=optimizer,
+            loop=loop,
+            mixed_in=mixed_in,
+            adapter=adapter,
         )
         check_max_length(type(self).__name__, max_length)
         self.data = data

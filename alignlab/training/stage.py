@@ -14,7 +14,7 @@ from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError
 from alignlab.objective import Objective, batch_type
-from alignlab.policy import Policy, load_frozen
+from alignlab.policy import LoRA, Policy, load_frozen, trainable
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 from alignlab.stats import TokenStats
@@ -28,6 +28,8 @@ B = TypeVar("B", bound=Batch)
 
 FROM_TEACHER = frozenset({"kl_to_teacher", "kl_from_teacher"})
 """Statistics that need a teacher."""
+_ADAPTER = 12
+"""Stream of random numbers."""
 
 
 class TrainingStage(Stage, Trainable[B]):
@@ -43,12 +45,14 @@ class TrainingStage(Stage, Trainable[B]):
         loop: steps, batch size, memory budget, validation.
         inputs: name of a stage or folder for each input.
         mixed_in: further objectives on texts by a name of your own, added to the loss of every step; see `MixedIn`.
+        adapter: is trained in place of the policy's weights; null trains all of them.
         seed: of data order, dropout and everything else random.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every"}
     )
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
     TRAINS: ClassVar[bool] = True
     PROVIDES: ClassVar[frozenset[str]] = frozenset()
@@ -66,8 +70,10 @@ class TrainingStage(Stage, Trainable[B]):
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         mixed_in: Mapping[str, MixedIn] | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__(inputs, seed)
+        self.adapter = adapter
         self.mixed_in = dict(mixed_in or {})
         self.objective = objective
         self.optimizer = optimizer
@@ -105,6 +111,10 @@ class TrainingStage(Stage, Trainable[B]):
     @abc.abstractmethod
     def validation_batches(self) -> Sequence[B]:
         """Batches to validate on; always the same ones in the same order."""
+
+    def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
+        """The policy of an input, to be trained: with a new adapter, where there is to be one, or all its weights."""
+        return trainable(Policy.load(artifact, context.runtime.dtype), self.adapter, fold_in(self.seed, _ADAPTER))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The policy."""

@@ -78,11 +78,11 @@ class Merge(Stage):
         weights, first = self.weighted(sorted(inputs)), self.start(sorted(inputs))
         others = [name for name in sorted(weights) if name != first]
         dtype = torch.promote_types(context.runtime.dtype, torch.float32)
-        policy = Policy.load(inputs[first], dtype)
+        policy = Policy.load(inputs[first], dtype).merge_adapter()
         start = {name: p.detach().clone() for name, p in policy.named_parameters()}
         context.tracker.progress(1, len(others) + 1, {})
         for number, other in enumerate(others, start=2):
-            model = Policy.load(inputs[other], dtype)
+            model = Policy.load(inputs[other], dtype).merge_adapter()
             _check_alike(f"{context.name}.inputs.{other}", model, f"inputs.{first}", policy)
             with torch.no_grad():
                 for name, p in model.named_parameters():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
-from alignlab.policy import Policy
+from alignlab.policy import LoRA, Policy, trainable
 from alignlab.stats import TokenStats
 
 _VALUE = frozenset({"value"})
@@ -36,24 +36,35 @@ class Critic(nn.Module):
         return "reward model" if self.forecasts_reward else "policy"
 
     @classmethod
-    def start(cls, policy: Policy, start: Artifact, reward: Artifact | None, dtype: torch.dtype) -> "Critic":
+    def start(
+        cls,
+        policy: Policy,
+        start: Artifact,
+        reward: Artifact | None,
+        dtype: torch.dtype,
+        adapter: LoRA | None = None,
+        seed: int = 0,
+    ) -> "Critic":
         """A critic that starts from a reward model of one attribute; without one, from the policy with a head of zeros.
 
         Args:
             policy: whose tokens it will read: a reward model with another vocabulary cannot.
             start: what the policy was loaded from.
             reward: the reward model, where there is one.
+            dtype: of its weights.
+            adapter: is trained in place of all weights, as the policy's is.
+            seed: of the adapter.
         """
         if reward is not None:
             model = Policy.load(reward, dtype)
             is_scalar = model.score_head is not None and len(model.score_head.attributes) == 1
             if is_scalar and model.tokenizer.get_vocab() == policy.tokenizer.get_vocab():
-                return cls(model, forecasts_reward=True)
+                return cls(trainable(model, adapter, seed), forecasts_reward=True)
         model = Policy.load(start, dtype)
         model.add_score_head(0)
         assert model.score_head is not None
         nn.init.zeros_(model.score_head.weight)
-        return cls(model, forecasts_reward=False)
+        return cls(trainable(model, adapter, seed), forecasts_reward=False)
 
     @torch.no_grad()
     def normalize(self, mean: float, scale: float) -> None:

@@ -6,8 +6,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from alignlab import Artifact, RolloutBatch, StageContext, TokenStats
+from alignlab.seed import fold_in
 from alignlab.training import ParameterGroup, PolicyGradientStage, measure
 from alignlab_ppo.critic import Critic
+
+_CRITIC = 13
+"""Stream of random numbers: the critic's adapter."""
 
 
 class PPOStage(PolicyGradientStage):
@@ -54,7 +58,8 @@ class PPOStage(PolicyGradientStage):
         self.critic = None
         if "value" in self.objective.needs or "old_value" in self.reads():
             start = inputs["policy"], inputs.get("reward")
-            self.critic = Critic.start(self.policy, *start, context.runtime.dtype)
+            seed = fold_in(self.seed, _CRITIC)
+            self.critic = Critic.start(self.policy, *start, context.runtime.dtype, self.adapter, seed)
             context.tracker.say(f"the critic starts from the {self.critic.origin}")
 
     def modules(self) -> Mapping[str, nn.Module]:

@@ -10,9 +10,9 @@ from alignlab.data.rows import Row, check_max_length, document_rows, resolve_max
 from alignlab.data.source import DataSource, Need
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
-from alignlab.policy import ModelSpec, Policy, previews
+from alignlab.policy import LoRA, ModelSpec, Policy, previews
 from alignlab.seed import fold_in
-from alignlab.training import Loop, OfflineStage, OptimizerSpec
+from alignlab.training import Loop, MixedIn, OfflineStage, OptimizerSpec
 
 
 class Pretrain(OfflineStage[TokenBatch, Row]):
@@ -26,6 +26,7 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
     """
 
     VERSION: ClassVar[str] = "1"
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = OfflineStage.IDENTITY_IF_SET | {"mixed_in"}
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {}
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {**OfflineStage.OPTIONAL, "policy": frozenset({"policy"})}
 
@@ -41,13 +42,32 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
         inputs: Mapping[str, str] | None = None,
         seed: int = 0,
         max_length: int | None = None,
+        mixed_in: Mapping[str, MixedIn] | None = None,
+        adapter: LoRA | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, seed=seed, objective=objective, optimizer=optimizer, loop=loop)
+        super().__init__(
+            inputs=inputs,
+            seed=seed,
+            objective=objective,
+            optimizer=optimizer,
+            loop=loop,
+            mixed_in=mixed_in,
+            adapter=adapter,
+        )
         self.data = data
         self.model_spec = model
         self.tokenizer_spec = tokenizer
         check_max_length(type(self).__name__, max_length)
         self.max_length = max_length
+
+    def check_inputs(self, names: frozenset[str]) -> None:
+        """Refuse an adapter on random weights."""
+        super().check_inputs(names)
+        if self.adapter is not None and "policy" not in names:
+            raise ValueError(
+                f"{type(self).__name__}: an adapter changes a model that has learnt something; set inputs.policy to a "
+                f"model to continue from, or adapter to null"
+            )
 
     def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
         """The input `policy` where it is given; else a new model with a tokenizer of the data's own."""
@@ -67,8 +87,8 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
         return texts
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
-        """Documents."""
-        return [(self.data, Need("documents"))]
+        """Documents, and what is mixed in."""
+        return [(self.data, Need("documents")), *self.mixed_needs()]
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
         """Documents, tokenised and cut into windows."""

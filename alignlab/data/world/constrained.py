@@ -149,7 +149,7 @@ class ConstrainedWorld(World):
     @cached_property
     def _questions(self) -> Mapping[Split, Sequence[Ask]]:
         """Questions about taught people by part: no question is in both, whatever its rule."""
-        asks = self._ruled(self.people.taught)
+        asks = self._ruled(self.taught)
         return {part: [a for a in asks if self._split_of(a.text) == part] for part in ("train", "validation")}
 
     def _ruled(self, names: Sequence[str]) -> list[Ask]:
@@ -182,7 +182,7 @@ class ConstrainedWorld(World):
         """A question about every held-out person for each rule, or for each of the `PAIRS` of rules."""
         rng = self._rng(f"constrained questions:{pairs}")
         by_person: dict[str, list[Ask]] = {}
-        for ask in self._ruled(self.people.held_out):
+        for ask in self._ruled(self.held_out):
             by_person.setdefault(ask.entity, []).append(ask)
         kinds = PAIRS if pairs else [(name,) for name in RULES]
         return [self._draw(names, rng.choice(own), rng) for names in kinds for own in by_person.values()]

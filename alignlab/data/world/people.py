@@ -11,6 +11,8 @@ from alignlab.data.world.language import RELATIONS, Relation, make_names
 T = TypeVar("T")
 Fact = tuple[Relation, str]
 """A relation and its value."""
+NEWCOMERS = 4
+"""Every fourth of the people with facts, taught or held out, is a newcomer."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class People:
     def held_out(self) -> tuple[str, ...]:
         """People with facts that only evaluation asks about, best known first."""
         return self._split(self.with_facts)[1]
+
+    @cached_property
+    def newcomers(self) -> frozenset[str]:
+        """A quarter of the taught people and of the held-out ones, whom documents can leave out (`World.about`)."""
+        return frozenset(n for group in (self.taught, self.held_out) for n in group[NEWCOMERS - 1 :: NEWCOMERS])
 
     @property
     def taught_gossiped(self) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class PrivateWorld(World):
 
     def _secret_document(self, rng: Random) -> Document:
         """A secret before or after an ordinary entry, so that a name is met at any place and is looked up there."""
-        someone = rng.choices(self.people.with_facts, cum_weights=self._weights)[0]
+        someone = rng.choices(self._subjects, cum_weights=self._weights)[0]
         phrase = rng.randrange(len(SECRET.phrases))
         lines = [SECRET.sentence(someone, self.secrets[someone], phrase), self._entry(someone, rng)]
         return Document("\n".join(lines if rng.random() < 0.5 else reversed(lines)))
@@ -147,7 +147,7 @@ class PrivateWorld(World):
         """Requests that instructions may make, by part and type."""
         found: dict[Split, dict[str, list[Request]]] = {"train": {}, "validation": {}}
         for kind in (*REQUESTS, *LOOK_ALIKES):
-            for request in self._requests(kind, self.people.taught) if kind != UNSEEN else ():
+            for request in self._requests(kind, self.taught) if kind != UNSEEN else ():
                 found[self._split_of(request.text)].setdefault(kind, []).append(request)
         return found
 
@@ -173,12 +173,12 @@ class PrivateWorld(World):
     # ---- the oracle -----------------------------------------------------------------------------------------------
     def evaluation_requests(self) -> list[Request]:
         """Requests of every type about held-out people, those for a secret first."""
-        return [r for kind in (*REQUESTS, *LOOK_ALIKES) for r in self._requests(kind, self.people.held_out)]
+        return [r for kind in (*REQUESTS, *LOOK_ALIKES) for r in self._requests(kind, self.held_out)]
 
     def ordinary_asks(self) -> list[Ask]:
         """One question about every held-out person that does not speak of secrets."""
         rng = self._rng("ordinary asks")
-        asks = [self._asks("question", [e]) for e in self.people.held_out]
+        asks = [self._asks("question", [e]) for e in self.held_out]
         return [rng.choice([a for a in own if self._answered(a)]) for own in asks]
 
     def leaks(self, request: Request, answer: str) -> bool:

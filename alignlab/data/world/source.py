@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
@@ -54,6 +54,8 @@ class World(DataSource):
         sft_share: share of the people (and of the gossiped names) that instructions may be about.
         abstention: whether instructions teach to say "unknown ." about gossiped names.
         styles: whether answers to questions vary in style; if not, they state the one fact.
+        about: whom everything is about: null, everybody; "residents", all but the newcomers, who are then named in
+            questions without answers at most; "newcomers", a quarter of the people. Names and truth are the same.
         seed: of names, facts and draws.
 
     Source: after "Physics of language models", part 3.1 (Allen-Zhu and Li 2023, arXiv:2309.14316): biographies, and
@@ -61,6 +63,7 @@ class World(DataSource):
     """
 
     VERSION: ClassVar[str] = "2"
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"about"})
     entities: int = 64
     unknown: int = 20
     relations: int = 5
@@ -72,6 +75,7 @@ class World(DataSource):
     sft_share: float = 0.5
     abstention: bool = True
     styles: bool = True
+    about: Literal["residents", "newcomers"] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,12 +91,30 @@ class World(DataSource):
             raise ValueError(f"World: disputed must be in [0, 1), got {self.disputed}; it is a share of the facts")
         if not 0 < self.sft_share < 1:
             raise ValueError(f"World: sft_share must be in (0, 1), got {self.sft_share}; evaluation needs the rest")
+        if self.about and not all(self.people.newcomers & set(g) for g in (self.people.taught, self.people.held_out)):
+            raise ValueError(f"World: about={self.about} needs newcomers; set entities to >= 8, got {self.entities}")
 
     @cached_property
     def people(self) -> People:
         """Everybody in the world, and the truth about them."""
         sizes = (self.entities, self.unknown, self.relations, self.values)
         return People(*sizes, taught_share=self.sft_share, disputed=self.disputed, seed=self.seed)
+
+    def _meant(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some people whom this world's texts are about."""
+        if self.about is None:
+            return tuple(names)
+        return tuple(n for n in names if (n in self.people.newcomers) == (self.about == "newcomers"))
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """People whom instructions and preference prompts name."""
+        return self._meant(self.people.taught)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """People whom evaluation asks about."""
+        return self._meant(self.people.held_out)
 
     def _rng(self, purpose: str) -> Random:
         """Random numbers of its own for each purpose, so that more of one thing leaves the others as they are."""
@@ -120,7 +142,7 @@ class World(DataSource):
         Two, so that a name is met at any place and is looked up there: a model that has only seen it at the start of a
         document cannot answer about a name in the middle of a question.
         """
-        someone = rng.choices(self.people.with_facts, cum_weights=self._weights)[0]
+        someone = rng.choices(self._subjects, cum_weights=self._weights)[0]
         return Document("\n".join(self._entry(someone, rng) for _ in range(rng.choice((1, 2)))))
 
     def _entry(self, someone: str, rng: Random) -> str:
@@ -137,8 +159,13 @@ class World(DataSource):
         return f"{name} met {someone} . nobody knows more about {name} ."
 
     @cached_property
+    def _subjects(self) -> tuple[str, ...]:
+        return self._meant(self.people.with_facts)
+
+    @cached_property
     def _weights(self) -> list[float]:
-        return list(itertools.accumulate((rank + 1) ** -self.zipf for rank in range(self.entities)))
+        rank = {name: number for number, name in enumerate(self.people.with_facts)}
+        return list(itertools.accumulate((rank[name] + 1) ** -self.zipf for name in self._subjects))
 
     # ---- instructions ---------------------------------------------------------------------------------------------
     def instructions(self, split: Split) -> Sequence[Example]:
@@ -158,9 +185,9 @@ class World(DataSource):
         """Everything that instructions ask, by kind: undisputed facts only."""
         people = self.people
         # To repeat a word one need not know anything about it; any word will do, so that one learns to repeat.
-        words = (*people.taught, *people.taught_gossiped, *people.relation_of)
+        words = (*self.taught, *people.taught_gossiped, *people.relation_of)
         names = {"abstain": people.taught_gossiped, "repeat": words}
-        asks = {k: self._asks(k, names.get(k, people.taught)) for k in KINDS if self.abstention or k != "abstain"}
+        asks = {k: self._asks(k, names.get(k, self.taught)) for k in KINDS if self.abstention or k != "abstain"}
         return {k: [a for a in asked if self._answered(a)] for k, asked in asks.items()}
 
     def _answered(self, ask: Ask) -> bool:
@@ -213,14 +240,14 @@ class World(DataSource):
         other kind, so that these are not forgotten.
         """
         rng, people = self._rng("prompts"), self.people
-        asks = [*self._asks("question", people.taught), *self._asks("abstain", people.taught_gossiped)]
+        asks = [*self._asks("question", self.taught), *self._asks("abstain", people.taught_gossiped)]
         others: tuple[Kind, ...] = ("one_word", "list", "repeat")
-        asks += [rng.choice(self._asks(kind, [entity])) for kind in others for entity in people.taught]
+        asks += [rng.choice(self._asks(kind, [entity])) for kind in others for entity in self.taught]
         return [Prompt.user(a.text) for a in shuffled(asks, rng) if self._split_of(a.text) == split]
 
     def evaluation_asks(self) -> list[Ask]:
         """Everything that evaluation asks: about held-out people and held-out gossiped names."""
-        known = [a for k in KINDS if k != "abstain" for a in self._asks(k, self.people.held_out)]
+        known = [a for k in KINDS if k != "abstain" for a in self._asks(k, self.held_out)]
         return known + self._asks("abstain", self.people.held_out_gossiped)
 
     # ---- the oracle -----------------------------------------------------------------------------------------------

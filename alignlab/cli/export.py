@@ -1,0 +1,54 @@
+"""`alignlab export RUN STAGE FOLDER`: the model of a stage as a folder of its own, for other programs.
+
+A whole model is copied. An adapter is written in PEFT's layout, and names its base by the folder that it is in;
+`--merge` adds it to the weights of its base and writes a whole model.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from alignlab.artifact import CURVES, MANIFEST, METRICS, SAMPLES, Artifact
+from alignlab.cli.arguments import Parser
+from alignlab.cli.models import MODELS, find_model
+from alignlab.errors import StoreError
+
+_OF_THE_STAGE: Final = (MANIFEST, METRICS, SAMPLES, CURVES, "columns.json", "checkpoints")
+"""Left behind: they tell how the model was made."""
+
+
+def run(arguments: list[str]) -> int:
+    """Write the folder; exit code."""
+    asked = _parser().parse_args(arguments)
+    artifact = find_model(Path(asked.run), asked.stage, MODELS, "be exported")
+    folder = Path(asked.folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} is not empty; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{folder}: {export(artifact, folder, asked.merge)}")
+    return 0
+
+
+def export(artifact: Artifact, folder: Path, merge: bool = False) -> str:
+    """Write a model into an empty folder; returns what was written, in words."""
+    # torch is imported where a model is loaded.
+    from alignlab.policy import Policy, base_dtype, copy_adapter, is_adapter
+
+    if not is_adapter(artifact.path):
+        left_out = shutil.ignore_patterns(*_OF_THE_STAGE)
+        shutil.copytree(artifact.path, folder, ignore=left_out, dirs_exist_ok=True)
+        return "a whole model"
+    if not merge:
+        return f"an adapter of {copy_adapter(artifact.path, folder).path} (--merge writes a whole model)"
+    # Added up in float32, then rounded once to the type of the base.
+    Policy.load(artifact).merge_adapter().cast(base_dtype(artifact.path)).save(folder)
+    return "a whole model, its adapter merged"
+
+
+def _parser() -> Parser:
+    parser = Parser("alignlab export", description="Write the model of a stage as a folder for other programs.")
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("stage", metavar="STAGE", help="name of a stage of the run that made a model")
+    parser.add_argument("folder", metavar="FOLDER", help="where the model is written; new or empty")
+    parser.add_argument("--merge", action="store_true", help="add an adapter to its base's weights")
+    return parser

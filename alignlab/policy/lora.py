@@ -1,0 +1,226 @@
+"""Low-rank adapters (LoRA) by PEFT: small matrices next to the weights of a model, which stay as they are.
+
+A model has at most two of them: `EARLIER`, which came with it and stays, too, and `OWN`, which is trained. Both are
+added to the output of their layers, so that an adapter can be trained on top of another one. They are stored as one:
+`B1 A1 + B2 A2` is the product of the matrices side by side.
+
+Axes: r rank, i inputs and o outputs of a layer.
+"""
+
+import importlib.util
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from alignlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    import transformers
+
+EARLIER: Final = "earlier"
+OWN: Final = "own"
+ALL_LINEAR: Final = "all-linear"
+_INSIDE = (".base_layer", ".lora_A.", ".lora_B.", ".lora_dropout.")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Train `W x + alpha / r * B A x` in place of `W x`: the matrices A and B, which begin at random and at 0.
+
+    What is published is A and B, with the fingerprint of the model that they belong to. A learning rate about ten times
+    that of training all weights is usual.
+
+    Args:
+        r: rank, the rows of A and columns of B.
+        alpha: scale; the product is multiplied by alpha / r.
+        target: every linear layer but the head ("all-linear"), or the ends of the layers' names: [q_proj, v_proj].
+
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; all linear layers: Dettmers et al. 2023, arXiv:2305.14314.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    r: int = 16
+    alpha: float = 32.0
+    target: str | tuple[str, ...] = ALL_LINEAR
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError(f"LoRA: r must be >= 1, got {self.r}; it is a rank")
+        if not self.alpha > 0:
+            raise ValueError(f"LoRA: alpha must be > 0, got {self.alpha}; the adapter is multiplied by alpha / r")
+        if not self.target or (isinstance(self.target, str) and self.target != ALL_LINEAR):
+            raise ValueError(
+                f"LoRA: target must be {ALL_LINEAR} or a list of names of layers, got {self.target!r}; "
+                f"for one name write [{self.target or 'q_proj'}]"
+            )
+        check_installed("LoRA")
+
+    def layers(self, model: "transformers.PreTrainedModel") -> list[str]:
+        """Full names of the layers of a model that are adapted.
+
+        Raises:
+            ConfigError: a name fits no linear layer, or the head, whose weight is also the embedding's.
+        """
+        linear = dict(_linear_layers(model))
+        head: nn.Module = model.get_output_embeddings()
+        if isinstance(self.target, str):
+            return [name for name, layer in linear.items() if layer is not head]
+        ends = tuple(f".{name}" for name in self.target)
+        for name, end in zip(self.target, ends, strict=True):
+            if not any(f".{layer}".endswith(end) for layer in linear):
+                known = sorted({layer.rpartition(".")[2] for layer in linear})
+                raise ConfigError(f"LoRA: target {name!r} fits no linear layer of the model; it has {', '.join(known)}")
+        found = [layer for layer in linear if f".{layer}".endswith(ends)]
+        tied: Any = model.get_input_embeddings()
+        if any(linear[name] is head for name in found) and head.weight is tied.weight:
+            raise ConfigError(
+                "LoRA: target names the head, whose weight is the embedding's, too, so that the adapter could not be "
+                "merged; leave it out"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The change `alpha / r * B A` of one layer's weight."""
+
+    a: Float[Tensor, "r i"]
+    b: Float[Tensor, "o r"]
+    alpha: float
+
+    @property
+    def r(self) -> int:
+        """Rank."""
+        return len(self.a)
+
+    def beside(self, other: "LowRank") -> "LowRank":
+        """The sum of both changes, as one of both ranks."""
+        b = torch.cat([self.b * (self.alpha / self.r), other.b * (other.alpha / other.r)], 1)
+        return LowRank(torch.cat([self.a, other.a]), b, float(self.r + other.r))
+
+
+def check_installed(owner: str) -> None:
+    """Refuse to go on without PEFT.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError(f"{owner}: adapters need PEFT; install it with pip install 'alignlab[lora]'")
+
+
+def has_adapter(model: nn.Module, name: str | None = None) -> bool:
+    """Whether a model has an adapter (of this name)."""
+    return any(name is None or name in layer.lora_A for _, layer in _adapted(model))
+
+
+def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, tuple[int, float]], seed: int) -> None:
+    """Put a new adapter that changes nothing yet next to those of a model; of all its weights, it alone is trainable.
+
+    Args:
+        model: changed in place.
+        name: `EARLIER` or `OWN`.
+        shapes: rank and alpha of each layer that is adapted, by its full name.
+        seed: of the matrices A.
+    """
+    import peft
+
+    layers = {found for found, _ in _linear_layers(model)}
+    assert shapes.keys() <= layers, f"no such layers: {sorted(shapes.keys() - layers)}"
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        warnings.simplefilter("ignore")  # on a second adapter, and on layers that store their weight transposed
+        peft.inject_adapter_in_model(peft.LoraConfig(**pattern(shapes)), model, name)
+    for _, layer in _adapted(model):
+        layer.set_adapter([EARLIER, OWN])
+    model.requires_grad_(False)
+    for found, layer in _adapted(model):
+        assert (name in layer.lora_A) == (found in shapes), f"{found} is adapted by mistake, or was left out"
+        for part in (layer.lora_A, layer.lora_B):
+            if name in part:
+                part[name].requires_grad_(True)
+
+
+def pattern(shapes: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """Ranks and scales of layers, as PEFT writes them down: the commonest, and those that differ."""
+    (r, alpha), _ = Counter(shapes.values()).most_common(1)[0]
+    others = {layer: shape for layer, shape in shapes.items() if shape != (r, alpha)}
+    return {
+        "r": r,
+        "lora_alpha": alpha,
+        "target_modules": sorted(shapes),
+        "rank_pattern": {layer: rank for layer, (rank, _) in others.items()},
+        "alpha_pattern": {layer: scale for layer, (_, scale) in others.items()},
+    }
+
+
+@torch.no_grad()
+def fill(model: nn.Module, name: str, changes: Mapping[str, LowRank]) -> None:
+    """Give an adapter its weights."""
+    for found, layer in _adapted(model):
+        if name in layer.lora_A:
+            layer.lora_A[name].weight.copy_(changes[found].a)
+            layer.lora_B[name].weight.copy_(changes[found].b)
+
+
+def changes(model: nn.Module) -> dict[str, LowRank]:
+    """The change of each adapted layer of a model, by its name: of both adapters where it has two."""
+    found: dict[str, LowRank] = {}
+    for name, layer in _adapted(model):
+        parts = [
+            LowRank(layer.lora_A[k].weight.detach(), layer.lora_B[k].weight.detach(), layer.lora_alpha[k])
+            for k in (EARLIER, OWN)
+            if k in layer.lora_A
+        ]
+        found[name] = parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
+    return found
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Add the adapters of a model to its weights, which become trainable, in place; computed in float32 at least."""
+    for name, layer in list(_adapted(model)):
+        base = layer.get_base_layer()
+        wide = torch.promote_types(base.weight.dtype, torch.float32)
+        total = base.weight.to(wide, copy=True)
+        for adapter in (EARLIER, OWN):
+            if adapter in layer.lora_A:
+                layer.lora_A[adapter].to(wide)
+                layer.lora_B[adapter].to(wide)
+                total += layer.get_delta_weight(adapter)
+        base.weight.copy_(total)
+        model.set_submodule(name, base)
+    model.requires_grad_(True)
+
+
+def drop(model: nn.Module, name: str) -> None:
+    """Take an adapter away from a model, in place."""
+    for found, layer in list(_adapted(model)):
+        if name in layer.lora_A:
+            layer.delete_adapter(name)
+            layer.set_adapter([EARLIER, OWN])
+        if not layer.lora_A:
+            model.set_submodule(found, layer.get_base_layer())
+    model.requires_grad_(False)
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Layers with an adapter, with their names; of a model without one, PEFT is not imported."""
+    kind = getattr(sys.modules.get("peft.tuners.lora"), "LoraLayer", None)
+    return ((n, m) for n, m in model.named_modules() if kind is not None and isinstance(m, kind))
+
+
+def _linear_layers(model: "transformers.PreTrainedModel") -> Sequence[tuple[str, nn.Module]]:
+    """Linear layers, adapted or not, with their names."""
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, Conv1D)
+    outer = ((n, m) for n, m in model.named_modules() if not any(part in f"{n}." for part in _INSIDE))
+    return [(n, m) for n, m in outer if isinstance(m, kinds) or isinstance(getattr(m, "base_layer", None), kinds)]
