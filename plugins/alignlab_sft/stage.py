@@ -19,6 +19,7 @@ class SFT(AnswerStage):
     Args:
         replay: share of optimizer steps that train on documents instead: without any, a small model forgets what it
             knew while it learns to answer.
+        documents: gives the documents that are replayed; null takes those of `data`.
         train_on_prompts: also learn to write the prompts (the markers of the chat template with them), token for token
             as the answers. Validation stays on the answers, so that runs with and without can be compared.
 
@@ -26,21 +27,32 @@ class SFT(AnswerStage):
     """
 
     VERSION: ClassVar[str] = "1"
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = AnswerStage.IDENTITY_IF_SET | {"documents"}
 
-    def __init__(self, *, replay: float = 0.0, train_on_prompts: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        replay: float = 0.0,
+        documents: DataSource | None = None,
+        train_on_prompts: bool = False,
+        **arguments: Any,
+    ) -> None:
         if not 0 <= replay < 1:
             raise ValueError(f"SFT: replay must be in [0, 1), got {replay}; it is the share of steps on documents")
         super().__init__(**arguments)
         self.replay = replay
         self.train_on_prompts = train_on_prompts
-        if replay and self.data is None:
-            raise ValueError(f"SFT: replay is {replay}, but there are no documents; set data, or replay to 0")
+        self.documents = documents if documents is not None else self.data
+        if replay and self.documents is None:
+            raise ValueError(
+                f"SFT: replay is {replay}, but there are no documents; set documents or data, or replay to 0"
+            )
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Answered instructions, and documents where some are replayed."""
         needs = super().data_needs()
-        if self.replay and self.data is not None:
-            needs.append((self.data, Need("documents", why=f"replay={self.replay}")))
+        if self.replay and self.documents is not None:
+            needs.append((self.documents, Need("documents", why=f"replay={self.replay}")))
         return needs
 
     def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
@@ -49,8 +61,8 @@ class SFT(AnswerStage):
         if self.train_on_prompts:
             train = [replace(row, mask=[False, *[True] * (len(row.tokens) - 1)]) for row in train]
         self._documents: list[Row] = []
-        if self.replay and self.data is not None:
-            self._documents = document_rows(self.policy.tokenizer, self.data.documents("train"), self.length)
+        if self.replay and self.documents is not None:
+            self._documents = document_rows(self.policy.tokenizer, self.documents.documents("train"), self.length)
         return train, held_out
 
     def batch_at(self, step: int) -> TokenBatch:

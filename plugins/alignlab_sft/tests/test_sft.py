@@ -87,7 +87,7 @@ def test_a_stage_with_nothing_to_learn_from_is_refused() -> None:
     stage = SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1))
     with pytest.raises(ValueError, match="SFT: there is nothing to learn from; set data to a source of instructions"):
         stage.check_inputs(frozenset({"policy"}))
-    with pytest.raises(ValueError, match=r"SFT: replay is 0.1, but there are no documents; set data"):
+    with pytest.raises(ValueError, match=r"SFT: replay is 0.1, but there are no documents; set documents or data"):
         SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1), replay=0.1)
 
 
@@ -136,3 +136,21 @@ def test_what_is_cut_is_said(tmp_path: Path) -> None:
     stage, tracker = in_splits(tmp_path, max_length=8)
     assert tracker.reports[-1] == "of 5 instructions: 3 cut short at 8 tokens"
     assert stage.batch_at(0).lengths().tolist() == [8, 8]
+
+
+class Book(DataSource):
+    """One document, and no instruction."""
+
+    VERSION: ClassVar[str] = "1"
+
+    def documents(self, split: Split) -> list[Document]:
+        return [Document("d d d d")]
+
+
+def test_documents_of_another_source_are_replayed(tmp_path: Path) -> None:
+    stage = prepared(tmp_path, replay=0.9, documents=Book())
+    replayed = [k for k in range(20) if stage._replays(k)]
+    assert replayed
+    texts = {stage.policy.tokenizer.decode(stage.batch_at(k).tokens, skip_special_tokens=True) for k in replayed}
+    assert {word for text in texts for word in text.split()} == {"d"}
+    assert [type(source) for source, need in stage.data_needs() if need.records == "documents"] == [Book]
