@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-FINDINGS = ("personas", "verification", "noise", "rounds", "instruct", "refusal", "specialist")
+FINDINGS = ("personas", "verification", "noise", "rounds", "instruct", "refusal", "specialist", "unknown_facts")
 
 
 @pytest.fixture
