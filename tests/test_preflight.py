@@ -144,3 +144,4 @@ def test_the_embedded_world_meets_every_need() -> None:
     world = World(entities=4, unknown=2, training_documents=20, training_instructions=20)
     needs = [Need("documents", held_out=True), Need("instructions", held_out=True), Need("prompts")]
     check_data({"all": [(world, need) for need in needs]})
+    assert not world.check(needs)
