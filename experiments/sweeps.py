@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -50,6 +51,19 @@ def load(path: Path) -> list[Run]:
         rows = list(csv.DictReader(file))
     known = [k for k in (rows[0] if rows else {}) if k not in {"setting", "seed"}]
     return [Run(r["setting"], int(r["seed"]), {m: float(r[m]) for m in known if r[m]}) for r in rows]
+
+
+def collected(here: Path, metrics: Iterable[str], read: Callable[[list[Path]], list[Run]]) -> list[Run]:
+    """The runs of a finding: those of the folders on the command line, which results.csv then holds, or its own.
+
+    Args:
+        here: folder of the finding.
+        metrics: columns of the table.
+        read: the runs below some folders.
+    """
+    if len(sys.argv) > 1:
+        write(read([Path(a).resolve() for a in sys.argv[1:]]), list(metrics), here / "results.csv")
+    return load(here / "results.csv")
 
 
 def of(runs: Sequence[Run], setting: str, metric: str) -> list[float]:

@@ -44,9 +44,7 @@ def read(folders: list[Path]) -> list[sweeps.Run]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        sweeps.write(read([Path(a).resolve() for a in sys.argv[1:]]), list(METRICS), HERE / "results.csv")
-    print(sweeps.table(sweeps.load(HERE / "results.csv"), SETTINGS, METRICS, "loss and labels"))
+    print(sweeps.table(sweeps.collected(HERE, METRICS, read), SETTINGS, METRICS, "loss and labels"))
 
 
 if __name__ == "__main__":

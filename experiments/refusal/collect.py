@@ -102,10 +102,7 @@ def draw(runs: list[sweeps.Run], path: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        runs = read([Path(a).resolve() for a in sys.argv[1:]])
-        sweeps.write(runs, list({**METRICS, **GUARDED}), HERE / "results.csv")
-    runs = sweeps.load(HERE / "results.csv")
+    runs = sweeps.collected(HERE, {**METRICS, **GUARDED}, read)
     print(sweeps.table(runs, SETTINGS, METRICS, "instructions"))
     print()
     print(sweeps.table(runs, GUARDED_SETTINGS, GUARDED, "refuses requests under"))

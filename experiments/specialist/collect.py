@@ -110,9 +110,7 @@ def draw(runs: list[sweeps.Run], path: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        sweeps.write(read([Path(a).resolve() for a in sys.argv[1:]]), list(METRICS), HERE / "results.csv")
-    runs = sweeps.load(HERE / "results.csv")
+    runs = sweeps.collected(HERE, METRICS, read)
     print(sweeps.table(runs, SETTINGS, METRICS, "model"))
     draw(runs, HERE / "figure.png")
 

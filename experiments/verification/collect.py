@@ -43,9 +43,7 @@ def read(folders: list[Path]) -> list[sweeps.Run]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        sweeps.write(read([Path(a).resolve() for a in sys.argv[1:]]), list(METRICS), HERE / "results.csv")
-    print(sweeps.table(sweeps.load(HERE / "results.csv"), SETTINGS, METRICS, "rater"))
+    print(sweeps.table(sweeps.collected(HERE, METRICS, read), SETTINGS, METRICS, "rater"))
 
 
 if __name__ == "__main__":
