@@ -1,9 +1,9 @@
 """experiments/bias_transfer: its page says what its table holds, and one row of it is found again."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import findings
 import pytest
 import torch
 
@@ -12,11 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "bias_transfer"
 
 @pytest.fixture(scope="module")
 def run() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bias_transfer_run", FOLDER / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return findings.script("bias_transfer", "run.py")
 
 
 def test_the_page_shows_the_tables(run: ModuleType) -> None:

@@ -1,9 +1,9 @@
 """experiments/lifecycle: the repository's README shows what its table holds, and its claim holds in every run."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import findings
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,11 +12,7 @@ FOLDER = ROOT / "experiments" / "lifecycle"
 
 @pytest.fixture(scope="module")
 def collect() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lifecycle_collect", FOLDER / "collect.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return findings.script("lifecycle")
 
 
 def test_the_readme_shows_the_table(collect: ModuleType) -> None:

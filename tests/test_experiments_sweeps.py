@@ -1,6 +1,6 @@
 """Findings that are Hydra sweeps: their pages show their tables, each over at least three seeds."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from findings import script
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 FINDINGS = ("personas", "verification", "noise", "rounds", "instruct", "refusal", "specialist", "unknown_facts")
@@ -19,15 +20,6 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module("sweeps")
     sys.modules.pop("sweeps", None)
-
-
-def script(name: str) -> ModuleType:
-    """A finding's collect.py."""
-    spec = importlib.util.spec_from_file_location(f"collect_{name}", FOLDER / name / "collect.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", FINDINGS)

@@ -179,7 +179,7 @@ def test_records_that_do_not_fit_are_found_for_all_stages_at_once(tmp_path: Path
 def test_a_source_that_skips_is_left_to_its_stages(tmp_path: Path) -> None:
     rows = [*answered(20), {"question": LONG, "answer": "dog"}]
     file = write(tmp_path / "a.jsonl", *rows)
-    with pytest.raises(DataError, match="a.jsonl:21"):
+    with pytest.raises(DataError, match=r"a\.jsonl:21"):
         check_lengths([(Files(instructions=file), Need("instructions"))], WORD, 12)
     files = Files(instructions=file, on_bad_record="skip")
     check_lengths([(files, Need("instructions"))], WORD, 12)

@@ -3,14 +3,21 @@
 import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.errors import DataError, MissingDataError
 
 Split = Literal["train", "validation"]
+Part = Split | Literal["all"]
+"""Part of a source's records, or all of them."""
 Records = Literal["documents", "instructions", "comparisons", "rankings", "labelled", "prompts"]
 """Kinds of records, by the name of the method that gives them."""
+
+
+def splits_of(part: Part) -> Sequence[Split]:
+    """The splits that a part is made of."""
+    return get_args(Split) if part == "all" else (part,)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Literal, get_args
+from typing import ClassVar, Final
 
 import numpy as np
 
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
-from alignlab.data.source import DataSource, Need, Split
+from alignlab.data.source import DataSource, Need, Part, splits_of
 from alignlab.errors import DataError
 from alignlab.evaluation.base import defined
 from alignlab.evaluation.calibration import calibration_estimate, reliability
@@ -20,7 +20,6 @@ from alignlab.metrics.record import ENDS
 from alignlab.reward import Pair, Preference, RewardSource
 from alignlab.stage import Stage, StageContext
 
-Part = Split | Literal["all"]
 BINS: Final = 20
 """Of the calibration error; the winner's probability is above 0.5, so that ten of them are used."""
 RULES: Final[Mapping[str, str]] = {
@@ -113,8 +112,7 @@ class EvaluatePreferences(Stage):
         return with_intervals(metrics)
 
     def _comparisons(self, inputs: Mapping[str, Artifact]) -> Iterator[Comparison]:
-        splits: Sequence[Split] = get_args(Split) if self.split == "all" else (self.split,)
-        for split in splits:
+        for split in splits_of(self.split):
             if "preferences" in inputs:
                 yield from preferences.read(inputs["preferences"], split)
             else:

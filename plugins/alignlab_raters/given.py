@@ -1,12 +1,12 @@
 """StyleOfAnswers: the style of answers that are given, a file's or another stage's."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar
 
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.data import answers
 from alignlab.data.records import Example
-from alignlab.data.source import DataSource, Need, Split
+from alignlab.data.source import DataSource, Need, Part, splits_of
 from alignlab.data.world import World
 from alignlab.errors import DataError
 from alignlab.evaluation import defined
@@ -14,8 +14,6 @@ from alignlab.metrics import with_intervals, write_columns, write_outcomes
 from alignlab.stage import Stage, StageContext
 from alignlab_raters.features import features
 from alignlab_raters.style import SEEN, diversity, profile_columns, style
-
-Part = Split | Literal["all"]
 
 
 class StyleOfAnswers(Stage):
@@ -90,7 +88,7 @@ class StyleOfAnswers(Stage):
         return with_intervals(metrics)
 
     def _examples(self, inputs: Mapping[str, Artifact]) -> list[Example]:
-        splits: Sequence[Split] = get_args(Split) if self.split == "all" else (self.split,)
+        splits = splits_of(self.split)
         if "answers" in inputs:
             return [example for split in splits for example in answers.read(inputs["answers"], split)]
         assert self.data is not None, "see check_inputs"

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 from alignlab_raters import StyleEvaluation, StyleOfAnswers
-from alignlab_raters.given import Part
 
 from alignlab.artifact import Artifact
 from alignlab.data import answers
 from alignlab.data.records import Example, Prompt
-from alignlab.data.source import DataSource, Split
+from alignlab.data.source import DataSource, Part, Split
 from alignlab.errors import DataError
 from alignlab.stage import Runtime, StageContext
 
