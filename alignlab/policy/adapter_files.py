@@ -169,11 +169,17 @@ def _changes(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, A
         odd = sorted(wanted ^ tensors.keys())
         raise StoreError(f"{folder / _WEIGHTS} does not hold the pairs of an adapter ({', '.join(odd[:3]) or 'empty'})")
     scales = config.get("alpha_pattern") or {}
+    alphas: dict[str, Any] = {layer: scales.get(layer, config.get("lora_alpha")) for layer in layers}
+    if odd_alpha := [layer for layer, a in alphas.items() if not isinstance(a, int | float) or not a > 0]:
+        raise StoreError(
+            f"{folder / ADAPTER_CONFIG}: the scale of {odd_alpha[0]} must be above 0, got {alphas[odd_alpha[0]]!r} "
+            f"(lora_alpha, alpha_pattern); copy the folder again"
+        )
     return {
         layer: LowRank(
             tensors[f"{_PREFIX}{layer}{_A}"],
             tensors[f"{_PREFIX}{layer}{_B}"],
-            float(scales.get(layer, config.get("lora_alpha", 0.0))),
+            float(alphas[layer]),
         )
         for layer in layers
     }
