@@ -15,7 +15,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
-from alignlab.objective import Objective
+from alignlab.objective import Objective, OnPolicy
 from alignlab.policy import LoRA, Policy, Sampling, check_scored, fitting, frozen_copy, learned, previews
 from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
@@ -41,8 +41,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     middle of it continues exactly.
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
-    dropout is off. Reference log-probabilities are computed where they are read. `sampler_logp`, where it is read, is
-    the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
+    dropout is off. Where each buffer is stepped on once, it is what the step itself computes (`OnPolicy`). Reference
+    log-probabilities are computed where they are read. `sampler_logp`, where it is read, is the sampler's own: in
+    `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
 
     Args:
         data: gives the prompts.
@@ -147,13 +148,17 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def sample(self, prompts: Sequence[Prompt], seed: int) -> RolloutBatch:
         """Answer and score some prompts; override it for several rounds or turns."""
-        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
+        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self._extras)
         self._sampled_tokens += int(rollouts.response_mask.sum())
         return rollouts
 
     def reads(self) -> frozenset[str]:
         """Extras of the rollouts that are read; others are not computed."""
         return self.objective.reads
+
+    def reads_beforehand(self) -> frozenset[str]:
+        """Those of `reads` that something reads before the first step on a buffer; by default any of them may be."""
+        return self.reads()
 
     @property
     def units_per_rollout(self) -> int:
@@ -168,6 +173,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     # ---- models and data ------------------------------------------------------------------------------------------
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
+        self._extras = self.reads()
+        if self.steps_per_rollout == 1 and "old_logp" in self._extras - self.reads_beforehand():
+            self.objective = cast(Objective[B], OnPolicy(cast(Objective[RolloutBatch], self.objective)))
+            self._extras = self.reads() | {"sampler_logp"}  # costs nothing, and the KL can be logged
         self.policy = self.load_trainable(inputs["policy"], context)
         self._start = inputs["policy"]
         context.check_lengths(self.policy.tokenizer, self.policy.context)

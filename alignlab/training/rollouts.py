@@ -161,13 +161,15 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
     Returns:
         `reward` and each of its parts as `reward_NAME`, where answers were scored; `kl` to the reference in nats (the
-        k1 estimate, summed over an answer), where it is known; `answer_length` in tokens; `finished`, the share that a
+        k1 estimate, summed over an answer; by the sampler's arithmetic where that of the trainer is not there yet),
+        where it is known; `answer_length` in tokens; `finished`, the share that a
         stop token ended. Where groups have several answers: `without_signal`, the share whose group has equal rewards,
         and `group_variance`, the unbiased variance of the rewards of a group, reward units squared.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
-    if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
-        means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    logp = rollouts.per_token.get("old_logp", rollouts.per_token.get("sampler_logp"))
+    if logp is not None and "reference_logp" in rollouts.per_token:
+        means = {"kl": rollouts.sum_by_sequence(logp - rollouts.reference_logp), **means}
     if "reward" in rollouts.per_sequence:
         rewards = {k: v for k, v in rollouts.per_sequence.items() if k == "reward" or k.startswith(PART)}
         means = {**rewards, **means, **_signal(rollouts)}

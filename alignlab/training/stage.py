@@ -50,7 +50,7 @@ class TrainingStage(Stage, Trainable[B]):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every"}
+        {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every", "optimizer.fused"}
     )
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
