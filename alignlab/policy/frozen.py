@@ -1,6 +1,8 @@
 """A policy that only scores another one's texts: a reference, or a teacher."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 
@@ -40,6 +42,20 @@ def frozen_copy(policy: Policy) -> Policy:
     copied = copy.deepcopy(policy, shared).eval()
     lora.drop(copied.model, lora.OWN)
     return copied.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def on_device(policy: Policy, device: torch.device, offload: bool) -> Iterator[Policy]:
+    """The policy on a device.
+
+    Args:
+        policy: frozen.
+        device: where it is asked.
+        offload: bring it back to the CPU afterwards.
+    """
+    yield policy.to(device)
+    if offload and device.type != "cpu":
+        policy.to("cpu")
 
 
 def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:

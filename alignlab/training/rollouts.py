@@ -16,7 +16,7 @@ from alignlab import distributed
 from alignlab.advantage import group_mean, without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
-from alignlab.policy import Policy, Sample, Sampling, generate
+from alignlab.policy import Policy, Sample, Sampling, generate, on_device
 from alignlab.reward import RewardSource, score_in_parts
 from alignlab.stage import Runtime
 from alignlab.training.measure import measure
@@ -77,9 +77,15 @@ class Collector:
         if "old_logp" in extras:
             rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
         if "reference_logp" in extras and self.reference is not None:
-            reference = self.reference.to(policy.device)
-            rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
+            with on_device(self.reference, policy.device, self._offloads(policy)) as reference:
+                rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
         return gathered(rollouts.with_sequences(**self._rewards(samples)))
+
+    def _offloads(self, policy: Policy) -> bool:
+        """Whether the reference leaves the device again; one that shares weights with the policy stays with them."""
+        assert self.reference is not None
+        mine = {id(p) for p in policy.parameters()}
+        return self.runtime.offload_reference and mine.isdisjoint(map(id, self.reference.parameters()))
 
     def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
         """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""

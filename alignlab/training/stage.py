@@ -15,6 +15,7 @@ from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError
 from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, trainable
+from alignlab.policy.blocks import check_compiler
 from alignlab.seed import fold_in
 from alignlab.stage import Stage, StageContext
 from alignlab.stats import TokenStats
@@ -163,6 +164,8 @@ class TrainingStage(Stage, Trainable[B]):
 
         self.check_inputs(frozenset(inputs))
         self.context = context
+        if context.runtime.compile:
+            check_compiler(context.runtime.device)
         torch.manual_seed(fold_in(self.seed, 0))
         self.prepare(inputs, context)
         if "teacher" in inputs:
