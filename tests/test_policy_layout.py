@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from transformers import (
 
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
 from alignlab.policy import Policy
-from alignlab.policy.layout import TOKENS_PER_CALL, Rows, Sharing, _cuts, hidden_states
+from alignlab.policy.body import body_states
+from alignlab.policy.layout import FLAT_MULTIPLE, TOKENS_PER_CALL, Rows, Sharing, _cuts, hidden_states
 
 SIZE: dict[str, Any] = {
     "vocab_size": 32,
@@ -105,7 +107,7 @@ def test_a_shared_prompt_changes_no_state(name: str, attention: str | None, monk
     policy = policy_of(SHARING[name](**SIZE, attn_implementation=attention))
     batch, rows = pairs(100, 20, 30), counted(policy, monkeypatch)
     found, expected = policy.hidden_states(batch), alone(policy, batch)
-    assert any(r.sees is not None for r in rows) and sum(r.tokens.numel() for r in rows) == 6 * 150
+    assert any(r.mask is not None for r in rows) and sum(r.tokens.numel() for r in rows) == 6 * 150
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
@@ -118,7 +120,7 @@ def test_a_shared_prompt_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) ->
         policy.zero_grad()
         (states * weight).sum().backward()
         gradients.append([p.grad.clone() for p in policy.model.base_model.parameters() if p.grad is not None])
-    assert rows[0].sees is not None
+    assert rows[0].mask is not None
     for found, expected in zip(*gradients, strict=True):
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()  # its norms compute in float32
 
@@ -130,7 +132,7 @@ def test_neighbours_order_and_lengths_do_not_matter(monkeypatch: pytest.MonkeyPa
     rows = counted(policy, monkeypatch)
     for mixed in (shuffled, shuffled.select_units(range(5)), shuffled.select_units([3])):
         torch.testing.assert_close(policy.hidden_states(mixed), alone(policy, mixed), rtol=1e-10, atol=1e-10)
-    assert rows[0].sees is not None and rows[-1].sees is None
+    assert rows[0].mask is not None and rows[-1].mask is None
 
 
 @torch.no_grad()
@@ -165,13 +167,49 @@ def _columns(batch: Batch, sharing: Sharing) -> list[int]:
     seen: list[int] = []
 
     def forward(rows: Rows) -> Tensor:
-        used = rows.tokens.shape[1] if rows.sees is None else rows.sees.shape[3]
+        used = rows.tokens.shape[1]
         seen.extend([used] * rows.tokens.shape[0])
         return rows.tokens[..., None].double()
 
     states = hidden_states(batch, forward, sharing)
     assert states[:, 0].long().tolist() == batch.tokens.tolist()  # every token is found where it was put
     return seen
+
+
+def test_a_flat_row_holds_every_text_apart() -> None:
+    seen: list[Rows] = []
+
+    def forward(rows: Rows) -> Tensor:
+        seen.append(rows)
+        return rows.tokens[..., None].double()
+
+    batch, flat = pairs(8, 2, 1, 3, count=2, kind=TokenBatch), Sharing(longest=10**6, flat=True)
+    assert hidden_states(batch, forward, flat)[:, 0].long().tolist() == batch.tokens.tolist()
+    (rows,) = seen
+    assert rows.flat and rows.mask is not None and rows.tokens.shape == (1, FLAT_MULTIPLE)
+    assert rows.mask.text[0, :29].tolist() == [0] * 14 + [1] * 14 + [-1]
+    sees = rows.mask.dense()[0, 0]
+    assert sees[13].nonzero()[:, 0].tolist() == [*range(8), 11, 12, 13]  # the end of the first text's third answer
+    assert sees[14].nonzero()[:, 0].tolist() == [14]  # the beginning of the second text
+    assert sees[24].nonzero()[:, 0].tolist() == [*range(14, 22), 24]
+
+
+def test_even_rows_that_share_nothing_need_no_flat_row() -> None:
+    flat = Sharing(longest=10**6, flat=True)
+    assert _columns(pairs(0, 100, count=6, kind=TokenBatch), flat) == [100] * 6
+    assert _columns(pairs(0, 100, 60, count=3, kind=TokenBatch), flat) == [FLAT_MULTIPLE]
+
+
+@torch.no_grad()
+def test_a_flat_row_changes_no_state() -> None:
+    """By an ordinary mask in place of FlexAttention's, which needs a GPU."""
+    policy, batch = llama(), pairs(80, 3, 70, 1, kind=TokenBatch)
+
+    def forward(rows: Rows) -> Tensor:
+        return body_states(policy.model, replace(rows, flat=False))
+
+    found = hidden_states(batch, forward, Sharing(longest=10**6, flat=True))
+    torch.testing.assert_close(found, alone(policy, batch), rtol=1e-10, atol=1e-10)
 
 
 def test_an_answer_sees_its_prompt_and_itself_alone() -> None:
@@ -182,8 +220,9 @@ def test_an_answer_sees_its_prompt_and_itself_alone() -> None:
         return rows.tokens[..., None].double()
 
     hidden_states(pairs(8, 2, 1, count=1), forward, PAY)
-    ((only,), sees) = seen[0].tokens, seen[0].sees
-    assert len(only) == 11 and sees is not None
+    (only,), mask = seen[0].tokens, seen[0].mask
+    assert len(only) == 11 and mask is not None
+    sees = mask.dense()
     assert seen[0].position is not None and seen[0].position[0].tolist() == [*range(8), 8, 8, 9]
     assert [sees[0, 0, i].nonzero()[:, 0].tolist() for i in range(7, 11)] == [
         [*range(8)],
@@ -214,7 +253,7 @@ def test_beyond_a_window_each_sequence_is_run_alone(monkeypatch: pytest.MonkeyPa
     for batch in (pairs(30, 5, 6), pairs(60, 5, 6)):
         expected = alone(policy, batch)
         assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert [r.sees is not None for r in rows] == [True, False]
+    assert [r.mask is not None for r in rows] == [True, False]
 
 
 def test_attention_costs_what_arithmetic_says() -> None:

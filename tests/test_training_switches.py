@@ -15,7 +15,7 @@ from alignlab.artifact import Artifact
 from alignlab.data.records import Prompt
 from alignlab.errors import ConfigError
 from alignlab.policy import Policy, Sampling, generate
-from alignlab.policy.blocks import adapt_blocks, blocks_of
+from alignlab.policy.blocks import BlockOptions, adapt_blocks, blocks_of
 from alignlab.stage import Runtime
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import PolicyGradientStage, PreferenceStage
@@ -77,7 +77,7 @@ def test_a_block_is_run_twice_where_its_activations_are_not_kept(inputs: dict[st
     calls: list[bool] = []
     for block in blocks_of(policy.model):
         block.forward = _counting(block.forward, calls)
-    adapt_blocks(policy.model, compiled=False, checkpointed=True)
+    adapt_blocks(policy.model, BlockOptions(checkpointed=True))
     tokens = torch.tensor([[3, 4, 5, 6]])
     policy.model(input_ids=tokens, use_cache=False).logits.sum().backward()
     blocks = len(blocks_of(policy.model))
@@ -92,7 +92,9 @@ def test_sampling_is_not_touched(inputs: dict[str, Artifact]) -> None:
     prompts, sampling = [Prompt.user("what does ana like ?")] * 3, Sampling(max_new_tokens=5)
     policy = Policy.load(inputs["policy"])
     expected = generate(policy, prompts, sampling, 1)
-    adapt_blocks(policy.model, compiled=True, checkpointed=True)  # compiling would take seconds, and is never begun
+    adapt_blocks(
+        policy.model, BlockOptions(compiled=True, checkpointed=True)
+    )  # compiling would take seconds, and is never begun
     assert generate(policy, prompts, sampling, 1) == expected
 
 
@@ -118,7 +120,7 @@ def test_a_model_whose_blocks_are_not_known_is_named() -> None:
         base_model = nn.Linear(2, 2)
 
     with pytest.raises(ConfigError, match="Blockless: transformers does not say which modules are its blocks"):
-        adapt_blocks(Blockless(), compiled=True, checkpointed=False)  # type: ignore[arg-type]
+        adapt_blocks(Blockless(), BlockOptions(compiled=True))  # type: ignore[arg-type]
 
 
 def test_every_training_stage_logs_its_peak_memory(inputs: dict[str, Artifact], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def frozen_copy(policy: Policy) -> Policy:
     Weights that are not trained are shared with the policy: the reference of an adapter is the model below it.
     """
     shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
-    copied = copy.deepcopy(policy, shared).eval()
+    copied = copy.deepcopy(policy.as_loaded(), shared).eval()
     lora.drop(copied.model, lora.OWN)
     return copied.requires_grad_(False)
 

@@ -1,16 +1,18 @@
-"""How a flat batch is laid out in rows for a model: in length buckets, and with equal prompts computed once.
+"""How a flat batch is laid out in rows for a model: in padded buckets or one long row, equal prompts computed once.
 
 A causal model's state at a token depends on the tokens before it alone. So sequences may be padded on the right without
 a mask; and sequences with the same prompt may share it: one row holds the prompt and then each answer, and a mask keeps
-the answers from seeing each other. Which of the two takes less arithmetic is worked out beforehand.
+the answers from seeing each other. Which of the two takes less arithmetic is worked out beforehand. Where attention
+skips what its mask hides (`Sharing.flat`), everything stands in one row, without padding.
 
-Left out: tokens that two answers have in common after their prompt (they are few), and rows of unrelated texts.
+Left out: tokens that two answers have in common after their prompt (they are few), and, in rows of an ordinary mask,
+unrelated texts (their attention would be computed and thrown away).
 
 Axes: T tokens of the batch, R rows, L columns, d width.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,9 +25,39 @@ from alignlab.batch import Batch
 
 TOKENS_PER_CALL = 256
 """Fixed cost of one more forward pass, in tokens; measured for models of a few layers on a CPU."""
+FLAT_MULTIPLE = 512
+"""A flat row is padded to a multiple of this many columns: few lengths, so few compilations, and memory is reused."""
 _MOST_CALLS = 6
+_LITTLE = 1.03
+"""Padding that is cheaper than a mask: columns of plain rows over those of a flat one."""
 _LEAST_SHARED = 8
 """Tokens of the shortest prompt that is shared."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which columns of a row attend to which.
+
+    Args:
+        text: number of the text that each column belongs to; -1 in the padding.
+        answer: 0 in the text's prompt, and from 1 on the number of the answer.
+    """
+
+    text: Int[Tensor, "R L"]
+    answer: Int[Tensor, "R L"]
+
+    def sees(self, row: Tensor | int, query: Tensor, key: Tensor) -> Bool[Tensor, "..."]:
+        """Whether a column attends to another: one up to itself, of its own text, in the prompt or its own answer."""
+        own = self.text[row, query] == self.text[row, key]
+        answered = (self.answer[row, key] == 0) | (self.answer[row, key] == self.answer[row, query])
+        return (query >= key) & own & answered
+
+    def dense(self) -> Bool[Tensor, "R 1 L L"]:
+        """The whole mask."""
+        rows, columns = self.text.shape
+        row = torch.arange(rows, device=self.text.device)[:, None, None]
+        column = torch.arange(columns, device=self.text.device)
+        return self.sees(row, column[:, None], column[None, :])[:, None]
 
 
 @dataclass(frozen=True)
@@ -35,12 +67,14 @@ class Rows:
     Args:
         tokens: padded on the right by token 0.
         position: of each token in its own sequence; None where it is the column.
-        sees: whether a column (axis 2) attends to another (axis 3); None where it attends to all up to itself.
+        mask: None where each column attends to all up to itself.
+        flat: there is one row, of many texts.
     """
 
     tokens: Int[Tensor, "R L"]
     position: Int[Tensor, "R L"] | None = None
-    sees: Bool[Tensor, "R 1 L L"] | None = None
+    mask: Mask | None = None
+    flat: bool = False
 
 
 Forward: TypeAlias = Callable[[Rows], Float[Tensor, "R L d"]]
@@ -48,15 +82,17 @@ Forward: TypeAlias = Callable[[Rows], Float[Tensor, "R L d"]]
 
 @dataclass(frozen=True)
 class Sharing:
-    """Whether and where sharing a prompt pays.
+    """Whether and where sharing a row pays.
 
     Args:
-        longest: longest sequence of which a prompt may be shared, in tokens; 0 shares none.
+        longest: longest sequence that may share a row with another, in tokens; 0 shares none.
         attention: arithmetic of attending to one column, over all other arithmetic of a token.
+        flat: attention skips what its mask hides, so that everything may stand in one row.
     """
 
     longest: int = 0
     attention: float = 0.0
+    flat: bool = False
 
     def cost(self, columns: "int | np.ndarray", shared: bool = False) -> "float | np.ndarray":
         """Arithmetic of a row, in tokens; without a mask half of the attention is skipped."""
@@ -64,8 +100,8 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A prompt and the answers that share it; a single sequence is all answer.
+class _Text:
+    """A prompt and the answers that share it; a sequence that shares none is all answer.
 
     Args:
         prompt: tokens of the prompt.
@@ -78,73 +114,107 @@ class _Row:
     columns: int
 
 
+_Call: TypeAlias = Sequence[Sequence[_Text]]
+"""Rows of one forward pass, each with its texts."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Consecutive columns of a row that hold consecutive tokens of the batch.
+
+    Args:
+        column: the first of them.
+        token: the first of them, of the batch.
+        position: of that token in its sequence.
+        count: of tokens.
+        text: number of the text in the row.
+        answer: 0 in a prompt.
+    """
+
+    column: int
+    token: int
+    position: int
+    count: int
+    text: int
+    answer: int
+
+
 def hidden_states(batch: Batch, forward: Forward, sharing: Sharing) -> Float[Tensor, "T d"]:
     """A model's state at every token of a batch.
 
     Args:
         batch: flat, with one token at least.
         forward: runs the model on some rows.
-        sharing: where prompts are shared.
+        sharing: where rows are shared.
     """
     lengths = batch.lengths().cpu().numpy()
     starts = lengths.cumsum() - lengths
     source = np.empty(batch.num_tokens, dtype=np.int64)
     states, before = [], 0
-    for rows in _calls(batch, lengths, starts, sharing):
-        columns = max(row.columns for row in rows)
-        place, position, answer = np.zeros((3, len(rows), columns), dtype=np.int64)
-        answer -= 1  # the padding
-        for number, row in enumerate(rows):
-            for at, first, skipped, count, which in _stretches(row, lengths, starts):
-                place[number, at : at + count] = np.arange(first + skipped, first + skipped + count)
-                position[number, at : at + count] = np.arange(skipped, skipped + count)
-                answer[number, at : at + count] = which
-            for member, at in zip(row.members, _columns(row, lengths), strict=True):
-                first, own, flat = starts[member], starts[member] + row.prompt, before + number * columns
-                source[first:own] = np.arange(flat, flat + row.prompt)
-                source[own : first + lengths[member]] = np.arange(flat + at, flat + at + lengths[member] - row.prompt)
-        shared = any(len(row.members) > 1 for row in rows)
-        states.append(forward(_rows(batch, place, position, answer, shared)).flatten(0, 1))
-        before += len(rows) * columns
+    for call in _calls(batch, lengths, starts, sharing):
+        columns = max(sum(text.columns for text in row) for row in call)
+        masked = any(len(row) > 1 or len(row[0].members) > 1 for row in call)
+        columns += -columns % FLAT_MULTIPLE if masked and sharing.flat else 0
+        place, position = np.zeros((2, len(call), columns), dtype=np.int64)
+        which = np.full((2, len(call), columns), -1, dtype=np.int64)
+        for number, row in enumerate(call):
+            for part in _stretches(row, lengths, starts):
+                at = slice(part.column, part.column + part.count)
+                place[number, at] = np.arange(part.token, part.token + part.count)
+                position[number, at] = np.arange(part.position, part.position + part.count)
+                which[:, number, at] = [[part.text], [part.answer]]
+            _find(source, row, lengths, starts, before + number * columns)
+        states.append(forward(_rows(batch, place, position, which, masked, sharing.flat)).flatten(0, 1))
+        before += len(call) * columns
     found = states[0] if len(states) == 1 else torch.cat(states)
     return found.index_select(0, torch.from_numpy(source).to(found.device))
 
 
-def _columns(row: _Row, lengths: np.ndarray) -> list[int]:
-    """Column at which each member's own tokens begin."""
-    sizes = [int(lengths[m]) - row.prompt for m in row.members]
-    return [row.prompt + sum(sizes[:k]) for k in range(len(sizes))]
+def _stretches(row: Sequence[_Text], lengths: np.ndarray, starts: np.ndarray) -> Iterator[_Stretch]:
+    """The prompts and answers of a row, in order."""
+    column = 0
+    for number, text in enumerate(row):
+        yield _Stretch(column, int(starts[text.members[0]]), 0, text.prompt, number, 0)
+        column += text.prompt
+        for answer, member in enumerate(text.members, start=1):
+            own = int(lengths[member]) - text.prompt
+            yield _Stretch(column, int(starts[member]) + text.prompt, text.prompt, own, number, answer)
+            column += own
 
 
-def _stretches(row: _Row, lengths: np.ndarray, starts: np.ndarray) -> list[tuple[int, int, int, int, int]]:
-    """Column, first token of the sequence, tokens skipped, tokens, and number of the answer (0: the prompt)."""
-    found = [(0, int(starts[row.members[0]]), 0, row.prompt, 0)]
-    for which, (member, at) in enumerate(zip(row.members, _columns(row, lengths), strict=True), start=1):
-        found.append((at, int(starts[member]), row.prompt, int(lengths[member]) - row.prompt, which))
-    return found
+def _find(source: np.ndarray, row: Sequence[_Text], lengths: np.ndarray, starts: np.ndarray, first: int) -> None:
+    """Write down where each token of a row's sequences is found, if the row's first column is found at `first`."""
+    column = first
+    for text in row:
+        asked, column = column, column + text.prompt
+        for member in text.members:
+            start, own, end = starts[member], starts[member] + text.prompt, starts[member] + lengths[member]
+            source[start:own] = np.arange(asked, asked + text.prompt)
+            source[own:end] = np.arange(column, column + end - own)
+            column += end - own
 
 
-def _rows(batch: Batch, place: np.ndarray, position: np.ndarray, answer: np.ndarray, shared: bool) -> Rows:
+def _rows(batch: Batch, place: np.ndarray, position: np.ndarray, which: np.ndarray, masked: bool, flat: bool) -> Rows:
     device = batch.tokens.device
+    text, answer = torch.from_numpy(which).to(device)
     # Padding is never seen by a valid token, so any token may stand in it.
-    tokens = batch.tokens[torch.from_numpy(place).to(device)]
-    padding = torch.from_numpy(answer < 0).to(device)
-    tokens = tokens.masked_fill(padding, 0)
-    if not shared:
+    tokens = batch.tokens[torch.from_numpy(place).to(device)].masked_fill(text < 0, 0)
+    if not masked:
         return Rows(tokens)
-    which = torch.from_numpy(answer).to(device)
-    up_to_itself = torch.ones(which.shape[1], which.shape[1], dtype=torch.bool, device=device).tril()
-    sees = up_to_itself & ((which[:, None, :] == 0) | (which[:, None, :] == which[:, :, None]))
-    return Rows(tokens, torch.from_numpy(position).to(device), sees[:, None])
+    return Rows(tokens, torch.from_numpy(position).to(device), Mask(text, answer), flat)
 
 
 # ---- which rows, in which calls --------------------------------------------------------------------------------------
-def _calls(batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Sharing) -> list[list[_Row]]:
-    alone = [_Row(0, [member], int(length)) for member, length in enumerate(lengths)]
-    plain, cost = _bucketed(alone, sharing)
+def _calls(batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Sharing) -> list[_Call]:
+    alone = [_Text(0, [member], int(length)) for member, length in enumerate(lengths)]
     if int(lengths.max()) > sharing.longest or len(alone) == 1:
-        return plain
-    rows = [row for family in _families(batch, lengths, starts) for row in _split(family, lengths, sharing)]
+        return _bucketed(alone, sharing)[0]
+    plain, cost = _bucketed(alone, sharing)
+    families = _families(batch, lengths, starts)
+    if sharing.flat:
+        padded = len(alone) * int(lengths.max())
+        return plain if padded <= _LITTLE * sum(text.columns for text in families) else [[families]]
+    rows = [row for family in families for row in _split(family, lengths, sharing)]
     single, several = ([r for r in rows if (len(r.members) > 1) == many] for many in (False, True))
     if not several:
         return plain
@@ -152,7 +222,7 @@ def _calls(batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Shari
     return plain if cost <= sum(cost for _, cost in mixed) else [call for calls, _ in mixed for call in calls]
 
 
-def _families(batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Row]:
+def _families(batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Text]:
     """Sequences with equal prompts (the tokens before the first that is scored), together; others alone."""
     tokens, scored = batch.tokens.cpu().numpy(), batch.response_mask.cpu().numpy()
     found: dict[bytes | int, list[int]] = {}
@@ -164,21 +234,21 @@ def _families(batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Ro
         key = tokens[start : start + prompt].tobytes() if prompt >= _LEAST_SHARED else number
         found.setdefault(key, []).append(number)
     families = [(prompts[members[0]] if len(members) > 1 else 0, members) for members in found.values()]
-    return [_row(prompt, members, lengths) for prompt, members in families]
+    return [_text(prompt, members, lengths) for prompt, members in families]
 
 
-def _row(prompt: int, members: Sequence[int], lengths: np.ndarray) -> _Row:
-    return _Row(prompt, members, prompt + sum(int(lengths[m]) - prompt for m in members))
+def _text(prompt: int, members: Sequence[int], lengths: np.ndarray) -> _Text:
+    return _Text(prompt, members, prompt + sum(int(lengths[m]) - prompt for m in members))
 
 
-def _split(family: _Row, lengths: np.ndarray, sharing: Sharing) -> list[_Row]:
+def _split(family: _Text, lengths: np.ndarray, sharing: Sharing) -> list[_Text]:
     """The family in rows of as many members as cost least: attention grows with the square of a row."""
     members = sorted(family.members, key=lambda m: (int(lengths[m]), m))
     best, least = [family], float("inf")
     each = len(members)
     while each:
         parts = [members[i : i + each] for i in range(0, len(members), each)]
-        rows = [_row(family.prompt if len(part) > 1 else 0, part, lengths) for part in parts]
+        rows = [_text(family.prompt if len(part) > 1 else 0, part, lengths) for part in parts]
         cost = sum(float(sharing.cost(row.columns, len(row.members) > 1)) for row in rows)
         if cost < least:
             best, least = rows, cost
@@ -186,13 +256,13 @@ def _split(family: _Row, lengths: np.ndarray, sharing: Sharing) -> list[_Row]:
     return best
 
 
-def _bucketed(rows: Sequence[_Row], sharing: Sharing) -> tuple[list[list[_Row]], float]:
+def _bucketed(rows: Sequence[_Text], sharing: Sharing) -> tuple[list[_Call], float]:
     """Rows in calls of similar length, and their cost in tokens."""
     order = sorted(range(len(rows)), key=lambda i: (rows[i].columns, i))
     columns = np.array([rows[i].columns for i in order])
     each = np.asarray(sharing.cost(columns, len(rows[0].members) > 1), dtype=float)
     edges, cost = _cuts(each)
-    return [[rows[i] for i in order[a:b]] for a, b in itertools.pairwise(edges)], cost
+    return [[[rows[i]] for i in order[a:b]] for a, b in itertools.pairwise(edges)], cost
 
 
 def _cuts(each: np.ndarray) -> tuple[list[int], float]:

@@ -23,7 +23,8 @@ from alignlab.errors import ConfigError
 from alignlab.kernels import Direction, linear_kl, linear_logprobs
 from alignlab.policy import layout, lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
-from alignlab.policy.body import body_states, sharing_of
+from alignlab.policy.blocks import BlockOptions, adapt_blocks, restore_blocks
+from alignlab.policy.body import body_states, sharing_of, with_flat_rows
 from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
@@ -66,6 +67,8 @@ class Policy(nn.Module):
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         check_architecture(model, self.softcap)
         self._sharing = sharing_of(model)
+        self._options = BlockOptions()
+        self._is_adapted = False
 
     # ---- statistics -----------------------------------------------------------------------------------------------
     def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
@@ -103,7 +106,28 @@ class Policy(nn.Module):
             # Every process must run the body in every micro-batch, also when none is left for it.
             nothing = body_states(self.model, layout.Rows(torch.zeros(1, 1, dtype=torch.long, device=self.device)))
             return nothing.flatten(0, 1)[:0]
+        self._adapt()
         return layout.hidden_states(batch, self._rows, self._sharing)
+
+    def _adapt(self) -> None:
+        """Adapt the blocks where that is asked for; at first use, since adapted ones can be neither copied nor sent."""
+        if self._is_adapted:
+            return
+        self._is_adapted = True
+        adapt_blocks(self.model, self._options)
+        if self._options.compiled and self.device.type == "cuda":
+            self._sharing = with_flat_rows(self.model, self._sharing)
+
+    def run_as(self, options: BlockOptions) -> "Policy":
+        """Run the body's blocks in another way from now on; sampling is not changed."""
+        self._options = options
+        return self.as_loaded()
+
+    def as_loaded(self) -> "Policy":
+        """The policy with its blocks as they were loaded, until it is run again: it can be copied."""
+        restore_blocks(self.model)
+        self._is_adapted = False
+        return self
 
     def _rows(self, rows: layout.Rows) -> Tensor:
         return body_states(self.model, rows)

@@ -17,7 +17,6 @@ from alignlab import distributed
 from alignlab.batch import Batch
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.policy import Policy
-from alignlab.policy.blocks import adapt_blocks
 from alignlab.seed import fold_in
 from alignlab.stats import Mean, TokenStats
 from alignlab.training.average import WeightAverage
@@ -41,6 +40,8 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         for name, module in stage.modules().items():
             self.add_module(name, module)
+        for policy in [m for m in self.modules() if isinstance(m, Policy)]:
+            policy.as_loaded()  # so that it can be sent to another process
         decay = stage.loop.ema
         self._average = None if decay is None else WeightAverage(self._trained(), decay)
 
@@ -72,12 +73,6 @@ class StageModule(pl.LightningModule):
         """Make the weights for good those that are published; training has ended."""
         if self._average is not None:
             self._average.copy_to(self._trained())
-
-    def setup(self, stage: str) -> None:
-        """Let the blocks run as the runtime asks: in each process, since what is compiled cannot be sent to another."""
-        runtime = self.stage.context.runtime
-        for policy in [m for m in self.modules() if isinstance(m, Policy)]:
-            adapt_blocks(policy.model, compiled=runtime.compile, checkpointed=runtime.checkpoint_activations)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer over all parameter groups."""
