@@ -11,7 +11,7 @@ _BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 def let_segments_grow(device: torch.device) -> None:
-    """Let PyTorch extend memory that it has taken on a GPU: batches of new lengths would else take new pieces each time.
+    """Let PyTorch extend memory that it has taken on a GPU: batches of new lengths would else take new pieces.
 
     Nothing is changed where the environment sets the allocator.
     """
