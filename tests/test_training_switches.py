@@ -19,7 +19,7 @@ from alignlab.policy.blocks import BlockOptions, adapt_blocks, blocks_of
 from alignlab.stage import Runtime
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import PolicyGradientStage, PreferenceStage
-from alignlab.training.memory import peak_memory
+from alignlab.training.device import peak_memory
 
 # Of torch's compiler itself.
 pytestmark = [

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 from alignlab.stage import StageContext
 from alignlab.stats import Mean
-from alignlab.training.memory import forget_peak, peak_memory
+from alignlab.training.device import forget_peak, peak_memory
 from alignlab.training.trainable import Trainable
 
 

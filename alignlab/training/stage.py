@@ -19,8 +19,8 @@ from alignlab.policy.blocks import BlockOptions
 from alignlab.seed import fold_in
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.stats import TokenStats
+from alignlab.training.device import prepare_for_new_lengths
 from alignlab.training.loop import Loop
-from alignlab.training.memory import let_segments_grow
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec, ParameterGroup
 from alignlab.training.step import means
@@ -168,7 +168,7 @@ class TrainingStage(Stage, Trainable[B]):
         self.check_inputs(frozenset(inputs))
         self.context = context
         options(context.runtime).check(context.runtime.device)
-        let_segments_grow(context.runtime.device)
+        prepare_for_new_lengths(context.runtime.device)
         torch.manual_seed(fold_in(self.seed, 0))
         self.prepare(inputs, context)
         if "teacher" in inputs:

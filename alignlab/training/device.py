@@ -1,4 +1,4 @@
-"""The memory that training takes: how it is taken from a GPU, and the most that it was."""
+"""A GPU for batches of any length, and the most memory that training has taken."""
 
 import os
 import resource
@@ -10,13 +10,16 @@ _BYTES = 1 if sys.platform == "darwin" else 1024
 """Unit of `ru_maxrss`."""
 
 
-def let_segments_grow(device: torch.device) -> None:
-    """Let PyTorch extend memory that it has taken on a GPU: batches of new lengths would else take new pieces.
+def prepare_for_new_lengths(device: torch.device) -> None:
+    """Let a GPU take batches of ever new lengths without a pause at each.
 
-    Nothing is changed where the environment sets the allocator.
+    Memory that PyTorch has taken is extended (unless the environment sets the allocator), where otherwise each length
+    would take pieces of its own. cuDNN's attention, which makes a plan for each shape, is left out.
     """
-    set_by_user = any(os.environ.get(name) for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"))
-    if device.type == "cuda" and not set_by_user:
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if not any(os.environ.get(name) for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")):
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
