@@ -43,11 +43,13 @@ def test_a_flat_row_changes_no_state(name: str, half: bool, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_flat_row_changes_no_gradient(checkpointed: bool) -> None:
+def test_a_flat_row_changes_no_gradient(checkpointed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, batch = compiled(CONFIGS["qwen2"], checkpointed), pairs(100, 20, 30).to("cuda")
     plain = policy_of(CONFIGS["qwen2"]).to("cuda")
     weight = torch.randn(batch.num_tokens, 64, device="cuda")
+    rows = counted(policy, monkeypatch)
     (policy.hidden_states(batch) * weight).sum().backward()
+    assert rows[-1].flat
     (alone(plain, batch) * weight).sum().backward()
     for found, expected in zip(_gradients(policy), _gradients(plain), strict=True):
         assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()
