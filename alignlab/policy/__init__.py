@@ -1,7 +1,7 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
 from alignlab.policy.adapter_files import base_dtype, copy_adapter, is_adapter
-from alignlab.policy.frozen import frozen_copy, load_frozen, trainable
+from alignlab.policy.frozen import digest_of_vocabulary, digest_of_weights, frozen_copy, load_frozen, trainable
 from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, check_scorers, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.lora import LoRA
@@ -24,6 +24,8 @@ __all__ = [
     "check_scorers",
     "complete",
     "copy_adapter",
+    "digest_of_vocabulary",
+    "digest_of_weights",
     "fitting",
     "frozen_copy",
     "generate",

@@ -1,10 +1,11 @@
 """A policy that only scores another one's texts: a reference, or a teacher."""
 
 import copy
+import hashlib
 
 import torch
 
-from alignlab.artifact import Artifact
+from alignlab.artifact import Artifact, fingerprint
 from alignlab.errors import PipelineError
 from alignlab.policy import lora
 from alignlab.policy.policy import Policy
@@ -51,3 +52,17 @@ def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
         seed: of the adapter.
     """
     return policy.merge_adapter() if adapter is None else policy.add_adapter(adapter, seed)
+
+
+def digest_of_vocabulary(policy: Policy) -> str:
+    """SHA-256 of the tokens and their numbers."""
+    return fingerprint(policy.tokenizer.get_vocab())
+
+
+def digest_of_weights(policy: Policy) -> str:
+    """SHA-256 of a policy's architecture and weights: for one that no folder holds as it is."""
+    total = hashlib.sha256(policy.model.config.to_json_string().encode())
+    for name, weight in policy.named_parameters():
+        total.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
