@@ -223,6 +223,13 @@ class Stage(abc.ABC):
             ValueError: names the stage, the rule and what to set.
         """
 
+    def check_runtime(self, runtime: Runtime) -> None:  # noqa: B027  # most stages run anywhere
+        """Refuse a runtime that the stage cannot work on (no GPU, a package that is missing), before anything runs.
+
+        Raises:
+            ConfigError: names what is missing, and what to do.
+        """
+
     def data_needs(self) -> Sequence[tuple[DataSource, Need]]:
         """Records that the stage reads from data sources; they are checked for all stages before the first one runs."""
         return ()

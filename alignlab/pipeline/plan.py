@@ -83,6 +83,8 @@ def plan(
     """
     builder = Builder(shared=(DataSource,))
     stages: dict[str, Stage] = {name: builder.build(spec) for name, spec in pipeline.items()}
+    for stage in stages.values():
+        stage.check_runtime(runtime)
     check_settings({name: stage.data_needs() for name, stage in stages.items()})
     inputs = {name: _inputs(name, stages) for name in stages}
     _check_removed(removed, {name: stage.inputs for name, stage in stages.items()})

@@ -7,9 +7,13 @@ from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.lora import LoRA
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
-from alignlab.policy.sampling import Progress, Sample, Sampling, complete, generate
+from alignlab.policy.rollout import BuiltinRollout, Rollout, Sampler, answers
+from alignlab.policy.sampling import Drawn, Progress, Sample, Sampling, complete, generate
+from alignlab.policy.vllm_rollout import VLLMRollout
 
 __all__ = [
+    "BuiltinRollout",
+    "Drawn",
     "LearnedReward",
     "LearnedScores",
     "Llama",
@@ -17,8 +21,12 @@ __all__ = [
     "ModelSpec",
     "Policy",
     "Progress",
+    "Rollout",
     "Sample",
+    "Sampler",
     "Sampling",
+    "VLLMRollout",
+    "answers",
     "base_dtype",
     "check_scored",
     "check_scorers",

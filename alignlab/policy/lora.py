@@ -174,13 +174,18 @@ def changes(model: nn.Module) -> dict[str, LowRank]:
     """The change of each adapted layer of a model, by its name: of both adapters where it has two."""
     found: dict[str, LowRank] = {}
     for name, layer in _adapted(model):
-        parts = [
-            LowRank(layer.lora_A[k].weight.detach(), layer.lora_B[k].weight.detach(), layer.lora_alpha[k])
-            for k in (EARLIER, OWN)
-            if k in layer.lora_A
-        ]
+        parts = _changes(layer)
         found[name] = parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
     return found
+
+
+def _changes(layer: Any) -> list[LowRank]:
+    """The change that each adapter of a layer makes."""
+    return [
+        LowRank(layer.lora_A[k].weight.detach(), layer.lora_B[k].weight.detach(), layer.lora_alpha[k])
+        for k in (EARLIER, OWN)
+        if k in layer.lora_A
+    ]
 
 
 @torch.no_grad()
@@ -188,16 +193,31 @@ def merge(model: nn.Module) -> None:
     """Add the adapters of a model to its weights, which become trainable, in place; computed in float32 at least."""
     for name, layer in list(_adapted(model)):
         base = layer.get_base_layer()
-        wide = torch.promote_types(base.weight.dtype, torch.float32)
-        total = base.weight.to(wide, copy=True)
-        for adapter in (EARLIER, OWN):
-            if adapter in layer.lora_A:
-                layer.lora_A[adapter].to(wide)
-                layer.lora_B[adapter].to(wide)
-                total += layer.get_delta_weight(adapter)
-        base.weight.copy_(total)
+        base.weight.copy_(_merged(layer))
         model.set_submodule(name, base)
     model.requires_grad_(True)
+
+
+@torch.no_grad()
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model by the names that they have without adapters, with these added, one after the other."""
+    layers = dict(_adapted(model))
+    for name, weight in model.named_parameters():
+        owner, _, own = name.rpartition(".base_layer.")
+        if owner in layers:
+            yield f"{owner}.{own}", _merged(layers[owner]).to(weight.dtype) if own == "weight" else weight.detach()
+        elif not any(part in name for part in _INSIDE):
+            yield name, weight.detach()
+
+
+def _merged(layer: Any) -> Tensor:
+    """The weight of a layer with its adapters."""
+    base = layer.get_base_layer()
+    total: Tensor = base.weight.to(torch.promote_types(base.weight.dtype, torch.float32), copy=True)
+    for change in _changes(layer):
+        delta = (change.alpha / change.r) * (change.b.to(total.dtype) @ change.a.to(total.dtype))
+        total += delta.T if layer.fan_in_fan_out else delta
+    return total
 
 
 def drop(model: nn.Module, name: str) -> None:
