@@ -13,7 +13,7 @@ from alignlab.data.source import DataSource, Need
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
@@ -228,6 +228,21 @@ class Stage(abc.ABC):
 
         Raises:
             ConfigError: names what is missing, and what to do.
+        """
+
+    def architecture(self) -> "PreTrainedModel | None":
+        """The layers of the model that it makes from nothing, without weights; None where they are not known yet."""
+        return None
+
+    def check_start(self, start: "Artifact | Stage") -> None:  # noqa: B027  # most stages take any policy
+        """Refuse a policy that the stage could not train, before anything runs.
+
+        Args:
+            start: where the input `policy` comes from: an artifact that is there, or the first of the stages that will
+                make it.
+
+        Raises:
+            ConfigError: says what does not fit.
         """
 
     def data_needs(self) -> Sequence[tuple[DataSource, Need]]:

@@ -63,6 +63,7 @@ class Runner:
         self._check_processes()
         self._limit_threads()
         self._to_run = preflight.missing(self.steps, self.store)
+        preflight.check_starts(self.steps, self.store)
         preflight.check_records(self._to_run)
         for step in self.steps:
             self.folder.status("running", stage=step.name)

@@ -1,7 +1,14 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
 from alignlab.policy.adapter_files import base_dtype, copy_adapter, is_adapter
-from alignlab.policy.frozen import digest_of_vocabulary, digest_of_weights, frozen_copy, load_frozen, trainable
+from alignlab.policy.frozen import (
+    digest_of_vocabulary,
+    digest_of_weights,
+    frozen_copy,
+    load_frozen,
+    skeleton,
+    trainable,
+)
 from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, check_scorers, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.lora import LoRA
@@ -42,5 +49,6 @@ __all__ = [
     "learned",
     "leaves_room",
     "load_frozen",
+    "skeleton",
     "trainable",
 ]

@@ -2,13 +2,19 @@
 
 import copy
 import hashlib
+from typing import TYPE_CHECKING
 
 import torch
 
 from alignlab.artifact import Artifact, fingerprint
 from alignlab.errors import PipelineError
 from alignlab.policy import lora
+from alignlab.policy.adapter_files import is_adapter, read_adapter
+from alignlab.policy.loading import read_skeleton
 from alignlab.policy.policy import Policy
+
+if TYPE_CHECKING:
+    import transformers
 
 
 def load_frozen(artifact: Artifact, asked: Policy, dtype: torch.dtype, who: str) -> Policy:
@@ -52,6 +58,12 @@ def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
         seed: of the adapter.
     """
     return policy.merge_adapter() if adapter is None else policy.add_adapter(adapter, seed)
+
+
+def skeleton(artifact: Artifact) -> "transformers.PreTrainedModel":
+    """The layers of an artifact's model, without its weights; those below an adapter."""
+    base = read_adapter(artifact.path).base if is_adapter(artifact.path) else artifact
+    return read_skeleton(base.path)
 
 
 def digest_of_vocabulary(policy: Policy) -> str:

@@ -41,6 +41,8 @@ class LoRA:
         r: rank, the rows of A and columns of B.
         alpha: scale; the product is multiplied by alpha / r.
         target: every linear layer but the head ("all-linear"), or the ends of the layers' names: [q_proj, v_proj].
+        dropout: of what goes into A while training, 0 to 1. Stages that compare the policy with a reference or with its
+            old self (DPO, PPO, ...) train without any dropout, this one included.
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; all linear layers: Dettmers et al. 2023, arXiv:2305.14314.
     """
@@ -49,6 +51,7 @@ class LoRA:
     r: int = 16
     alpha: float = 32.0
     target: str | tuple[str, ...] = ALL_LINEAR
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -60,6 +63,8 @@ class LoRA:
                 f"LoRA: target must be {ALL_LINEAR} or a list of names of layers, got {self.target!r}; "
                 f"for one name write [{self.target or 'q_proj'}]"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LoRA: dropout must be in [0, 1), got {self.dropout}; it is a probability")
         check_installed("LoRA")
 
     def layers(self, model: "transformers.PreTrainedModel") -> list[str]:
@@ -121,7 +126,13 @@ def has_adapter(model: nn.Module, name: str | None = None) -> bool:
     return any(name is None or name in layer.lora_A for _, layer in _adapted(model))
 
 
-def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, tuple[int, float]], seed: int) -> None:
+def add(
+    model: "transformers.PreTrainedModel",
+    name: str,
+    shapes: Mapping[str, tuple[int, float]],
+    seed: int,
+    dropout: float = 0.0,
+) -> None:
     """Put a new adapter that changes nothing yet next to those of a model; of all its weights, it alone is trainable.
 
     Args:
@@ -129,6 +140,7 @@ def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, t
         name: `EARLIER` or `OWN`.
         shapes: rank and alpha of each layer that is adapted, by its full name.
         seed: of the matrices A.
+        dropout: of what goes into A.
     """
     import peft
 
@@ -137,7 +149,7 @@ def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, t
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter("ignore")  # on a second adapter, and on layers that store their weight transposed
-        peft.inject_adapter_in_model(peft.LoraConfig(**pattern(shapes)), model, name)
+        peft.inject_adapter_in_model(peft.LoraConfig(lora_dropout=dropout, **pattern(shapes)), model, name)
     for _, layer in _adapted(model):
         layer.set_adapter([EARLIER, OWN])
     model.requires_grad_(False)

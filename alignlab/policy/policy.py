@@ -229,7 +229,7 @@ class Policy(nn.Module):
     def add_adapter(self, adapter: lora.LoRA, seed: int) -> "Policy":
         """Put a new adapter on the model, on top of one that it came with; of the model, it alone is then trainable."""
         shapes = dict.fromkeys(adapter.layers(self.model), (adapter.r, adapter.alpha))
-        lora.add(self.model, lora.OWN, shapes, seed)
+        lora.add(self.model, lora.OWN, shapes, seed, adapter.dropout)
         return self
 
     def merge_adapter(self) -> "Policy":
