@@ -30,8 +30,8 @@ from alignlab.policy import (
     VLLMRollout,
     answers,
     generate,
+    gpu,
     lora,
-    vllm_rollout,
 )
 from alignlab.stage import Runtime
 from alignlab.testing import Check, check_rollout, conforms_rollout, tiny_policy, tiny_policy_artifact
@@ -50,7 +50,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def _vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(ENGINES)
-    monkeypatch.setattr(vllm_rollout, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     import vllm
 

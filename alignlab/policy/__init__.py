@@ -14,6 +14,7 @@ from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.lora import LoRA
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
+from alignlab.policy.qlora import QLoRA
 from alignlab.policy.rollout import BuiltinRollout, Rollout, Sampler, answers
 from alignlab.policy.sampling import Drawn, Progress, Sample, Sampling, complete, generate
 from alignlab.policy.vllm_rollout import VLLMRollout
@@ -28,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "Policy",
     "Progress",
+    "QLoRA",
     "Rollout",
     "Sample",
     "Sampler",

@@ -57,7 +57,10 @@ def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
         adapter: null trains all weights.
         seed: of the adapter.
     """
-    return policy.merge_adapter() if adapter is None else policy.add_adapter(adapter, seed)
+    if adapter is None:
+        return policy.merge_adapter()
+    adapter.hold(policy.model)
+    return policy.add_adapter(adapter, seed)
 
 
 def skeleton(artifact: Artifact) -> "transformers.PreTrainedModel":

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alignlab.errors import ConfigError
+from alignlab.stage import Runtime
 
 if TYPE_CHECKING:
     import transformers
@@ -66,6 +67,17 @@ class LoRA:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"LoRA: dropout must be in [0, 1), got {self.dropout}; it is a probability")
         check_installed("LoRA")
+
+    @property
+    def held(self) -> str:
+        """How the weights below the adapter are held, where that is not as they were loaded."""
+        return ""
+
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that it cannot train on, before anything trains: none."""
+
+    def hold(self, model: "transformers.PreTrainedModel") -> None:
+        """Hold the weights below the adapter as it wants them: as they are."""
 
     def layers(self, model: "transformers.PreTrainedModel") -> list[str]:
         """Full names of the layers of a model that are adapted.
@@ -217,15 +229,27 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.named_parameters():
         owner, _, own = name.rpartition(".base_layer.")
         if owner in layers:
-            yield f"{owner}.{own}", _merged(layers[owner]).to(weight.dtype) if own == "weight" else weight.detach()
+            whole = unrounded(weight)
+            yield f"{owner}.{own}", _merged(layers[owner]).to(whole.dtype) if own == "weight" else whole
         elif not any(part in name for part in _INSIDE):
-            yield name, weight.detach()
+            yield name, unrounded(weight)
+
+
+def unrounded(weight: Tensor) -> Tensor:
+    """A weight as it counts: one that is held in 4 bits has codes in its place."""
+    if (state := getattr(weight, "quant_state", None)) is None:
+        return weight.detach()
+    import bitsandbytes
+
+    whole: Tensor = bitsandbytes.functional.dequantize_4bit(weight.data, state)
+    return whole
 
 
 def _merged(layer: Any) -> Tensor:
     """The weight of a layer with its adapters."""
     base = layer.get_base_layer()
-    total: Tensor = base.weight.to(torch.promote_types(base.weight.dtype, torch.float32), copy=True)
+    weight = unrounded(base.weight)
+    total = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
     for change in _changes(layer):
         delta = (change.alpha / change.r) * (change.b.to(total.dtype) @ change.a.to(total.dtype))
         total += delta.T if layer.fan_in_fan_out else delta

@@ -287,7 +287,7 @@ class Policy(nn.Module):
 
         `to(dtype)` would round those as well: in bfloat16 by .4 %, so that positions are turned by wrong angles.
         """
-        for parameter in self.parameters():
+        for parameter in (p for p in self.parameters() if p.is_floating_point()):
             parameter.data = parameter.data.to(dtype)
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.to(dtype)

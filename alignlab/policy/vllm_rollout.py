@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 
 from alignlab.errors import ConfigError
 from alignlab.policy import lora
+from alignlab.policy.gpu import check_gpu
 from alignlab.policy.policy import Policy
 from alignlab.policy.rollout import Rollout, Sampler
 from alignlab.policy.sampling import Drawn, Sampling
@@ -61,13 +61,7 @@ class VLLMRollout(Rollout):
 
     def check_runtime(self, runtime: Runtime) -> None:
         """Refuse to begin without vLLM, without a GPU, or on several."""
-        missing = []
-        if importlib.util.find_spec("vllm") is None:
-            missing.append("vLLM, which is not installed (pip install 'alignlab[vllm]')")
-        if runtime.accelerator == "cpu" or not has_gpu():
-            missing.append("a CUDA GPU, which is not there or not used (runtime=gpu)")
-        if missing:
-            raise ConfigError(f"rollout=vllm: needs {' and '.join(missing)}; rollout=builtin samples without")
+        check_gpu("rollout=vllm", ("vLLM", "vllm"), "vllm", runtime, "rollout=builtin samples without")
         if runtime.devices * runtime.num_nodes > 1:
             raise ConfigError(
                 f"rollout=vllm: shares one GPU with the trainer, got {runtime.devices} devices on {runtime.num_nodes} "
@@ -180,8 +174,3 @@ def _drawn(answer: Any) -> Drawn:
         (int(token), float(of_step[token].logprob))
         for token, of_step in zip(answer.token_ids, answer.logprobs, strict=True)
     ]
-
-
-def has_gpu() -> bool:
-    """Whether there is a CUDA device."""
-    return torch.cuda.is_available()

@@ -70,8 +70,8 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
         if self._reads_reference:
             asked = self._asked(inputs, context)
             self._reference = asked.logp(self.units, self._scored_units(), self.batch_of)
-            held_out = range(len(self.held_out_units))
-            self._held_out_reference = asked.logp(self.held_out_units, held_out, self.batch_of)
+            if held_out := range(len(self.held_out_units)):
+                self._held_out_reference = asked.logp(self.held_out_units, held_out, self.batch_of)
 
     def batch_at(self, step: int) -> B:
         """`loop.batch_size` units."""
@@ -96,7 +96,8 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
             return None
         taken = frozenset(self.inputs) - {"teacher"}
         visits = [self.loop.steps, self.loop.batch_size, self.seed]
-        further = {"reads": sorted(self.objective.reads), "visits": visits, "whole": self.adapter is None}
+        held = None if self.adapter is None else self.adapter.held
+        further = {"reads": sorted(self.objective.reads), "visits": visits, "held": held}
         return Shared("reference_logp", taken, NOT_OF_THE_REFERENCE, further)
 
     @property
@@ -123,6 +124,17 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
         own = type(self).load_policy is not OfflineStage.load_policy and "reference" not in inputs
         artifact = inputs.get("reference", inputs.get("policy"))
         known = digest_of_weights(self.policy) if own or artifact is None else artifact.fingerprint
-        merged = "reference" not in inputs and self.adapter is None and not own and is_adapter(inputs["policy"].path)
-        identity = {"reference": known, "merged": merged, "vocabulary": digest_of_vocabulary(self.policy)}
+        held = "" if "reference" in inputs else self._held(own, inputs)
+        identity = {"reference": known, "held": held, "vocabulary": digest_of_vocabulary(self.policy)}
         return Asked(load, identity, context, self.loop.micro_batch_tokens)
+
+    def _held(self, own: bool, inputs: Mapping[str, Artifact]) -> str:
+        """How the weights of the policy are held, where that moves the last bits of what it says, or more.
+
+        Args:
+            own: the policy is the stage's own making.
+            inputs: of the stage.
+        """
+        if self.adapter is not None:
+            return self.adapter.held
+        return "merged" if not own and "policy" in inputs and is_adapter(inputs["policy"].path) else ""

@@ -285,11 +285,17 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
         extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
         if self._reference_reward is None:
-            start = self.collector.reference or Policy.load(self._start, self.context.runtime.dtype)
+            start = self.collector.reference or self._as_it_was()
             self._reference_reward = summary(self.held_out_rollouts(start.to(self.policy.device), extras))["reward"]
         found = summary(self.held_out_rollouts(self.policy, extras))
         counted = {"reference_reward": self._reference_reward, "sampled_tokens": float(self._sampled_tokens)}
         return {**found, **counted}
+
+    def _as_it_was(self) -> Policy:
+        """The policy before it was trained: what is below its adapter, or the input."""
+        if self.policy.trains_adapter:
+            return frozen_copy(self.policy)
+        return Policy.load(self._start, self.context.runtime.dtype)
 
     def held_out_rollouts(self, policy: Policy, extras: frozenset[str]) -> RolloutBatch:
         """A policy's answer to each held-out prompt; always by the same random numbers."""

@@ -118,7 +118,7 @@ class Asked:
                 _save(file, logp)
             done += len(part)
             self.context.tracker.progress(done, total, {})
-        numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files] or [numpy.zeros(0, "f4")]))
+        numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files]))
 
 
 def _save(file: Path, logp: Float[Tensor, "N"]) -> None:

@@ -17,7 +17,7 @@ from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.lora import ALL_LINEAR
 from alignlab.seed import fold_in
-from alignlab.stage import Stage, StageContext
+from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.stats import TokenStats
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
@@ -103,6 +103,12 @@ class TrainingStage(Stage, Trainable[B]):
             given = "teacher" in names
             what = "does not use inputs.teacher; remove it" if given else "needs a teacher; set inputs.teacher"
             raise ValueError(f"{type(self).__name__}: {its} {what}")
+
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that the adapter cannot be trained on."""
+        super().check_runtime(runtime)
+        if self.adapter is not None:
+            self.adapter.check_runtime(runtime)
 
     def check_start(self, start: Artifact | Stage) -> None:
         """Refuse an adapter whose layers the policy does not have."""
