@@ -21,7 +21,7 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a stage computes. Only `precision` changes what is learnt.
+    """Where and how a stage computes. Only `precision` changes what is learnt, beyond rounding.
 
     Args:
         accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
@@ -30,6 +30,10 @@ class Runtime:
         strategy: Lightning's name of the strategy; "auto" is a single process where devices is 1.
         precision: "32-true", "64-true", "bf16-mixed" or "bf16-true"; part of a training stage's identity.
         threads: CPU threads of PyTorch; 0 keeps its default.
+        compile: run the model's blocks by torch.compile.
+        checkpoint_activations: keep the input of each block alone and run it again in the backward pass: less memory
+            and a third more arithmetic.
+        offload_reference: keep an online method's frozen reference on the CPU while it is not asked.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -38,6 +42,9 @@ class Runtime:
     strategy: str = "auto"
     precision: Precision = "32-true"
     threads: int = 0
+    compile: bool = False
+    checkpoint_activations: bool = False
+    offload_reference: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("num_nodes", 1), ("threads", 0)):

@@ -6,6 +6,7 @@ from alignlab.policy.frozen import (
     digest_of_weights,
     frozen_copy,
     load_frozen,
+    on_device,
     skeleton,
     trainable,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "learned",
     "leaves_room",
     "load_frozen",
+    "on_device",
     "skeleton",
     "trainable",
 ]

@@ -1,7 +1,9 @@
 """A policy that only scores another one's texts: a reference, or a teacher."""
 
+import contextlib
 import copy
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,9 +46,23 @@ def frozen_copy(policy: Policy) -> Policy:
     Weights that are not trained are shared with the policy: the reference of an adapter is the model below it.
     """
     shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
-    copied = copy.deepcopy(policy, shared).eval()
+    copied = copy.deepcopy(policy.as_loaded(), shared).eval()
     lora.drop(copied.model, lora.OWN)
     return copied.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def on_device(policy: Policy, device: torch.device, offload: bool) -> Iterator[Policy]:
+    """The policy on a device.
+
+    Args:
+        policy: frozen.
+        device: where it is asked.
+        offload: bring it back to the CPU afterwards.
+    """
+    yield policy.to(device)
+    if offload and device.type != "cpu":
+        policy.to("cpu")
 
 
 def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:

@@ -178,12 +178,17 @@ def _uniforms(seed: int, index: int, count: int) -> Tensor:
 
 
 def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor) -> list[Drawn]:
-    """Answers to prompts of similar length; padded on the left, which the attention mask hides."""
+    """Answers to prompts of similar length; padded on the left, which the attention mask hides.
+
+    Equal prompts are run once, and their keys and values are then copied to the rows of their answers.
+    """
     device, longest = policy.device, max(map(len, ids))
     stop = torch.tensor(sorted(policy.stop_ids), device=device)
-    pad = [longest - len(row) for row in ids]
-    tokens = torch.tensor([[0] * p + list(row) for p, row in zip(pad, ids, strict=True)], device=device)
-    mask = torch.tensor([[0] * p + [1] * len(row) for p, row in zip(pad, ids, strict=True)], device=device)
+    each = list(dict.fromkeys(map(tuple, ids)))
+    number = {row: i for i, row in enumerate(each)}
+    answers_to = torch.tensor([number[tuple(row)] for row in ids], device=device)
+    tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in each], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in each], device=device)
     alive = torch.arange(len(ids), device=device)
     # Each row's own room, so that a longer neighbour does not shorten an answer.
     room = torch.tensor([min(sampling.max_new_tokens, policy.context - len(row)) for row in ids], device=device)
@@ -199,8 +204,11 @@ def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampli
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = output.past_key_values
-        chosen, logp = pick(output.logits[:, -1], uniforms[alive, t], sampling)
+        logits, cache = output.logits[:, -1], output.past_key_values
+        if t == 0 and len(each) < len(ids):
+            cache.batch_select_indices(answers_to)
+            logits, mask = logits[answers_to], mask[answers_to]
+        chosen, logp = pick(logits, uniforms[alive, t], sampling)
         for row, token in zip(alive.tolist(), zip(chosen.tolist(), logp.tolist(), strict=True), strict=True):
             answers[row].append(token)
         going = (~torch.isin(chosen, stop) & (t + 1 < room[alive])).nonzero()[:, 0]

@@ -41,6 +41,8 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         for name, module in stage.modules().items():
             self.add_module(name, module)
+        for policy in [m for m in self.modules() if isinstance(m, Policy)]:
+            policy.as_loaded()  # so that it can be sent to another process
         decay = stage.loop.ema
         self._average = None if decay is None else WeightAverage(self._trained(), decay)
 

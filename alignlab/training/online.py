@@ -15,7 +15,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
-from alignlab.objective import Objective
+from alignlab.objective import Objective, OnPolicy
 from alignlab.policy import (
     BuiltinRollout,
     LoRA,
@@ -62,8 +62,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     middle of it continues exactly.
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
-    dropout is off. Reference log-probabilities are computed where they are read. `sampler_logp`, where it is read, is
-    the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
+    dropout is off. Where each buffer is stepped on once, it is what the step itself computes (`OnPolicy`). Reference
+    log-probabilities are computed where they are read. `sampler_logp`, where it is read, is the sampler's own: in
+    `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
 
     Args:
         data: gives the prompts.
@@ -176,17 +177,21 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     def sample(self, prompts: Sequence[Prompt], seed: int) -> RolloutBatch:
         """Answer and score some prompts; override it for several rounds or turns."""
         compared = frozenset[str]() if self.rollout.IS_THE_TRAINERS else COMPARED
-        reads = self.reads()
-        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, reads | compared)
+        extras = self._extras | compared
+        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, extras)
         self._sampled_tokens += int(rollouts.response_mask.sum())
         if rollouts.per_token.keys() >= COMPARED:
             drift = Drift.of(rollouts)
             self._drift = drift if self._drift is None else self._drift + drift
-        return rollouts.without_tokens(compared - reads)
+        return rollouts.without_tokens(compared - self._extras)
 
     def reads(self) -> frozenset[str]:
         """Extras of the rollouts that are read; others are not computed."""
         return self.objective.reads
+
+    def reads_beforehand(self) -> frozenset[str]:
+        """Those of `reads` that something reads before the first step on a buffer; by default any of them may be."""
+        return self.reads()
 
     @property
     def units_per_rollout(self) -> int:
@@ -214,6 +219,11 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
+        self._extras = self.reads()
+        late = "old_logp" in self._extras - self.reads_beforehand()
+        if self.steps_per_rollout == 1 and late and self.rollout.IS_THE_TRAINERS:  # others are compared by it
+            self.objective = cast(Objective[B], OnPolicy(cast(Objective[RolloutBatch], self.objective)))
+            self._extras = self.reads() | {"sampler_logp"}  # costs nothing, and the KL can be logged
         self.policy = self.load_trainable(inputs["policy"], context)
         self._start = inputs["policy"]
         context.check_lengths(self.policy.tokenizer, self.policy.context)

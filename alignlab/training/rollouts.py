@@ -16,7 +16,7 @@ from alignlab import distributed
 from alignlab.advantage import group_mean, without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
-from alignlab.policy import Policy, Sample, Sampler, Sampling, answers
+from alignlab.policy import Policy, Sample, Sampler, Sampling, answers, on_device
 from alignlab.reward import RewardSource, score_in_parts
 from alignlab.stage import Runtime
 from alignlab.stats import Mean
@@ -83,9 +83,15 @@ class Collector:
         if "old_logp" in extras:
             rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
         if "reference_logp" in extras and self.reference is not None:
-            reference = self.reference.to(policy.device)
-            rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
+            with on_device(self.reference, policy.device, self._offloads(policy)) as reference:
+                rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
         return gathered(rollouts.with_sequences(**self._rewards(samples)))
+
+    def _offloads(self, policy: Policy) -> bool:
+        """Whether the reference leaves the device again; one that shares weights with the policy stays with them."""
+        assert self.reference is not None
+        mine = {id(p) for p in policy.parameters()}
+        return self.runtime.offload_reference and mine.isdisjoint(map(id, self.reference.parameters()))
 
     def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
         """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""
@@ -199,13 +205,15 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
     Returns:
         `reward` and each of its parts as `reward_NAME`, where answers were scored; `kl` to the reference in nats (the
-        k1 estimate, summed over an answer), where it is known; `answer_length` in tokens; `finished`, the share that a
+        k1 estimate, summed over an answer; by the sampler's arithmetic where that of the trainer is not there yet),
+        where it is known; `answer_length` in tokens; `finished`, the share that a
         stop token ended. Where groups have several answers: `without_signal`, the share whose group has equal rewards,
         and `group_variance`, the unbiased variance of the rewards of a group, reward units squared.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
-    if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
-        means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    logp = rollouts.per_token.get("old_logp", rollouts.per_token.get("sampler_logp"))
+    if logp is not None and "reference_logp" in rollouts.per_token:
+        means = {"kl": rollouts.sum_by_sequence(logp - rollouts.reference_logp), **means}
     if "reward" in rollouts.per_sequence:
         rewards = {k: v for k, v in rollouts.per_sequence.items() if k == "reward" or k.startswith(PART)}
         means = {**rewards, **means, **_signal(rollouts)}
