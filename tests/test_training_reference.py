@@ -149,6 +149,23 @@ def test_precision_asks_again(folders: dict[str, Path], tmp_path: Path, counted:
         assert len(entries(tmp_path)) == 2 * number
 
 
+def test_other_kernels_ask_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    """In bfloat16, a compiled model and a plain one differ by more than the last bits."""
+    asked: list[Any] = []
+    for compiled in (False, True):
+        own = context_in(tmp_path, Runtime("cpu", threads=1, compile=compiled))
+
+        def once(identity: Mapping[str, Any], build: Any) -> Path:
+            asked.append(dict(identity))
+            raise StopIteration
+
+        context = StageContext(own.name, own.folder, own.work, own.runtime, own.tracker, store=once)
+        with pytest.raises(StopIteration):
+            ready(folders, context, GIVEN)
+    plain, compiled_too = asked
+    assert plain != compiled_too and {**plain, "kernels": ["cpu", True]} == compiled_too
+
+
 def test_only_rows_that_changed_sides_are_asked_again(
     folders: dict[str, Path], tmp_path: Path, counted: Counted
 ) -> None:

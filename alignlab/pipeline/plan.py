@@ -119,7 +119,8 @@ def _shared_recipe(shares: Shared, spec: Spec, prints: Mapping[str, str], runtim
     """Digest of what is known beforehand of a part that a stage shares."""
     identity = {k: v for k, v in spec.identity(builder).items() if k not in shares.without}
     made_of = {k: v for k, v in prints.items() if k in shares.inputs}
-    known = {"stage": identity, "inputs": made_of, "further": dict(shares.further), "precision": runtime.precision}
+    known: dict[str, Any] = {"stage": identity, "inputs": made_of, "further": dict(shares.further)}
+    known["runtime"] = [runtime.precision, runtime.device.type, runtime.compile]
     return fingerprint({shares.name: known})
 
 

@@ -1,8 +1,8 @@
 """Log-probabilities of a reference on fixed data: asked once, by the run that needs them first, and kept in the store.
 
 They depend on the reference, on the tokens and masks that it is given (so on the data, the tokenizer, the template and
-the truncation), on their temperature and on the precision. That is what their fingerprint is made of, and nothing else:
-an objective, a learning rate, the number of steps or the memory budget change nothing.
+the truncation), on their temperature, on the precision and on the kernels that compute them. Their fingerprint is made
+of that, and of nothing else: an objective, a learning rate, the number of steps or the memory budget change nothing.
 
 Left out: a table that is filled row by row as runs ask for rows. The last bits of a row depend on its neighbours in a
 forward pass, so that a run would depend on which other runs came before it.
@@ -90,11 +90,13 @@ class Asked:
             digest.update(repr(batch.temperature).encode())
             of_token = batch.unit[batch.sequence_id[batch.response_mask]]
             sizes += torch.bincount(of_token, minlength=batch.num_units).tolist()
+        runtime = self.context.runtime
         identity = {
             "reference_logp": VERSION,
             **self.identity,
             "rows": digest.hexdigest(),
-            "precision": self.context.runtime.precision,
+            "precision": runtime.precision,
+            "kernels": [runtime.device.type, runtime.compile],  # in bfloat16 they differ by more than the last bits
         }
         folder = self.context.once(identity, lambda out, work: self._write(out, work, units, parts, batch_of))
         bounds = pairwise(accumulate(sizes, initial=0))
