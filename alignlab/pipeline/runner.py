@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.artifact import METRICS, Artifact, fingerprint, write_json
 from alignlab.config.locate import public_path
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ from alignlab.pipeline.plan import Step
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
 from alignlab.seed import seed_everything
-from alignlab.stage import NullTracker, Runtime, Stage, StageContext, Tracker
+from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker
 from alignlab.tracking import Origin, Tracking
 
 
@@ -63,6 +63,7 @@ class Runner:
         self._check_processes()
         self._limit_threads()
         self._to_run = preflight.missing(self.steps, self.store)
+        preflight.check_starts(self.steps, self.store)
         preflight.check_records(self._to_run)
         for step in self.steps:
             self.folder.status("running", stage=step.name)
@@ -127,14 +128,32 @@ class Runner:
         started = time.perf_counter()
         with self._tracker(step, folder, work) as tracker:
             check = functools.partial(self._check_lengths, step, tracker)
-            context = StageContext(step.name, folder, work, self.runtime, tracker, check)
+            asked: list[str] = []
+            once = functools.partial(self._once, step, tracker, asked)
+            context = StageContext(step.name, folder, work, self.runtime, tracker, check, once)
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
             finally:  # if the stage failed, how its data was read may explain why
                 self._tell(step, tracker)
             tracker.summary(metrics)
+        if step.shared_recipe:
+            self.store.note_shared(step.shared_recipe, asked)
         write_json(folder / METRICS, metrics)
         return _manifest(step, stage, inputs, time.perf_counter() - started)
+
+    def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
+        """See `StageContext.once`."""
+
+        def published(folder: Path, work: Path) -> dict[str, Any]:
+            build(folder, work)
+            return {"kind": "other", "identity": dict(identity), "asked_by": step.name, **provenance.of_now()}
+
+        key = fingerprint(identity)
+        artifact, cached = self.store.get_or_build(key, published, self.began if step.again else 0.0)
+        asked.append(key)
+        if cached and step.shares is not None:
+            tracker.say(f"{step.shares.name}: found in the store ({key[:8]})")
+        return artifact.path
 
     def _check_lengths(self, step: Step, tracker: Tracker, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         needs = preflight.needs_of_policy(step.name, self._to_run)

@@ -235,7 +235,7 @@ class Policy(nn.Module):
     def add_adapter(self, adapter: lora.LoRA, seed: int) -> "Policy":
         """Put a new adapter on the model, on top of one that it came with; of the model, it alone is then trainable."""
         shapes = dict.fromkeys(adapter.layers(self.model), (adapter.r, adapter.alpha))
-        lora.add(self.model, lora.OWN, shapes, seed)
+        lora.add(self.model, lora.OWN, shapes, seed, adapter.dropout)
         return self
 
     def merge_adapter(self) -> "Policy":
@@ -293,7 +293,7 @@ class Policy(nn.Module):
 
         `to(dtype)` would round those as well: in bfloat16 by .4 %, so that positions are turned by wrong angles.
         """
-        for parameter in self.parameters():
+        for parameter in (p for p in self.parameters() if p.is_floating_point()):
             parameter.data = parameter.data.to(dtype)
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.to(dtype)

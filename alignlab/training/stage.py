@@ -14,8 +14,9 @@ from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError
 from alignlab.objective import Objective, batch_type
-from alignlab.policy import LoRA, Policy, load_frozen, trainable
+from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.blocks import BlockOptions
+from alignlab.policy.lora import ALL_LINEAR
 from alignlab.seed import fold_in
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.stats import TokenStats
@@ -104,6 +105,20 @@ class TrainingStage(Stage, Trainable[B]):
             given = "teacher" in names
             what = "does not use inputs.teacher; remove it" if given else "needs a teacher; set inputs.teacher"
             raise ValueError(f"{type(self).__name__}: {its} {what}")
+
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that the adapter cannot be trained on."""
+        super().check_runtime(runtime)
+        if self.adapter is not None:
+            self.adapter.check_runtime(runtime)
+
+    def check_start(self, start: Artifact | Stage) -> None:
+        """Refuse an adapter whose layers the policy does not have."""
+        if self.adapter is None or self.adapter.target == ALL_LINEAR:
+            return
+        layers = start.architecture() if isinstance(start, Stage) else skeleton(start)
+        if layers is not None:
+            self.adapter.layers(layers)
 
     # ---- what a regime states -------------------------------------------------------------------------------------
     @abc.abstractmethod

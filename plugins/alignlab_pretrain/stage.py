@@ -1,7 +1,7 @@
 """Pretraining: tokenizer and model from scratch, or from a folder, on plain documents."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from alignlab import Artifact, Kind, Objective, StageContext, TokenBatch
 from alignlab.data.coverage import coverage
@@ -13,6 +13,9 @@ from alignlab.errors import MissingDataError
 from alignlab.policy import LoRA, ModelSpec, Policy, previews
 from alignlab.seed import fold_in
 from alignlab.training import Loop, MixedIn, OfflineStage, OptimizerSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Pretrain(OfflineStage[TokenBatch, Row]):
@@ -75,6 +78,10 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
             return super().load_policy(inputs, context)
         tokenizer = self.tokenizer_spec.train(self._texts())
         return Policy(self.model_spec.build(tokenizer, fold_in(self.seed, 1)), tokenizer).to(context.runtime.dtype)
+
+    def architecture(self) -> "PreTrainedModel | None":
+        """The layers of the model that it builds."""
+        return None if "policy" in self.inputs else self.model_spec.skeleton()
 
     def _texts(self) -> list[str]:
         texts = [d.text for d in self.data.documents("train")]
