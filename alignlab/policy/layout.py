@@ -36,7 +36,7 @@ _LEAST_SHARED = 8
 
 @dataclass(frozen=True)
 class Mask:
-    """Which columns of a row attend to which.
+    """Columns that each column of a row attends to.
 
     Args:
         text: number of the text that each column belongs to; -1 in the padding.
