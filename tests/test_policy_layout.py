@@ -16,6 +16,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MambaConfig,
@@ -254,6 +255,19 @@ def test_beyond_a_window_each_sequence_is_run_alone(monkeypatch: pytest.MonkeyPa
         expected = alone(policy, batch)
         assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert [r.mask is not None for r in rows] == [True, False]
+
+
+@pytest.mark.parametrize("positions", [512, 44])
+@torch.no_grad()
+def test_a_layer_that_masks_columns_by_itself_has_no_wider_rows(positions: int) -> None:
+    """GPT-Neo's local layers hide what is a window of columns away: the prompt, from the last answer of a wide row."""
+    size = {"vocab_size": 32, "hidden_size": 16, "num_heads": 2, "num_layers": 2, "max_position_embeddings": positions}
+    local = {"attention_types": [[["global", "local"], 1]], "window_size": 40}
+    policy = policy_of(GPTNeoConfig(**size, **local))
+    for batch in (pairs(20, 15, 18, 12, kind=TokenBatch, count=4), pairs(20, 4, 5, 6, kind=TokenBatch, count=4)):
+        expected = alone(policy, batch)
+        assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (policy._sharing.longest, policy._sharing.widest) == (40, 40)
 
 
 def test_attention_costs_what_arithmetic_says() -> None:

@@ -76,7 +76,13 @@ def sharing_of(model: "transformers.PreTrainedModel") -> Sharing:
     embedded = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     others = sum(p.numel() for p in model.parameters() if id(p) not in embedded)
     attention = 2 * config.num_hidden_layers * config.num_attention_heads * head / max(1, others)
-    return Sharing(min(windows, default=2**31), attention)
+    longest, own = min(windows, default=2**31), _own_masks(model)
+    return Sharing(longest, attention, widest=min([longest, *own]) if own else Sharing.widest)
+
+
+def _own_masks(model: "transformers.PreTrainedModel") -> list[int]:
+    """Columns of the masks that layers hold and apply by column, whatever mask they are given (GPT-Neo's windows)."""
+    return [b.shape[-1] for b in model.base_model.buffers() if b.dim() > 1 and b.shape[-1] == b.shape[-2] > 1]
 
 
 def with_flat_rows(model: "transformers.PreTrainedModel", sharing: Sharing) -> Sharing:
@@ -88,7 +94,8 @@ def with_flat_rows(model: "transformers.PreTrainedModel", sharing: Sharing) -> S
     """
     config = model.config.get_text_config()
     dropout = max(float(getattr(config, name, 0.0) or 0.0) for name in ("attention_dropout", "attn_pdrop"))
-    possible = sharing.longest > 0 and config is model.config and config._attn_implementation == "sdpa" and not dropout
+    plain = config is model.config and config._attn_implementation == "sdpa" and not dropout
+    possible = sharing.longest > 0 and sharing.widest == Sharing.widest and plain
     return replace(sharing, flat=True) if possible and _is_exact(model, flat=True) else sharing
 
 

@@ -87,11 +87,13 @@ class Sharing:
     Args:
         longest: longest sequence that may share a row with another, in tokens; 0 shares none.
         attention: arithmetic of attending to one column, over all other arithmetic of a token.
+        widest: columns of the widest row that is shared: layers may hide columns by a mask of their own, too.
         flat: attention skips what its mask hides, so that everything may stand in one row.
     """
 
     longest: int = 0
     attention: float = 0.0
+    widest: int = 2**31
     flat: bool = False
 
     def cost(self, columns: "int | np.ndarray", shared: bool = False) -> "float | np.ndarray":
@@ -250,7 +252,8 @@ def _split(family: _Text, lengths: np.ndarray, sharing: Sharing) -> list[_Text]:
         parts = [members[i : i + each] for i in range(0, len(members), each)]
         rows = [_text(family.prompt if len(part) > 1 else 0, part, lengths) for part in parts]
         cost = sum(float(sharing.cost(row.columns, len(row.members) > 1)) for row in rows)
-        if cost < least:
+        fits = all(row.columns <= sharing.widest for row in rows if len(row.members) > 1)
+        if fits and cost < least:
             best, least = rows, cost
         each = 0 if each == 1 else (each + 1) // 2
     return best
