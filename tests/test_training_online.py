@@ -26,7 +26,7 @@ from alignlab.policy import generate
 from alignlab.reward import RewardSource, Scores
 from alignlab.stats import TokenStats
 from alignlab.testing import tiny_policy_artifact
-from alignlab.training import OnlineStage, PolicyGradientStage
+from alignlab.training import Constant, OnlineStage, OptimizerSpec, ParameterGroup, PolicyGradientStage, Schedule
 from alignlab.training.rollouts import as_state, from_state, rollout_batch, summary
 
 
@@ -135,6 +135,66 @@ def test_log_probabilities_are_computed_where_somebody_reads_them(
     ready = prepared(gradient_stage(objective=objective, advantage=advantage), inputs, tmp_path)
     assert ready.batch_at(0).per_token.keys() == carried
     assert counted.measured == [12] * measured and counted.loads == 1
+
+
+def test_a_buffer_that_is_stepped_on_once_is_run_once(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's own pass gives `old_logp`: neither the buffer nor the step's constants ask for another one."""
+    ready = gradient_stage(objective=GRPO(beta=0.0), advantage=GroupRelative(), loop_batch_size=12, loop_steps=1)
+    passes: list[bool] = []
+    plain = type(ready).token_stats
+
+    def counted(batch: RolloutBatch) -> TokenStats:
+        passes.append(torch.is_grad_enabled())
+        return plain(ready, batch)
+
+    monkeypatch.setattr(ready, "token_stats", counted)
+    run(ready, inputs, tmp_path)
+    assert passes == [True]
+
+
+class TwoLooks(torch.optim.SGD):
+    """Asks for loss and gradient twice in a step, as a line search does: before and after it has moved."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.losses: list[float] = []
+
+    def step(self, closure: Any = None) -> Any:
+        first = closure()
+        super().step()
+        self.losses += [float(first), float(closure())]
+        super().step()
+        return first
+
+
+@dataclass(frozen=True)
+class Searching(OptimizerSpec):
+    """Builds `TwoLooks`."""
+
+    VERSION: ClassVar[str] = "1"
+    made: list[TwoLooks]
+    schedule: Schedule = Constant(warmup_steps=0)
+
+    def build(self, groups: Sequence[ParameterGroup]) -> TwoLooks:
+        self.made.append(TwoLooks([p for g in groups for p in g.parameters], lr=0.02))
+        return self.made[-1]
+
+
+def test_a_loss_asked_for_again_in_a_step_has_the_ratio_to_the_policy_that_sampled(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """After a move the policy is no longer the one that sampled, so that the surrogate must show what it has gained."""
+    found = []
+    for size in (12, 6):  # a buffer in one step; and in two, where `old_logp` is measured beforehand
+        optimizer = Searching([])
+        stage = gradient_stage(
+            objective=GRPO(beta=0.0), advantage=GroupRelative(), optimizer=optimizer, loop_batch_size=size, loop_steps=1
+        )
+        run(stage, inputs, tmp_path / str(size))
+        found.append(optimizer.made[0].losses)
+    assert all(after < before - 1e-4 for before, after in found), found
 
 
 def test_validation_without_a_reference_has_no_kl_and_costs_no_pass(

@@ -52,7 +52,7 @@ class Wrapped(Objective[B]):
 
 
 class OnPolicy(Wrapped[RolloutBatch]):
-    """An objective on answers that the policy has sampled and that it is stepped on once.
+    """An objective on answers that the policy has sampled and that it is stepped on once, by one gradient.
 
     The policy that sampled is then the one that is trained, so its `old_logp` is `logp` without gradient: a ratio of
     exactly 1, and no forward pass of its own.
@@ -62,6 +62,11 @@ class OnPolicy(Wrapped[RolloutBatch]):
         super().__init__(objective)
         self.needs = objective.needs | {"logp"}  # type: ignore[misc]
         self.reads = objective.reads - {"old_logp"}  # type: ignore[misc]
+
+    @property
+    def has_step_means(self) -> bool:
+        """As the wrapped objective: a pass for its constants alone would cost what is saved."""
+        return self.objective.has_step_means
 
     def step_means(self, stats: TokenStats, batch: RolloutBatch) -> Mapping[str, Mean]:
         """As the wrapped objective."""

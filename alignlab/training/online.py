@@ -62,9 +62,10 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     middle of it continues exactly.
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
-    dropout is off. Where each buffer is stepped on once, it is what the step itself computes (`OnPolicy`). Reference
-    log-probabilities are computed where they are read. `sampler_logp`, where it is read, is the sampler's own: in
-    `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
+    dropout is off. Where each buffer is stepped on once, by an optimizer that asks for the gradient once, it is what the
+    step itself computes (`OnPolicy`). Reference log-probabilities are computed where they are read. `sampler_logp`,
+    where it is read, is the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in
+    full precision.
 
     Args:
         data: gives the prompts.
@@ -221,7 +222,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
         self._extras = self.reads()
         late = "old_logp" in self._extras - self.reads_beforehand()
-        if self.steps_per_rollout == 1 and late and self.rollout.IS_THE_TRAINERS:  # others are compared by it
+        once = self.steps_per_rollout == 1 and self.optimizer.ASKS_ONCE
+        if once and late and self.rollout.IS_THE_TRAINERS:  # others are compared by it
             self.objective = cast(Objective[B], OnPolicy(cast(Objective[RolloutBatch], self.objective)))
             self._extras = self.reads() | {"sampler_logp"}  # costs nothing, and the KL can be logged
         self.policy = self.load_trainable(inputs["policy"], context)

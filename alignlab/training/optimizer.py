@@ -37,6 +37,8 @@ class OptimizerSpec(abc.ABC):
     """
 
     VERSION: ClassVar[str]
+    ASKS_ONCE: ClassVar[bool] = False
+    """Whether a step asks for loss and gradient once, before it moves a weight; so that `OnPolicy` may save a pass."""
     schedule: Schedule
     """Learning rate of each step over its peak."""
 
@@ -62,6 +64,7 @@ class AdamW(OptimizerSpec):
     """
 
     VERSION: ClassVar[str] = "1"
+    ASKS_ONCE: ClassVar[bool] = True
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-5
