@@ -270,6 +270,20 @@ def test_a_layer_that_masks_columns_by_itself_has_no_wider_rows(positions: int) 
     assert (policy._sharing.longest, policy._sharing.widest) == (40, 40)
 
 
+@torch.no_grad()
+def test_a_longer_neighbour_does_not_turn_the_angles_of_a_sequence() -> None:
+    """LongRoPE takes other frequencies for a whole call as soon as its longest sequence is longer than the original."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 8.0}
+    policy = policy_of(Phi3Config(**SIZE, original_max_position_embeddings=64, rope_parameters=rope))
+    for parameter in policy.model.parameters():
+        parameter.mul_(4)  # so that attention matters
+    assert policy._sharing.turn == 64
+    for batch in (pairs(60, 4, 5), pairs(30, 30, 40), pairs(70, 3, 30)):
+        expected = alone(policy, batch)
+        assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_attention_costs_what_arithmetic_says() -> None:
     policy = llama(
         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4, hidden_size=32, intermediate_size=64

@@ -1,7 +1,7 @@
 """The online regime as a stranger uses it: what a method is given and may return, what is refused by name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -175,7 +175,7 @@ class Searching(OptimizerSpec):
 
     VERSION: ClassVar[str] = "1"
     made: list[TwoLooks]
-    schedule: Schedule = Constant(warmup_steps=0)
+    schedule: Schedule = field(default_factory=Constant)
 
     def build(self, groups: Sequence[ParameterGroup]) -> TwoLooks:
         self.made.append(TwoLooks([p for g in groups for p in g.parameters], lr=0.02))

@@ -69,15 +69,24 @@ def _block_masks() -> Any:
 def sharing_of(model: "transformers.PreTrainedModel") -> Sharing:
     """Up to which length the rows of a model may share prompts, and what attention costs in it."""
     config = model.config.get_text_config()
+    turn = _turn(config)
     if model.config._attn_implementation not in _TAKES_MASKS or not _is_exact(model):
-        return Sharing()
+        return Sharing(turn=turn)
     windows = [w for name in _WINDOWS if isinstance(w := getattr(config, name, None), int) and w > 0]
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     embedded = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     others = sum(p.numel() for p in model.parameters() if id(p) not in embedded)
     attention = 2 * config.num_hidden_layers * config.num_attention_heads * head / max(1, others)
     longest, own = min(windows, default=2**31), _own_masks(model)
-    return Sharing(longest, attention, widest=min([longest, *own]) if own else Sharing.widest)
+    return Sharing(longest, attention, min([longest, *own]) if own else Sharing.widest, turn)
+
+
+def _turn(config: Any) -> int:
+    """Longest sequence for which LongRoPE keeps the original frequencies, tokens; kinds of layers may differ."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+    far = [r.get("original_max_position_embeddings") for r in each if r.get("rope_type") == "longrope"]
+    return min((int(length) for length in far if length), default=Sharing.turn)
 
 
 def _own_masks(model: "transformers.PreTrainedModel") -> list[int]:

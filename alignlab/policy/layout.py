@@ -88,12 +88,15 @@ class Sharing:
         longest: longest sequence that may share a row with another, in tokens; 0 shares none.
         attention: arithmetic of attending to one column, over all other arithmetic of a token.
         widest: columns of the widest row that is shared: layers may hide columns by a mask of their own, too.
+        turn: longest sequence of those that the model places by other angles than longer ones (LongRoPE); whichever is
+            the longest decides for a whole call, so that no call has both.
         flat: attention skips what its mask hides, so that everything may stand in one row.
     """
 
     longest: int = 0
     attention: float = 0.0
     widest: int = 2**31
+    turn: int = 2**31
     flat: bool = False
 
     def cost(self, columns: "int | np.ndarray", shared: bool = False) -> "float | np.ndarray":
@@ -208,13 +211,21 @@ def _rows(batch: Batch, place: np.ndarray, position: np.ndarray, which: np.ndarr
 
 # ---- which rows, in which calls --------------------------------------------------------------------------------------
 def _calls(batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Sharing) -> list[_Call]:
-    alone = [_Text(0, [member], int(length)) for member, length in enumerate(lengths)]
-    if int(lengths.max()) > sharing.longest or len(alone) == 1:
+    sides = [(lengths <= sharing.turn).nonzero()[0].tolist(), (lengths > sharing.turn).nonzero()[0].tolist()]
+    return [call for members in sides if members for call in _calls_of(members, batch, lengths, starts, sharing)]
+
+
+def _calls_of(
+    members: Sequence[int], batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Sharing
+) -> list[_Call]:
+    alone = [_Text(0, [member], int(lengths[member])) for member in members]
+    longest = max(text.columns for text in alone)
+    if longest > sharing.longest or len(alone) == 1:
         return _bucketed(alone, sharing)[0]
     plain, cost = _bucketed(alone, sharing)
-    families = _families(batch, lengths, starts)
+    families = _families(members, batch, lengths, starts)
     if sharing.flat:
-        padded = len(alone) * int(lengths.max())
+        padded = len(alone) * longest
         return plain if padded <= _LITTLE * sum(text.columns for text in families) else [[families]]
     rows = [row for family in families for row in _split(family, lengths, sharing)]
     single, several = ([r for r in rows if (len(r.members) > 1) == many] for many in (False, True))
@@ -224,19 +235,19 @@ def _calls(batch: Batch, lengths: np.ndarray, starts: np.ndarray, sharing: Shari
     return plain if cost <= sum(cost for _, cost in mixed) else [call for calls, _ in mixed for call in calls]
 
 
-def _families(batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Text]:
+def _families(members: Sequence[int], batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Text]:
     """Sequences with equal prompts (the tokens before the first that is scored), together; others alone."""
     tokens, scored = batch.tokens.cpu().numpy(), batch.response_mask.cpu().numpy()
     found: dict[bytes | int, list[int]] = {}
-    prompts = []
-    for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        mask = scored[start : start + length]
-        prompt = int(mask.argmax()) if mask.any() else 0
-        prompts.append(prompt)
+    prompts: dict[int, int] = {}
+    for number in members:
+        start = int(starts[number])
+        mask = scored[start : start + int(lengths[number])]
+        prompts[number] = prompt = int(mask.argmax()) if mask.any() else 0
         key = tokens[start : start + prompt].tobytes() if prompt >= _LEAST_SHARED else number
         found.setdefault(key, []).append(number)
-    families = [(prompts[members[0]] if len(members) > 1 else 0, members) for members in found.values()]
-    return [_text(prompt, members, lengths) for prompt, members in families]
+    families = [(prompts[those[0]] if len(those) > 1 else 0, those) for those in found.values()]
+    return [_text(prompt, those, lengths) for prompt, those in families]
 
 
 def _text(prompt: int, members: Sequence[int], lengths: np.ndarray) -> _Text:
