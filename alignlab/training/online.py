@@ -63,8 +63,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
     dropout is off. Where each buffer is stepped on once, by an optimizer that asks for one gradient, the step itself
-    computes it (`OnPolicy`). Reference log-probabilities are computed where they are read. `sampler_logp`, where it is
-    read, is the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
+    computes it (`OnPolicy`). Reference log-probabilities are computed where they are read. `sampler_logp`, where it
+    is read, is the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full
+    precision.
 
     Args:
         data: gives the prompts.
