@@ -18,6 +18,7 @@ from transformers import (
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
+    JambaConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -245,6 +246,13 @@ def test_an_answer_sees_its_prompt_and_itself_alone() -> None:
 )
 def test_an_architecture_says_how_far_it_shares(config: PreTrainedConfig, longest: int) -> None:
     assert policy_of(config)._sharing.longest == longest
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_convolution_shares_nothing_also_where_rounding_hides_it(dtype: torch.dtype) -> None:
+    """At random weights, Jamba's answers see each other by less than bfloat16 rounds; trained ones see more."""
+    size = {**SIZE, "num_experts": 2, "use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1}
+    assert policy_of(JambaConfig(**size), dtype)._sharing.longest == 0
 
 
 @torch.no_grad()

@@ -114,6 +114,9 @@ def _is_exact(model: "transformers.PreTrainedModel", flat: bool = False) -> bool
 
     Architectures that keep a state (Mamba) or place tokens by their column have other ones.
     """
+    half = torch.finfo(model.dtype).bits < 32 or torch.is_autocast_enabled(model.device.type)
+    if half and any(isinstance(module, nn.Conv1d) for module in model.base_model.modules()):
+        return False  # it reads its neighbours by column, and at random weights by less than the rounding
     vocabulary = model.config.get_text_config().vocab_size
     first, second = _ANSWERS
     prompt, tokens = _PROMPT, torch.arange(_PROMPT + first + second, device=model.device) * 7 % vocabulary
@@ -134,7 +137,6 @@ def _is_exact(model: "transformers.PreTrainedModel", flat: bool = False) -> bool
     finally:
         model.train(training)
     wanted = torch.cat([expected[0], expected[1][prompt:]])
-    half = torch.finfo(model.dtype).bits < 32 or torch.is_autocast_enabled(model.device.type)
     bound = 3e-2 if half else 1e-4 if flat else 1e-5  # FlexAttention may use TF32
     return bool((found - wanted).abs().max() <= bound * wanted.abs().max().clamp_min(1.0))
 
