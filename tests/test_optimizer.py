@@ -1,5 +1,7 @@
 """Schedules, groups and settings of optimizers."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -69,3 +71,33 @@ def test_one_kernel_for_all_parameters_changes_nothing_but_speed(dtype: torch.dt
         found[fused] = torch.cat([p.detach().flatten() for p in layers.parameters()])
     assert all(group["fused"] is False for group in optimizer.param_groups)
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_with_gaps_is_stepped_as_any_other() -> None:
+    """A view of some columns: the fused kernel reads memory in a row, and would step by other elements' gradients."""
+    found = {}
+    for fused in (True, False):
+        weight = nn.Parameter(torch.arange(24.0).view(4, 6).clone()[:, ::2])
+        optimizer = AdamW(lr=0.1, fused=fused).build([ParameterGroup("policy", [weight])])
+        for _ in range(3):
+            optimizer.zero_grad()
+            weight.sin().sum().backward()
+            optimizer.step()
+        found[fused] = weight.detach().clone()
+    assert torch.allclose(found[True], found[False], atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_resumed_run_steps_as_it_is_asked_to(fused: bool) -> None:
+    """`fused` is not part of a run's identity; what is in the checkpoint must not outlive a change of it."""
+    found: list[tuple[torch.Tensor, dict[str, Any]]] = []
+    for asked in (not fused, fused):
+        weight = nn.Parameter(torch.ones(2, 3))
+        optimizer = AdamW(lr=0.1, fused=asked).build([ParameterGroup("policy", [weight])])
+        if found:
+            weight.data.copy_(found[0][0])
+            optimizer.load_state_dict(found[0][1])
+        weight.square().sum().backward()
+        optimizer.step()
+        found.append((weight.detach().clone(), optimizer.state_dict()))
+    assert found[1][1]["param_groups"][0]["fused"] is fused and float(found[1][1]["state"][0]["step"]) == 2

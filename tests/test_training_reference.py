@@ -219,6 +219,28 @@ def test_a_policy_that_the_stage_makes_is_known_by_its_weights(
     assert len(counted.measured) == 4
 
 
+def test_a_policy_that_the_stage_changes_as_it_loads_it_is_known_by_its_weights(
+    folders: dict[str, Path], tmp_path: Path, counted: Counted
+) -> None:
+    class Louder(PreferenceStage):
+        """Doubles the head before it is trained, so that its reference is not the folder's."""
+
+        def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
+            found = super().load_trainable(artifact, context)
+            found.model.get_output_embeddings().weight.data.mul_(2)
+            return found
+
+    plain = ready(folders, shared_context(tmp_path), GIVEN)
+    louder = Louder(objective=plain.objective, optimizer=adam(), loop=loop(batch_size=4), seed=3)
+    context = shared_context(tmp_path)
+    louder.prepare({name: Artifact.open(folders[folder]) for name, folder in GIVEN.items()}, context)
+    assert len(counted.measured) == 4
+    batch = louder.batch_at(0)
+    with torch.no_grad():
+        now = louder.policy.eval().token_stats(batch, frozenset({"logp"})).logp
+    assert torch.allclose(now, batch.reference_logp, rtol=0, atol=1e-6)
+
+
 # ---- what it gives -------------------------------------------------------------------------------------------------
 def shared_context(folder: Path, **more: Any) -> StageContext:
     """A context with a store in the folder."""

@@ -120,10 +120,11 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
             found = self.load_frozen("reference", inputs, context) if "reference" in inputs else self.policy
             return found.eval().to(context.runtime.device)
 
-        # A stage that makes its policy by itself has it identified by its weights.
-        own = type(self).load_policy is not OfflineStage.load_policy and "reference" not in inputs
+        # A stage that makes its policy or its reference by itself has it identified by its weights.
+        loads = ("load_frozen",) if "reference" in inputs else ("load_policy", "load_trainable")
+        own = any(getattr(type(self), name) is not getattr(OfflineStage, name) for name in loads)
         artifact = inputs.get("reference", inputs.get("policy"))
-        known = digest_of_weights(self.policy) if own or artifact is None else artifact.fingerprint
+        known = digest_of_weights(load()) if own or artifact is None else artifact.fingerprint
         held = "" if "reference" in inputs else self._held(own, inputs)
         identity = {"reference": known, "held": held, "vocabulary": digest_of_vocabulary(self.policy)}
         return Asked(load, identity, context, self.loop.micro_batch_tokens)

@@ -1,6 +1,7 @@
 """Optimizers: torch's own, built from plain arguments, with a schedule of their own."""
 
 import abc
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -92,7 +93,21 @@ class AdamW(OptimizerSpec):
                 decay = self.weight_decay if decays else 0.0
                 if chosen:
                     settings.append({"params": chosen, "lr": lr, "weight_decay": decay})
-        return torch.optim.AdamW(settings, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=self.fused)
+        # The kernel reads memory in a row, whatever the strides say.
+        fused = self.fused and all(_is_dense(p) for group in groups for p in group.parameters)
+        made = torch.optim.AdamW(settings, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
+        made.register_load_state_dict_pre_hook(functools.partial(_as_asked, fused))
+        return made
+
+
+def _is_dense(parameter: nn.Parameter) -> bool:
+    """Whether a parameter's elements fill its memory, without gaps."""
+    return torch.empty_like(parameter, device="meta").stride() == parameter.stride()
+
+
+def _as_asked(fused: bool, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state, to be stepped on as this run asks for; torch takes the checkpoint's word otherwise."""
+    return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
