@@ -319,6 +319,15 @@ def test_a_prompt_that_leaves_no_room_is_refused(vllm: Any, inputs: dict[str, Ar
         sampler.sample([[1, 5, 6, 7]], 1, Sampling(), seed=0)
 
 
+def test_what_cuts_answers_short_is_part_of_what_a_stage_is() -> None:
+    """An artifact of longer answers must not be taken for one of shorter ones; how much memory they took may."""
+
+    def identity(**arguments: Any) -> Any:
+        return parse({"_target_": "alignlab.policy.VLLMRollout", **arguments}, "rollout").identity()
+
+    assert identity(max_length=64) != identity() == identity(gpu_memory=0.3, sleep=False)
+
+
 # ---- what is missing -------------------------------------------------------------------------------------------------
 def asked(**runtime: Any) -> None:
     """Plan a stage that samples by vLLM."""

@@ -35,7 +35,7 @@ class VLLMRollout(Rollout):
 
     Args:
         gpu_memory: share of the GPU's memory that the engine may take, 0 to 1; weights and cache are in it.
-        max_length: longest prompt with its answer, tokens; null takes the model's context. The cache is sized by it.
+        max_length: longest prompt with its answer, tokens, where answers are cut; null takes the model's context.
         sleep: free the engine's memory while the policy trains.
         eager: do without CUDA graphs; starts faster, samples slower.
         batch_invariant: answers do not depend on which others are sampled at the same time, at some speed; needs a
@@ -46,7 +46,7 @@ class VLLMRollout(Rollout):
     """
 
     VERSION: ClassVar[str] = "1"
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"gpu_memory", "max_length", "sleep"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"gpu_memory", "sleep"})
     gpu_memory: float = 0.4
     max_length: int | None = None
     sleep: bool = True
