@@ -367,6 +367,26 @@ def test_an_interrupted_pass_continues_where_it_was(
     assert torch.equal(stage.batch_at(0).reference_logp, whole)
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 200], ids=["nothing", "zeros"])
+def test_what_an_interrupted_pass_left_damaged_is_asked_again(
+    left: bytes, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses power may leave a file's name without its content."""
+    monkeypatch.setattr(reference, "_PORTION", 3)
+    whole = ready(folders, context_in(tmp_path / "whole"), GIVEN).batch_at(0).reference_logp
+    context = shared_context(tmp_path)
+
+    def dies(self: Any, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(type(context.tracker), "progress", dies)
+        ready(folders, context, GIVEN)
+    (portion,) = (tmp_path / "store" / "work").glob("*/*.npy")
+    portion.write_bytes(left)
+    assert torch.equal(ready(folders, context, GIVEN).batch_at(0).reference_logp, whole)
+
+
 def test_two_at_once_ask_once(folders: dict[str, Path], tmp_path: Path, counted: Counted) -> None:
     """Locks are on files, so that threads stand for processes."""
     contexts = [shared_context(tmp_path / name) for name in ("a", "b")]

@@ -114,13 +114,22 @@ class Asked:
         done, total = 0, sum(map(len, parts))
         files = [work / f"{number:08}.npy" for number in range(len(parts))]
         for file, part in zip(files, parts, strict=True):
-            if not file.is_file():
+            if not _is_whole(file):
                 batch = batch_of([units[i] for i in part])
                 logp = measure(self.load(), batch, self.context.runtime, self.max_tokens)[batch.response_mask]
                 _save(file, logp)
             done += len(part)
             self.context.tracker.progress(done, total, {})
         numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files]))
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a portion is there to be read; a machine that lost power may have left its name alone."""
+    try:
+        numpy.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
 
 
 def _save(file: Path, logp: Float[Tensor, "N"]) -> None:
