@@ -1,6 +1,7 @@
 """All-reduce helpers; no-ops in a single process."""
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -44,6 +45,12 @@ def max_of(value: int, device: torch.device) -> int:
     joined = torch.tensor([value], device=device)
     dist.all_reduce(joined, op=dist.ReduceOp.MAX)
     return int(joined)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 has made a part of a module a shard of its own, to be gathered whenever it runs."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # where it was not imported, it has sharded nothing
+    return fsdp is not None and any(isinstance(part, fsdp.FSDPModule) for part in module.modules())
 
 
 @contextlib.contextmanager

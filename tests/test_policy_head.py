@@ -192,3 +192,34 @@ def test_a_sharded_head_is_gathered_once_a_step(tmp_path: Path) -> None:
                 parameter.mul_(0.5)
     said = run_together(Path(__file__).with_name("sharded_head.py"), tmp_path)
     assert all(text.count("gathered 1 time a step") == 2 for text in said)
+
+
+def even() -> TokenBatch:
+    """Rows of one length, which are run in one call."""
+    return TokenBatch.of([[3 + n, *range(3, 33)] for n in range(4)], [[False] * 5 + [True] * 26] * 4)
+
+
+def uneven() -> TokenBatch:
+    """Short rows and a long one, which are run in two."""
+    rows = [[3 + n % 9, 4, 5] for n in range(8)] + [[3, *([7, 9, 4] * 130)]]
+    return TokenBatch.of(rows, [[False] + [True] * (len(row) - 1) for row in rows])
+
+
+def nothing() -> TokenBatch:
+    """What a process of fewer micro-batches runs."""
+    return even().select_units([])
+
+
+UNEVEN = {"even": (even, uneven), "nothing": (uneven, nothing)}
+
+
+@pytest.mark.parametrize("which", list(UNEVEN))
+def test_processes_of_other_lengths_gather_the_same_layers(which: str, tmp_path: Path) -> None:
+    """FSDP2 with layers of their own: a process with fewer calls took another layer's weights, and both then hung."""
+    policy = small(tied=False)
+    parts = [gradients(policy, of()) for of in UNEVEN[which]]
+    wanted: dict[str, Any] = {k: sum(part[k] for part in parts if k in part) for k in parts[0]}
+    with torch.no_grad():
+        wanted["logp"] = [policy.token_stats(of(), LOGP).logp for of in UNEVEN[which]]
+    torch.save(wanted, tmp_path / "wanted.pt")
+    run_together(Path(__file__).with_name("sharded_layers.py"), tmp_path, which)

@@ -175,6 +175,12 @@ def hidden_states(batch: Batch, forward: Forward, sharing: Sharing) -> Float[Ten
     return found.index_select(0, torch.from_numpy(source).to(found.device))
 
 
+def calls(batch: Batch, sharing: Sharing) -> int:
+    """Forward passes that `hidden_states` takes."""
+    lengths = batch.lengths().cpu().numpy()
+    return len(_calls(batch, lengths, lengths.cumsum() - lengths, sharing))
+
+
 def _stretches(row: Sequence[_Text], lengths: np.ndarray, starts: np.ndarray) -> Iterator[_Stretch]:
     """The prompts and answers of a row, in order."""
     column = 0

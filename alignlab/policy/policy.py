@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
@@ -102,12 +103,20 @@ class Policy(nn.Module):
 
     def hidden_states(self, batch: Batch) -> Float[Tensor, "T d"]:
         """The body's last hidden state at every token of a flat batch."""
-        if not batch.num_tokens:
-            # Every process must run the body in every micro-batch, also when none is left for it.
-            nothing = body_states(self.model, layout.Rows(torch.zeros(1, 1, dtype=torch.long, device=self.device)))
-            return nothing.flatten(0, 1)[:0]
+        # Where layers are shards of their own, processes gather them together: each as often as the one that has to
+        # most often. Every one runs the body in every micro-batch, also when none is left for it.
         self._adapt()
-        return layout.hidden_states(batch, self._rows, self._sharing)
+        idle = 0
+        if distributed.is_sharded(self.model):
+            calls = layout.calls(batch, self._sharing) if batch.num_tokens else 1
+            idle = distributed.max_of(calls, self.device) - calls
+        found = layout.hidden_states(batch, self._rows, self._sharing) if batch.num_tokens else self._nothing()
+        return torch.cat([found, *(self._nothing() for _ in range(idle))]) if idle else found
+
+    def _nothing(self) -> Float[Tensor, "0 d"]:
+        """The states of no token, for which the body has run all the same."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        return self._rows(layout.Rows(token)).flatten(0, 1)[:0]
 
     def _adapt(self) -> None:
         """Adapt the blocks where that is asked for; at first use, since adapted ones can be neither copied nor sent."""
