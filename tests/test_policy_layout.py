@@ -13,6 +13,7 @@ from test_policy import tokenizer
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    BlenderbotSmallConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -31,7 +32,7 @@ from transformers import (
 
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
 from alignlab.policy import Policy
-from alignlab.policy.body import body_states
+from alignlab.policy.body import body_states, sharing_of
 from alignlab.policy.layout import FLAT_MULTIPLE, TOKENS_PER_CALL, Rows, Sharing, _cuts, hidden_states
 
 SIZE: dict[str, Any] = {
@@ -249,10 +250,16 @@ def test_an_architecture_says_how_far_it_shares(config: PreTrainedConfig, longes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_convolution_shares_nothing_also_where_rounding_hides_it(dtype: torch.dtype) -> None:
+def test_what_is_done_by_column_is_found_also_where_rounding_hides_it(dtype: torch.dtype) -> None:
     """At random weights, Jamba's answers see each other by less than bfloat16 rounds; trained ones see more."""
-    size = {**SIZE, "num_experts": 2, "use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1}
+    size = {**SIZE, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}
     assert policy_of(JambaConfig(**size), dtype)._sharing.longest == 0
+    by_column = BlenderbotSmallConfig(
+        vocab_size=32, d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=32, encoder_layers=1
+    )
+    assert sharing_of(AutoModelForCausalLM.from_config(by_column, dtype=dtype)).longest == 0
+    llama_too = policy_of(LlamaConfig(**SIZE), dtype)
+    assert llama_too._sharing.longest > 0 and {p.dtype for p in llama_too.parameters()} == {dtype}
 
 
 @torch.no_grad()
