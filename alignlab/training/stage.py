@@ -109,6 +109,7 @@ class TrainingStage(Stage, Trainable[B]):
     def check_runtime(self, runtime: Runtime) -> None:
         """Refuse a runtime that the adapter cannot be trained on."""
         super().check_runtime(runtime)
+        self.optimizer.check_runtime(runtime)
         if self.adapter is not None:
             self.adapter.check_runtime(runtime)
 
