@@ -27,9 +27,9 @@ from alignlab.kernels import Direction, linear_kl, linear_logprobs
 from alignlab.policy import lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
 from alignlab.policy.files import add_score, write_folder
-from alignlab.policy.lm_head import head_of
+from alignlab.policy.lm_head import body_of, head_of
 from alignlab.policy.loading import read_folder
-from alignlab.policy.probes import check_architecture, sampling_obstacle
+from alignlab.policy.probes import cache_obstacle, check_architecture
 from alignlab.policy.score_head import REWARD, STATISTICS, ScoreHead
 from alignlab.stats import TokenStats
 
@@ -49,7 +49,7 @@ class Policy(nn.Module):
 
     Args:
         model: any Hugging Face causal LM whose logits are its head applied to its body's last hidden state, with or
-            without a final soft-cap; this is checked here, once, on a few tokens.
+            without a factor and a soft cap; this is checked here, once, on a few tokens.
         tokenizer: with a chat template.
         score_head: of a reward model or a critic: a number for each of its attributes, in reward units.
     """
@@ -64,12 +64,10 @@ class Policy(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.score_head = score_head
-        softcap = getattr(model.config, "final_logit_softcapping", None)
-        self.softcap = float(softcap) if softcap else None
         self._obstacle: str | None = None
         self._source: Path | Artifact | None = None
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
-        check_architecture(model, self.softcap)
+        self.logits = check_architecture(model)
 
     # ---- statistics -----------------------------------------------------------------------------------------------
     def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
@@ -123,7 +121,7 @@ class Policy(nn.Module):
         return torch.cat(parts)[back]
 
     def _body(self, rows: Tensor) -> Tensor:
-        output: Tensor = self.model.base_model(input_ids=rows, use_cache=False).last_hidden_state
+        output: Tensor = body_of(self.model)(input_ids=rows, use_cache=False).last_hidden_state
         return output
 
     def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
@@ -134,8 +132,8 @@ class Policy(nn.Module):
             weight,
             batch.tokens[at],
             bias,
-            temperature=batch.temperature,
-            softcap=self.softcap,
+            temperature=batch.temperature / self.logits.scale,
+            softcap=self.logits.softcap,
             entropy="entropy" in needs,
         )
         found = {"logp": logp, "lse": lse, "entropy": entropy}
@@ -150,6 +148,8 @@ class Policy(nn.Module):
         at = batch.response_mask.nonzero()[:, 0]
         with torch.no_grad():
             other = teacher.to(hidden.device).hidden_states(batch)[at - 1]
+        # The kernel divides the logits of both heads by one number; the teacher's own factor goes into what it reads.
+        ratio = teacher.logits.scale / self.logits.scale
         weight, bias = head_of(self.model)
         teacher_weight, teacher_bias = head_of(teacher.model)
         found = {}
@@ -157,14 +157,14 @@ class Policy(nn.Module):
             kl = linear_kl(
                 hidden[at - 1],
                 weight,
-                other,
+                ratio * other,
                 teacher_weight,
                 bias,
-                teacher_bias,
+                None if teacher_bias is None else ratio * teacher_bias,
                 direction=_FROM_TEACHER[name],
-                temperature=batch.temperature,
-                softcap=self.softcap,
-                teacher_softcap=teacher.softcap,
+                temperature=batch.temperature / self.logits.scale,
+                softcap=self.logits.softcap,
+                teacher_softcap=None if teacher.logits.softcap is None else ratio * teacher.logits.softcap,
             )
             found[name] = _spread(kl, at, batch)
         return found
@@ -196,10 +196,10 @@ class Policy(nn.Module):
         added = more if isinstance(more, list) else [] if more is None else [more]
         return list(dict.fromkeys([*stop_tokens(self.tokenizer), *sorted(added)]))
 
-    def sampling_obstacle(self) -> str:
-        """Why the model cannot be sampled from (see `generate`); empty where it can. Found out once."""
+    def cache_obstacle(self) -> str:
+        """Why the model is sampled from without a cache, slowly; empty where it has a usable one. Found out once."""
         if self._obstacle is None:
-            self._obstacle = sampling_obstacle(self.model)
+            self._obstacle = cache_obstacle(self.model)
         return self._obstacle
 
     def freeze_idle(self, needs: frozenset[str]) -> None:
