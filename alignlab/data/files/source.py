@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
-from alignlab.artifact import digest_of_file
 from alignlab.data.files import formats, opening
 from alignlab.data.files.formats import Role
 from alignlab.data.files.loading import Loaded, Loader
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.data.source import DataSource, Need, Records, Split, each_once
+from alignlab.digests import digest_of_file
 from alignlab.errors import ConfigError, DataError
 
 Named = str | Sequence[str] | None
