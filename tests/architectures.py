@@ -86,8 +86,8 @@ STATE_SPACE: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     ),
     "falcon_h1": (
         "FalconH1",
-        {**SIZE, "lm_head_multiplier": 0.5, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_d_ssm": 32,
-         "mamba_n_groups": 1, "mamba_chunk_size": 8},
+        {**SIZE, "lm_head_multiplier": 0.5, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4,
+         "mamba_d_ssm": 32, "mamba_n_groups": 1, "mamba_chunk_size": 8},
     ),
     "recurrent_gemma": (
         "RecurrentGemma",

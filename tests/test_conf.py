@@ -343,7 +343,8 @@ def test_two_packages_with_the_same_option_are_refused(tmp_path: Path, monkeypat
         options.options()
 
 
-OPTIONS = [o for o in options.options() if o.group and o.group.split("/")[0] not in ("hydra", "experiment")]
+OPTIONS = [o for o in options.options() if o.group and o.group.split("/")[0] not in ("hydra", "experiment", "scale")]
+"""Those that make objects; experiments and scales set what others made."""
 
 
 def test_every_option_is_yaml_with_a_sentence_at_its_head() -> None:

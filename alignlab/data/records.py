@@ -70,6 +70,14 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A prompt without an answer. `source` is where it came from (file and line), for messages."""
+
+    prompt: Prompt
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
 class Example:
     """An answered instruction.
 

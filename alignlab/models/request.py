@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from alignlab.data.builtin_templates import BUILT_IN
 from alignlab.errors import suggestion
@@ -41,12 +41,6 @@ class Imported:
             raise ValueError(
                 f"{who}: revision {self.revision!r} belongs to a name on the hub, not to a folder; drop it"
             )
-        for name, value, known in (
-            ("dtype", self.dtype, ("auto", *get_args(WeightType))),
-            ("attention", self.attention, (None, *get_args(Attention))),
-        ):
-            if value not in known:
-                raise ValueError(f"{who}: {name} must be one of {', '.join(map(str, known))}, got {value!r}")
         if blank := [token for token in self.add_tokens if not token.strip()]:
             raise ValueError(f"{who}: add_tokens holds {blank[0]!r}; a token needs a text")
         self.template()
