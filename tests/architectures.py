@@ -65,7 +65,7 @@ STATE_SPACE: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "rwkv": (
         "Rwkv",
         {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "attention_hidden_size": 16,
-         "intermediate_size": 32, "context_length": 128},
+         "intermediate_size": 32, "context_length": 128, "rescale_every": 1},
     ),
     "qwen3_next": (
         "Qwen3Next",

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import config
 from model_folders import llama, save
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2Config, MambaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig
 
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Prompt
+from alignlab.errors import ConfigError
 from alignlab.policy import Policy, Sampling, complete, generate
 
 Tensors = dict[str, Tensor]
@@ -20,8 +23,8 @@ Tensors = dict[str, Tensor]
 # ---- sampling --------------------------------------------------------------------------------------------------------
 def test_a_model_without_a_cache_of_keys_and_values_is_sampled_from_without_one(tmp_path: Path) -> None:
     """Greedily it says what each row's own forward passes say, whatever its neighbours are."""
-    config = MambaConfig(vocab_size=448, hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=0)
-    policy = Policy.load(save(tmp_path, config))
+    mamba = MambaConfig(vocab_size=448, hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=0)
+    policy = Policy.load(save(tmp_path, mamba))
     batch = TokenBatch.of([[1, 2, 3], [4, 5]], [[False, True, True], [False, True]])
     assert bool(policy.token_stats(batch, frozenset({"logp"})).logp.isfinite().all())
     assert "MambaForCausalLM cannot be sampled from with a cache" in policy.cache_obstacle()
@@ -34,6 +37,20 @@ def test_a_model_without_a_cache_of_keys_and_values_is_sampled_from_without_one(
     assert complete(policy, ["cat"], Sampling(max_new_tokens=3), seed=0)[0].answer_ids
     policy.save(tmp_path / "again")
     assert Policy.load(tmp_path / "again")
+
+
+def test_a_model_that_writes_to_its_weights_is_refused_or_kept_from_it(tmp_path: Path) -> None:
+    """RWKV divides the weights of later layers by powers of two in evaluation, and would be published so."""
+    given = save(tmp_path / "given", config("rwkv"))
+    policy = Policy.load(given)
+    theirs = AutoModelForCausalLM.from_pretrained(given).train()  # where it divides nothing
+    tokens = torch.tensor([[1, 5, 9]])
+    torch.testing.assert_close(policy.model(input_ids=tokens).logits, theirs(input_ids=tokens).logits)
+    policy.save(tmp_path / "again")
+    before, after = (load_file(f / "model.safetensors") for f in (given, tmp_path / "again"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(ConfigError, match="RwkvForCausalLM: it changes its weights while it computes"):
+        Policy(AutoModelForCausalLM.from_pretrained(given), policy.tokenizer)
 
 
 def test_a_model_whose_answers_depend_on_padding_says_so(tmp_path: Path) -> None:

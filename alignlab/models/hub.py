@@ -13,7 +13,7 @@ from alignlab.policy.folder import CONFIG, weight_files
 
 NAME: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-"""What is downloaded: no pickled weights, and no code."""
+"""Files that are downloaded: neither pickled weights nor code."""
 _MAIN: Final = "main"
 _SECONDS: Final = 10
 """Patience with the hub before it counts as out of reach."""

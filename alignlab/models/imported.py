@@ -25,7 +25,7 @@ class ImportModel(Stage):
 
     Its weights are checked once, here: their names and shapes, that the token statistics of this architecture are the
     model's own, and that its tokenizer is the one that its files describe. They are linked to where they lie, and
-    written anew only where tokens are added or `dtype` is another one than theirs. Later stages check that the linked
+    written again only where tokens are added or `dtype` is another one than theirs. Later stages check that the linked
     files have kept size and time. Remote code is never run, pickled weights are never read.
 
     What identifies it is the commit on the hub, or the content of the folder's files, wherever that lies.

@@ -36,7 +36,7 @@ class Source:
         return self.request.folder.is_dir()
 
     def digest(self) -> str:
-        """What identifies the model: `commit ...` of the hub, or a SHA-256 of the files.
+        """Identity of the model: `commit ...` of the hub, or a SHA-256 of the files.
 
         Raises:
             StoreError: there is no such model, or the hub is out of reach.

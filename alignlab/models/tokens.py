@@ -47,7 +47,7 @@ def add_tokens(policy: Policy, tokens: Sequence[str], template: str) -> int:
 
 
 def _tables(policy: Policy) -> list[Tensor]:
-    """What has a row for each token: the embedding, and the head's weight and bias where they are its own."""
+    """Tensors with a row for each token: the embedding, and the head's weight and bias where they are its own."""
     embedding: Any = policy.model.get_input_embeddings()
     weight, bias = head_of(policy.model)
     own = [] if weight is embedding.weight else [weight]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def body_of(model: "transformers.PreTrainedModel") -> nn.Module:
-    """What gives the last hidden state: the base model, or where none is named (Llama-4's text model), what embeds."""
+    """The part that gives the last hidden state: the base model, or where none is named (Llama-4), what embeds."""
     from transformers import PreTrainedModel
 
     body: nn.Module = model.base_model

@@ -133,6 +133,8 @@ def _load_model(folder: Path, dtype: torch.dtype, settings: LoadSettings) -> "tr
             **chosen,
         )
     model: transformers.PreTrainedModel = loaded[0]
+    if model.config.model_type == "rwkv":  # else it halves its weights in evaluation, and is published so
+        model.config.rescale_every = 0
     found = loaded[1]
     if found["mismatched_keys"]:
         raise StoreError(_mismatch(folder, sorted(found["mismatched_keys"])))

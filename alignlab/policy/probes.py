@@ -23,8 +23,10 @@ def check_architecture(model: "transformers.PreTrainedModel") -> LogitForm:
         model: in evaluation mode.
 
     Raises:
-        ConfigError: its logits are not finite, not its head applied to its body, or not causal.
+        ConfigError: its logits are not finite, not its head applied to its body, or not causal; or it writes to its
+            own weights.
     """
+    written = sum(parameter._version for parameter in model.parameters())
     tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=model.device) % model.config.get_text_config().vocab_size
     logits = model(input_ids=tokens, use_cache=False).logits.float()
     if not bool(logits.isfinite().all()):
@@ -47,6 +49,11 @@ def check_architecture(model: "transformers.PreTrainedModel") -> LogitForm:
         raise ConfigError(
             f"{type(model).__name__}: its logits depend on later tokens, so it would see the answers that it is to "
             f"predict; use a causal language model (BERT's family: is_decoder in config.json)"
+        )
+    if sum(parameter._version for parameter in model.parameters()) != written:
+        raise ConfigError(
+            f"{type(model).__name__}: it changes its weights while it computes, so that others would be published than "
+            f"were trained; use another architecture"
         )
     return form
 
