@@ -24,6 +24,7 @@ from alignlab.data import preferences
 from alignlab.data.records import Comparison, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import Policy, Sampling, generate
+from alignlab.policy.logits import LogitForm
 from alignlab.training import AdamW, Constant, Loop, PolicyGradientStage, PreferenceStage, TrainingStage
 
 ASKED = ("the cat", "a cat sat on the mat", "yes or no", "where is the Rhine", "no", "cat cat")
@@ -78,6 +79,24 @@ def test_log_probabilities_are_the_models_own(folder: Path) -> None:
     for name, of_row in (("logp", logp), ("lse", lse), ("entropy", entropy)):
         own = torch.cat([of_row(z, torch.tensor(row[1:])) for z, row in zip(logits, rows, strict=True)])
         torch.testing.assert_close(found.values[name][batch.response_mask], own, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("folder", "form"),
+    [
+        ("gemma2", LogitForm(softcap=3.0)),
+        ("granite", LogitForm(scale=1 / 3)),
+        ("cohere", LogitForm(scale=0.3)),
+        ("falcon_h1", LogitForm(scale=0.5)),
+        ("recurrent_gemma", LogitForm(softcap=3.0)),
+        ("llama", LogitForm()),
+    ],
+    indirect=["folder"],
+)
+def test_rounding_hides_no_factor_on_the_logits(folder: Path, form: LogitForm, dtype: torch.dtype) -> None:
+    """These logits are far below the soft cap, so that in half precision it changes nothing that can be seen."""
+    assert Policy.load(folder).logits == Policy.load(folder, dtype).logits == form
 
 
 def logp(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from alignlab.config import compose, options, plugins
 from alignlab.config.check import parse
 from alignlab.config.experiment import Experiment, check
 from alignlab.config.locate import locate, public_path
+from alignlab.config.optional import KEY, leave_out
 from alignlab.config.overrides import Choice, Reader
 from alignlab.config.signature import parameters
 from alignlab.config.spec import Builder
@@ -392,6 +393,21 @@ def test_every_target_in_a_file_is_spelled_with_its_public_path() -> None:
     assert len(spelled) > 25
     for file, target in spelled:
         assert target == public_path(locate(target, file)), file
+
+
+def test_stages_are_left_out_with_what_they_need_and_others_take_what_they_took() -> None:
+    stages: dict[str, Any] = {
+        "a": {"inputs": {"policy": "x"}, KEY: None},
+        "b": {"inputs": {"policy": "a"}, KEY: ""},
+        "c": {"inputs": {"policy": "b", "data": "kept"}, KEY: "given"},
+        "d": {"inputs": None},
+    }
+    leave_out(stages)
+    assert stages == {"c": {"inputs": {"policy": "x", "data": "kept"}}, "d": {"inputs": None}}
+    with pytest.raises(
+        ConfigError, match=r"pipeline\.c\.inputs\.data: the stage l is left out, since its only_with is"
+    ):
+        leave_out({"l": {KEY: None}, "c": {"inputs": {"data": "l"}}})
 
 
 FILES = ["data.corpus=a.txt", "data.instructions=b.jsonl", "data.preferences=c.jsonl"]

@@ -138,6 +138,14 @@ def test_type_and_attention_go_along_with_the_model_and_with_what_is_trained_fro
     assert Policy.load(llama(tmp_path / "other")).model.config._attn_implementation == "sdpa"
 
 
+def test_whoever_trains_all_weights_in_half_precision_is_told_what_is_lost(tmp_path: Path) -> None:
+    policy = Policy.load(bring_in(tmp_path / "store", name_or_path=str(llama(tmp_path / "given")), dtype="bfloat16"))
+    assert "trained in bfloat16, as the model was imported: steps below 0.39 % of a weight" in policy.narrower_than(
+        torch.float32
+    )
+    assert policy.narrower_than(torch.bfloat16) == Policy.load(tmp_path / "given").narrower_than(torch.float64) == ""
+
+
 def test_an_attention_that_is_not_there_is_one_message(tmp_path: Path) -> None:
     given = llama(tmp_path / "given")
     with pytest.raises(StoreError, match="its model with attention flash_attention_2 cannot be loaded") as refused:

@@ -4,7 +4,8 @@
 
 Architectures name their factors in many ways, multiply by some and divide by others, before the soft cap or after it.
 So every number of the configuration that goes by one of these names is tried in each of these ways, and the model's own
-logits decide. The numbers are the configuration's, so nothing is estimated.
+logits decide; where rounding hides the difference, a number that the configuration has is taken to be used. The numbers
+are the configuration's, so nothing is estimated.
 """
 
 import itertools
@@ -41,21 +42,36 @@ class LogitForm:
         return self.scale * capped
 
     def distance(self, head: Float[Tensor, "... V"], logits: Float[Tensor, "... V"]) -> float:
-        """Largest difference from a model's logits, relative to the largest of them (or to 1, if that is more)."""
-        return float((self.of(head) - logits).abs().max() / logits.abs().max().clamp_min(1.0))
+        """Largest difference from a model's logits, relative to the largest of them."""
+        return float((self.of(head) - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
+
+    @property
+    def factors(self) -> int:
+        """Number of factors that are applied."""
+        return (self.scale != 1.0) + (self.softcap is not None)
 
 
 def find_form(
-    config: "transformers.PreTrainedConfig", head: Float[Tensor, "... V"], logits: Float[Tensor, "... V"]
+    config: "transformers.PreTrainedConfig",
+    head: Float[Tensor, "... V"],
+    logits: Float[Tensor, "... V"],
+    rounding: float,
 ) -> LogitForm:
     """The form that is closest to a model's logits; whether it is close enough is for the caller to judge.
+
+    A soft cap is invisible where all logits are far below it. Of forms that are equal up to rounding, the one that uses
+    the most numbers of the configuration is taken.
 
     Args:
         config: the model's.
         head: what its head gives for some tokens.
         logits: the model's, for the same tokens.
+        rounding: of the logits, relative to the largest.
     """
-    return min(_forms(config.get_text_config()), key=lambda form: form.distance(head, logits))
+    distances = {form: form.distance(head, logits) for form in _forms(config.get_text_config())}
+    bound = 2 * min(distances.values()) + rounding
+    close = [form for form, distance in distances.items() if distance <= bound]
+    return min(close, key=lambda form: (-form.factors, distances[form]))
 
 
 def _forms(config: "transformers.PreTrainedConfig") -> Iterator[LogitForm]:

@@ -185,6 +185,17 @@ class Policy(nn.Module):
         """Longest sequence, in tokens."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0)) or 2**31
 
+    def narrower_than(self, asked: torch.dtype) -> str:
+        """Warning where its weights are kept in half precision against a run's; empty where they are not."""
+        dtype = self.model.dtype
+        if torch.finfo(dtype).bits >= min(32, torch.finfo(asked).bits):
+            return ""
+        return (
+            f"all weights are trained in {str(dtype).removeprefix('torch.')}, as the model was imported: steps below "
+            f"{50 * torch.finfo(dtype).eps:.2g} % of a weight are rounded away; import it with dtype=auto and set "
+            f"runtime.precision=bf16-mixed, or train an adapter"
+        )
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer: the one that is trained, EOS, and what the model's generation config adds."""

@@ -38,7 +38,7 @@ def check_architecture(model: "transformers.PreTrainedModel") -> LogitForm:
     output = body_of(model)(input_ids=tokens, use_cache=False)
     hidden = getattr(output, "last_hidden_state", logits.new_zeros(*tokens.shape, weight.shape[1])).to(weight.dtype)
     ours = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
-    form = find_form(model.config, ours, logits) if ours.shape == logits.shape else LogitForm()
+    form = find_form(model.config, ours, logits, _rounding(model)) if ours.shape == logits.shape else LogitForm()
     scale, bound = logits.abs().max().clamp_min(1.0), _tolerance(model)
     if ours.shape != logits.shape or not torch.allclose(form.of(ours) / scale, logits / scale, atol=bound):
         raise ConfigError(
@@ -56,6 +56,11 @@ def check_architecture(model: "transformers.PreTrainedModel") -> LogitForm:
             f"were trained; use another architecture"
         )
     return form
+
+
+def _rounding(model: "transformers.PreTrainedModel") -> float:
+    """Difference of logits that is nothing but rounding, relative to the largest."""
+    return 4 * torch.finfo(model.dtype).eps
 
 
 def _tolerance(model: "transformers.PreTrainedModel") -> float:

@@ -114,7 +114,10 @@ class TrainingStage(Stage, Trainable[B]):
 
     def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
         """The policy of an input, to be trained: with a new adapter, where there is to be one, or all its weights."""
-        return trainable(Policy.load(artifact, context.runtime.dtype), self.adapter, fold_in(self.seed, _ADAPTER))
+        policy = Policy.load(artifact, context.runtime.dtype)
+        if self.adapter is None and (note := policy.narrower_than(context.runtime.dtype)):
+            context.tracker.say(note)
+        return trainable(policy, self.adapter, fold_in(self.seed, _ADAPTER))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The policy."""
