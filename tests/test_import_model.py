@@ -270,6 +270,8 @@ def test_a_template_file_replaces_the_tokenizers_own(tmp_path: Path) -> None:
     made = bring_in(tmp_path / "store", name_or_path=str(given), chat_template=str(file))
     tokenizer = Policy.load(made).tokenizer
     assert tokenizer.chat_template == file.read_text()
+    listed = json.loads((made.path / "generation_config.json").read_text())["eos_token_id"]
+    assert set(listed) == Policy.load(made).stop_ids and (made.path / "model.safetensors").is_symlink()
     assert "<|start|>user" in tokenizer.decode(encode_prompt(tokenizer, Prompt.user("cat")))
 
 

@@ -14,7 +14,7 @@ from alignlab.models.source import Source, small_files
 from alignlab.models.tokens import add_tokens
 from alignlab.models.weights import stored_dtype
 from alignlab.policy import Policy
-from alignlab.policy.folder import WEIGHTS_INDEX, check_folder, weight_files
+from alignlab.policy.folder import WEIGHTS, WEIGHTS_INDEX, check_folder, weight_files
 from alignlab.policy.load_settings import Attention, LoadSettings
 from alignlab.policy.template_file import own_template, write_template
 from alignlab.stage import Stage, StageContext
@@ -73,27 +73,36 @@ class ImportModel(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Link the weights, write the rest, check all of it; returns the size of the model."""
-        folder, request = self.source.fetch(), self.request
+        folder = self.source.fetch()
         check_folder(folder)
         if self.source.is_folder and self.memory is not None:
             remember([*small_files(folder), *weight_files(folder)], self.memory)
-        stored, dtype = stored_dtype(folder), None if request.dtype == "auto" else request.dtype
-        settings = LoadSettings(dtype, request.attention)
-        link(folder, context.folder)
-        settings.write(context.folder)
-        template = request.template()
-        if template is not None:
-            write_template(context.folder, template)
-        policy = Policy.load(context.folder, stored)
-        if policy.score_head is not None:
-            raise StoreError(f"{folder} is a reward model; name its folder as the input `reward` of a stage instead")
-        added = add_tokens(policy, request.add_tokens, own_template(policy.tokenizer))
-        _check_built_in(policy, request)
-        if added or settings.type_of_weights(stored) != stored:
-            _write(policy, context.folder, settings)
+        policy = self._assembled(folder, context.folder)
         context.check_lengths(policy.tokenizer, policy.context)
         self._tell(policy, folder, context)
         return {"parameters": float(policy.model.num_parameters()), "vocabulary": float(len(policy.tokenizer))}
+
+    def _assembled(self, folder: Path, to: Path) -> Policy:
+        """The model as it is published, loaded from there as later stages load it, which checks it."""
+        stored, settings, template = stored_dtype(folder), self._settings(), self.request.template()
+        link(folder, to)
+        settings.write(to)
+        if template is not None:
+            write_template(to, template)
+        policy = Policy.load(to, stored)
+        if policy.score_head is not None:
+            raise StoreError(f"{folder} is a reward model; name its folder as the input `reward` of a stage instead")
+        added = add_tokens(policy, self.request.add_tokens, own_template(policy.tokenizer))
+        _check_built_in(policy, self.request)
+        if added or settings.type_of_weights(stored) != stored:
+            _write(policy, to, settings)
+        elif template is not None:
+            policy.list_stop_tokens(to)
+        return policy
+
+    def _settings(self) -> LoadSettings:
+        dtype = self.request.dtype
+        return LoadSettings(None if dtype == "auto" else dtype, self.request.attention)
 
     def _tell(self, policy: Policy, folder: Path, context: StageContext) -> None:
         links = [f for f in context.folder.iterdir() if f.is_symlink()]
@@ -114,7 +123,7 @@ def link(folder: Path, to: Path) -> None:
     for file in weight_files(folder):
         (to / file.name).symlink_to(file.resolve())
     for file in small_files(folder):
-        if file.name != WEIGHTS_INDEX or not (folder / "model.safetensors").is_file():
+        if file.name != WEIGHTS_INDEX or not (folder / WEIGHTS).is_file():  # an index of files that are not there
             shutil.copyfile(file, to / file.name)
 
 

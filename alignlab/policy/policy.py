@@ -26,7 +26,7 @@ from alignlab.errors import ConfigError
 from alignlab.kernels import Direction, linear_kl, linear_logprobs
 from alignlab.policy import lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
-from alignlab.policy.files import add_score, write_folder
+from alignlab.policy.files import add_score, write_folder, write_stop_tokens
 from alignlab.policy.lm_head import body_of, head_of
 from alignlab.policy.loading import read_folder
 from alignlab.policy.probes import cache_obstacle, check_architecture
@@ -267,6 +267,10 @@ class Policy(nn.Module):
         if self.score_head is not None:
             weight = self.score_head.weight.detach().cpu().contiguous()
             add_score(folder, weight, self.score_head.attributes, self.model)
+
+    def list_stop_tokens(self, folder: Path) -> None:
+        """List the stop tokens in the generation config of a folder that holds the model."""
+        write_stop_tokens(folder, self._ordered_stop_ids())
 
     @classmethod
     def load(cls, source: Path | str | Artifact, dtype: torch.dtype = torch.float32) -> "Policy":
