@@ -401,13 +401,19 @@ def test_stages_are_left_out_with_what_they_need_and_others_take_what_they_took(
         "b": {"inputs": {"policy": "a"}, KEY: ""},
         "c": {"inputs": {"policy": "b", "data": "kept"}, KEY: "given"},
         "d": {"inputs": None},
+        "e": {"inputs": {"policy": {"not": "a name"}}},
+        "f": "no stage",
     }
+    others = {name: stages[name] for name in "def"}
     leave_out(stages)
-    assert stages == {"c": {"inputs": {"policy": "x", "data": "kept"}}, "d": {"inputs": None}}
+    assert stages == {"c": {"inputs": {"policy": "x", "data": "kept"}}, **others}
     with pytest.raises(
         ConfigError, match=r"pipeline\.c\.inputs\.data: the stage l is left out, since its only_with is"
     ):
         leave_out({"l": {KEY: None}, "c": {"inputs": {"data": "l"}}})
+    circle = {name: {"inputs": {"policy": other}, KEY: None} for name, other in (("a", "b"), ("b", "a"))}
+    with pytest.raises(ConfigError, match="it has no policy to take in its place"):
+        leave_out({**circle, "c": {"inputs": {"policy": "a"}}})
 
 
 FILES = ["data.corpus=a.txt", "data.instructions=b.jsonl", "data.preferences=c.jsonl"]

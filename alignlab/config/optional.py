@@ -18,16 +18,26 @@ def leave_out(pipeline: dict[str, Any]) -> None:
     """
     conditions = {name: node.pop(KEY) for name, node in pipeline.items() if isinstance(node, dict) and KEY in node}
     gone = {name: pipeline.pop(name) for name, given in conditions.items() if not given}
-    for name, node in pipeline.items():
-        inputs = (node.get("inputs") or {}) if isinstance(node, dict) else {}
+    for name, node in pipeline.items() if gone else ():
+        inputs = _inputs(node)
         for key, source in inputs.items():
-            while source in gone:
-                source = _instead(gone[source], source, f"pipeline.{name}.inputs.{key}")
-            inputs[key] = source
+            inputs[key] = _instead(gone, source, f"pipeline.{name}.inputs.{key}")
 
 
-def _instead(node: dict[str, Any], stage: str, path: str) -> str:
-    before = (node.get("inputs") or {}).get("policy")
-    if not before:
-        raise ConfigError(f"{path}: the stage {stage} is left out, since its {KEY} is not given, and it has no policy")
-    return str(before)
+def _inputs(node: Any) -> dict[str, Any]:
+    """The inputs of a stage; what is no mapping is found by the check of its arguments."""
+    inputs = node.get("inputs") if isinstance(node, dict) else None
+    return inputs if isinstance(inputs, dict) else {}
+
+
+def _instead(gone: dict[str, Any], source: Any, path: str) -> Any:
+    """The source of an input: of a stage that is left out, its own policy, and so on."""
+    passed: list[str] = []
+    while isinstance(source, str) and source in gone:
+        before = _inputs(gone[source]).get("policy")
+        if not before or source in passed:
+            why = f"the stage {source} is left out, since its {KEY} is not given, and it has no policy"
+            raise ConfigError(f"{path}: {why} to take in its place")
+        passed.append(source)
+        source = before
+    return source
