@@ -25,7 +25,7 @@ def leave_out(pipeline: dict[str, Any]) -> None:
 
 
 def _inputs(node: Any) -> dict[str, Any]:
-    """The inputs of a stage; what is no mapping is found by the check of its arguments."""
+    """The inputs of a stage; anything but a mapping is left to the check of its arguments."""
     inputs = node.get("inputs") if isinstance(node, dict) else None
     return inputs if isinstance(inputs, dict) else {}
 
