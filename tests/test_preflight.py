@@ -43,7 +43,9 @@ def test_every_missing_file_is_named_once_with_the_stages_that_read_it(tmp_path:
         "data is missing; set data.preferences=FILE for preferences; data.corpus=FILE for pretrain, sft (replay=0.15)"
     )
     check_settings({"sft": needs["sft"][:1], "ppo": needs["ppo"]})
-    with pytest.raises(MissingDataError, match=r"set data\.instructions=FILE or data\.preferences=FILE for ppo"):
+    with pytest.raises(
+        MissingDataError, match=r"set data\.prompts=FILE or data\.instructions=FILE or data\.preferences=FILE for ppo"
+    ):
         check_settings({"ppo": [(Files(), Need("prompts"))]})
 
 

@@ -111,6 +111,7 @@ class FilesEvaluation(Evaluation):
         """Held-out records of every role that has a file; of any where none has one."""
         kinds: tuple[Records, ...] = ("documents", "instructions", "comparisons")
         there: list[Records] = [kind for kind in kinds if not self.data.lacks(kind)]
+        there += ["prompts"] if self.data.has("prompts") else []
         return [(self.data, Need(kind, held_out=True)) for kind in there or [kinds[0]]]
 
     def __call__(
@@ -182,7 +183,7 @@ class FilesEvaluation(Evaluation):
     # ---- what it answers ------------------------------------------------------------------------------------------
     def _answers(self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None) -> list[Sample]:
         """Answers to held-out prompts; those that fill the model's context leave no room for one."""
-        if not (self.data.has("instructions") or self.data.has("preferences")):
+        if self.data.lacks("prompts"):
             return []
         held = self.data.prompts("validation")
         fitting = [p for p in held if leaves_room(policy, p)]

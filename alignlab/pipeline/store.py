@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from alignlab.artifact import MANIFEST, Artifact, files_of, write_json
+from alignlab.artifact import LINKS, MANIFEST, Artifact, files_of, links_of, write_json
 from alignlab.errors import StoreError
 
 RERUN = "rerun"
@@ -121,7 +121,9 @@ class Store:
         folder = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root / "objects"))
         try:
             manifest = build(folder, work)
-            write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files_of(folder)})
+            links = {LINKS: found} if (found := links_of(folder)) else {}
+            files = files_of(folder, linked=False)
+            write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files, **links})
             folder.chmod(0o755)
             _sync(folder)
             if self.path(key).exists():  # a rerun
@@ -139,7 +141,7 @@ def _sync(folder: Path) -> None:
     for entry in folder.rglob("*"):
         if entry.is_dir():
             _sync_folder(entry)
-        else:
+        elif not entry.is_symlink():
             with entry.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)

@@ -132,8 +132,10 @@ class TrainingStage(Stage, Trainable[B]):
 
     def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
         """The policy of an input, to be trained: with a new adapter, where there is to be one, or all its weights."""
-        loaded = Policy.load(artifact, context.runtime.dtype)
-        found = trainable(loaded, self.adapter, fold_in(self.seed, _ADAPTER))
+        policy = Policy.load(artifact, context.runtime.dtype)
+        if self.adapter is None and (note := policy.narrower_than(context.runtime.dtype)):
+            context.tracker.say(note)
+        found = trainable(policy, self.adapter, fold_in(self.seed, _ADAPTER))
         return found.run_as(options(context.runtime))
 
     def modules(self) -> Mapping[str, nn.Module]:

@@ -98,7 +98,10 @@ class Loader:
         return Loaded(tuple(train), tuple(validation), tuple(notes), frozenset(tally.carried))
 
     def _read(self, path: Path, tally: _Tally) -> None:
-        raws = reading.read(path, lambda columns: formats.is_record(self.role, columns), self.document_characters)
+        is_prompt = self.role == "prompts"
+        raws = reading.read(
+            path, lambda columns: formats.is_record(self.role, columns), self.document_characters, is_prompt
+        )
         columns = _columns(raws)
         shape = self._shape(raws, columns)
         before = len(tally.records)

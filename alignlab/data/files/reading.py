@@ -15,31 +15,35 @@ from alignlab.data.files.raw import Raw
 from alignlab.errors import DataError
 
 
-def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000) -> list[Raw]:
+def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000, prompts: bool = False) -> list[Raw]:
     """All records of a file, in its order.
 
     Args:
         path: named by what it holds (`opening.KNOWN`).
         is_record: whether some columns are those of a record; decides between layouts.
         document_characters: how plain text is cut into documents; see `documents`.
+        prompts: each line of plain text is a prompt.
 
     Raises:
         DataError: the file is missing, empty, damaged, not UTF-8 or not what its name says, or it is one JSON value
             that is broken.
     """
     with readable(path):
-        found = list(_records(path, is_record, document_characters))
+        found = list(_records(path, is_record, document_characters, prompts))
     if not found:
         raise DataError(f"{path}: the file is empty; it holds no record")
     return found
 
 
-def _records(path: Path, is_record: IsRecord, document_characters: int | None) -> Iterator[Raw]:
+def _records(path: Path, is_record: IsRecord, document_characters: int | None, prompts: bool) -> Iterator[Raw]:
     kind, name = suffix(path), str(path)
     if path.stat().st_size == 0:
         return
     if kind == ".parquet":
         yield from tables.parquet_rows(path)
+    elif kind in TEXT and prompts:
+        lines = enumerate(lines_of(path), start=1)
+        yield from (Raw(f"{name}:{number}", {"prompt": line.strip()}) for number, line in lines if line.strip())
     elif kind in TEXT:
         yield from documents(lines_of(path), name, document_characters)
     elif kind == ".csv":

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
-from alignlab.artifact import digest_of_file
 from alignlab.data.files import formats, opening
 from alignlab.data.files.formats import Role
 from alignlab.data.files.loading import Loaded, Loader
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.data.source import DataSource, Need, Records, Split, each_once
+from alignlab.digests import digest_of_file
 from alignlab.errors import ConfigError, DataError
 
 Named = str | Sequence[str] | None
@@ -28,7 +28,7 @@ ROLES: Mapping[Records, tuple[Role, ...]] = {
     "comparisons": ("preferences",),
     "rankings": ("rankings",),
     "labelled": ("labelled",),
-    "prompts": ("instructions", "preferences"),
+    "prompts": ("prompts", "instructions", "preferences"),
 }
 """The roles that give each kind of records: the first that has a file."""
 
@@ -38,6 +38,7 @@ class Files(DataSource):
 
     Args:
         corpus: file or files of plain text, or of records with `text`.
+        prompts: file or files of prompts to be answered, in place of those of the instructions (preferences).
         instructions: file or files of answered instructions.
         preferences: file or files of preferred and rejected answers.
         rankings: file or files of ranked answers, the best first.
@@ -62,7 +63,7 @@ class Files(DataSource):
 
     VERSION: ClassVar[str] = "3"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"corpus", "instructions", "preferences", "rankings", "labelled", "on_bad_record"}
+        {"corpus", "prompts", "instructions", "preferences", "rankings", "labelled", "on_bad_record"}
     )
     """Where the files lie does not matter; their contents do, by `content_digest`. Nor does `on_bad_record`: an
     artifact that was made with "stop" met no bad record, so it would be the same with "skip"."""
@@ -81,6 +82,7 @@ class Files(DataSource):
         split_seed: int = 0,
         on_bad_record: Literal["stop", "skip"] = "stop",
         document_characters: int | None = 2000,
+        prompts: Named = None,
     ) -> None:
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"data.validation_fraction must be in [0, 1), got {validation_fraction}; 0.1 is usual")
@@ -90,6 +92,7 @@ class Files(DataSource):
             raise ConfigError(f"data.document_characters must be >= 0 or null, got {document_characters}")
         named: dict[Role, Named] = {
             "corpus": corpus,
+            "prompts": prompts,
             "instructions": instructions,
             "preferences": preferences,
             "rankings": rankings,
@@ -111,9 +114,10 @@ class Files(DataSource):
             for path in paths:
                 kind = opening.suffix(path)
                 opening.check_exists(path)
-                if kind in opening.TEXT and role != "corpus":
+                if kind in opening.TEXT and role not in ("corpus", "prompts"):
                     raise DataError(
-                        f"data.{role}: {path} is plain text, which only data.corpus takes; {role} are records, as "
+                        f"data.{role}: {path} is plain text, which only data.corpus and data.prompts take; {role} are "
+                        f"records, as "
                         f"{', '.join(k for k in opening.KNOWN if k not in opening.TEXT)}"
                     )
 
@@ -146,7 +150,9 @@ class Files(DataSource):
         return self._of("labelled", split) if self.has("labelled") else super().labelled(split)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Those of the instructions, each once; of the preferences where no instructions are named."""
+        """Those of `prompts`, else of the instructions, else of the preferences; each once."""
+        if self.has("prompts"):
+            return each_once(asked.prompt for asked in self._of("prompts", split))
         if self.has("instructions") or not self.has("preferences"):
             return super().prompts(split)
         return each_once(c.prompt for c in self.comparisons(split))
