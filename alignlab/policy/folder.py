@@ -43,7 +43,7 @@ def check_folder(folder: Path) -> Shapes:
         _check_stop_tokens(folder / GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG))
     _check_full_precision(folder, config)
     _check_own_code(folder, config)
-    shapes = _shapes(folder)
+    shapes = shapes_of(folder)
     _check_size(folder, config, len(shapes))
     return shapes
 
@@ -93,7 +93,12 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _shapes(folder: Path) -> Shapes:
+def shapes_of(folder: Path) -> Shapes:
+    """Name and shape of each tensor in a folder's weights, by the headers of its files.
+
+    Raises:
+        StoreError: a file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     found: Shapes = {}

@@ -39,6 +39,8 @@ class OptimizerSpec(abc.ABC):
     """
 
     VERSION: ClassVar[str]
+    MOMENT_BYTES: ClassVar[int] = 8
+    """What it keeps per parameter, in float32 training; for estimates of memory."""
     schedule: Schedule
     """Learning rate of each step over its peak."""
 
@@ -104,6 +106,7 @@ class AdamW8bit(OptimizerSpec):
     """
 
     VERSION: ClassVar[str] = "1"
+    MOMENT_BYTES: ClassVar[int] = 2
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-5

@@ -58,6 +58,9 @@ class TrainingStage(Stage, Trainable[B]):
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
     TRAINS: ClassVar[bool] = True
+    TRAINED_MODELS: ClassVar[int] = 1
+    """Models whose weights it trains, and below those that it holds besides; for estimates of memory."""
+    FROZEN_MODELS: ClassVar[int] = 0
     PROVIDES: ClassVar[frozenset[str]] = frozenset()
     """Extras that its batches can carry (`reference_logp`, ...): what an objective may name in `reads`."""
 
