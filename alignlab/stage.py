@@ -183,6 +183,10 @@ class Stage(abc.ABC):
         """Records that the stage reads from data sources; they are checked for all stages before the first one runs."""
         return ()
 
+    def needs_notes(self) -> frozenset[str]:
+        """Numbers that every judgement of the input `preferences` must have (`Comparison.notes`)."""
+        return frozenset()
+
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
         """Do the work, write the artifact's files into `context.folder`, and return its metrics (finite numbers)."""
