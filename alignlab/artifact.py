@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from alignlab.errors import DataError, StoreError
 
+SCHEMA = 1
+"""Layout of artifacts; part of every fingerprint."""
+
 Kind = Literal["policy", "reward_model", "preferences", "rankings", "answers", "evaluation", "report", "other"]
 
 MANIFEST = "manifest.json"
@@ -159,6 +162,12 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreError(f"{file} cannot be read (it holds a {type(found).__name__}, not an object)")
     return found
+
+
+def fingerprint(identity: Any) -> str:
+    """SHA-256 of canonical JSON; 64 hexadecimal digits."""
+    text = json.dumps({"schema": SCHEMA, "identity": identity}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:

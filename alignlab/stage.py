@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
-from alignlab.artifact import Artifact, Kind
+from alignlab.artifact import Artifact, Kind, fingerprint
 from alignlab.data.source import DataSource, Need
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
@@ -21,7 +21,7 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a stage computes. Only `precision` changes what is learnt.
+    """Where and how a stage computes. Only `precision` changes what is learnt, beyond rounding.
 
     Args:
         accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
@@ -30,6 +30,10 @@ class Runtime:
         strategy: Lightning's name of the strategy; "auto" is a single process where devices is 1.
         precision: "32-true", "64-true", "bf16-mixed" or "bf16-true"; part of a training stage's identity.
         threads: CPU threads of PyTorch; 0 keeps its default.
+        compile: run the model's blocks by torch.compile.
+        checkpoint_activations: keep the input of each block alone and run it again in the backward pass: less memory
+            and a third more arithmetic.
+        offload_reference: keep an online method's frozen reference on the CPU while it is not asked.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -38,6 +42,9 @@ class Runtime:
     strategy: str = "auto"
     precision: Precision = "32-true"
     threads: int = 0
+    compile: bool = False
+    checkpoint_activations: bool = False
+    offload_reference: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("num_nodes", 1), ("threads", 0)):
@@ -114,6 +121,29 @@ class NullTracker(Tracker):
         pass
 
 
+Build: TypeAlias = Callable[[Path, Path], None]
+"""Writes something into its first folder; its second folder outlives a crash."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A part of a stage's work that runs share (see `StageContext.once`), told before the stage runs.
+
+    It only lets a plan say whether the store is likely to have it; what decides is the identity that `once` is given.
+
+    Args:
+        name: of the part: "reference_logp".
+        inputs: names of the stage's inputs that it is made of.
+        without: constructor arguments of the stage that it does not depend on.
+        further: plain values that it depends on, too.
+    """
+
+    name: str
+    inputs: frozenset[str]
+    without: frozenset[str]
+    further: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class StageContext:
     """Everything that a stage is given to run.
@@ -126,6 +156,7 @@ class StageContext:
         tracker: takes progress, metrics and tables.
         check_lengths: to be called with the tokenizer and the context (tokens) of the stage's policy before it trains;
             raises `DataError` where records that this stage or one after it will read cannot be used by that policy.
+        store: finds what is made once for all runs, or has it made; None makes it in `work`. See `once`.
     """
 
     name: str
@@ -134,6 +165,26 @@ class StageContext:
     runtime: Runtime = field(default_factory=Runtime)
     tracker: Tracker = field(default_factory=NullTracker)
     check_lengths: "Callable[[PreTrainedTokenizerBase, int], None]" = lambda tokenizer, context: None
+    store: "Callable[[Mapping[str, Any], Build], Path] | None" = None
+
+    def once(self, identity: Mapping[str, Any], build: Build) -> Path:
+        """A folder with what `build` writes: made once for all runs that ask for the same, published when complete.
+
+        Args:
+            identity: everything that the result depends on, as plain JSON. A class states a `VERSION` in it.
+            build: writes the files into its first folder. Its second one is kept when it fails, so that it can
+                continue.
+        """
+        if self.store is not None:
+            return self.store(identity, build)
+        made = self.work / "once" / fingerprint(identity)[:32]
+        if not made.is_dir():
+            begun = made.with_suffix(".begun")
+            for part in ("out", "work"):
+                (begun / part).mkdir(parents=True, exist_ok=True)
+            build(begun / "out", begun / "work")
+            (begun / "out").rename(made)
+        return made
 
 
 class Stage(abc.ABC):
@@ -179,6 +230,28 @@ class Stage(abc.ABC):
             ValueError: names the stage, the rule and what to set.
         """
 
+    def check_runtime(self, runtime: Runtime) -> None:  # noqa: B027  # most stages run anywhere
+        """Refuse a runtime that the stage cannot work on (no GPU, a package that is missing), before anything runs.
+
+        Raises:
+            ConfigError: names what is missing, and what to do.
+        """
+
+    def architecture(self) -> "PreTrainedModel | None":
+        """The layers of the model that it makes from nothing, without weights; None where they are not known yet."""
+        return None
+
+    def check_start(self, start: "Artifact | Stage") -> None:  # noqa: B027  # most stages take any policy
+        """Refuse a policy that the stage could not train, before anything runs.
+
+        Args:
+            start: where the input `policy` comes from: an artifact that is there, or the first of the stages that will
+                make it.
+
+        Raises:
+            ConfigError: says what does not fit.
+        """
+
     def data_needs(self) -> Sequence[tuple[DataSource, Need]]:
         """Records that the stage reads from data sources; they are checked for all stages before the first one runs."""
         return ()
@@ -186,6 +259,10 @@ class Stage(abc.ABC):
     def needs_notes(self) -> frozenset[str]:
         """Numbers that every judgement of the input `preferences` must have (`Comparison.notes`)."""
         return frozenset()
+
+    def shares(self) -> Shared | None:
+        """The part of its work that it will ask `StageContext.once` for; None where there is none."""
+        return None
 
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:

@@ -25,6 +25,7 @@ GROUPS = {
     "data": "Documents, instructions, preferences and prompts.",
     "model": "A model from scratch.",
     "adapter": "What a stage trains in place of all weights ([Adapters](models.md#adapters)).",
+    "rollout": "What samples the answers of a stage that trains on its own ([Rollouts](rollouts.md)).",
     "tokenizer": "A tokenizer trained on the experiment's own texts.",
     "optimizer": "The optimizer of a stage, with its peak learning rate.",
     "schedule": "The learning rate of each step over its peak.",

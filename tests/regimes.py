@@ -184,5 +184,5 @@ class Counted:
             found: Tensor = measure(model, batch, *arguments, **named)
             return found
 
-        for module in ("alignlab.training.measure", "alignlab.training.rollouts"):
+        for module in ("alignlab.training.reference", "alignlab.training.rollouts"):
             monkeypatch.setattr(sys.modules[module], "measure", counted)

@@ -66,6 +66,21 @@ def test_the_seed_alone_decides_how_it_begins(base: Artifact) -> None:
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+def test_dropout_is_of_the_own_adapter_while_training_alone(base: Artifact, tmp_path: Path) -> None:
+    first = adapted(base, tmp_path / "first")
+    policy = disturb(Policy.load(first).add_adapter(LoRA(r=2, dropout=0.5), seed=1))
+    steady = logp(policy)
+    assert torch.equal(logp(policy), steady), "evaluation has none"
+    policy.train()
+    with torch.no_grad():
+        one, other = (policy.token_stats(BATCH, frozenset({"logp"})).logp for _ in range(2))
+    assert not torch.equal(one, other)
+    layers = [n for n, m in policy.model.named_modules() if isinstance(m, torch.nn.Dropout) and "lora" in n]
+    assert layers and all(n.endswith(f".{lora.OWN}") for n in layers), "the earlier adapter is read as it is"
+    saved(policy.eval(), tmp_path / "saved")
+    torch.testing.assert_close(logp(Policy.load(tmp_path / "saved")), steady, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,6 +88,7 @@ def test_the_seed_alone_decides_how_it_begins(base: Artifact) -> None:
         ({"alpha": 0.0}, "LoRA: alpha must be > 0"),
         ({"target": "q_proj"}, r"LoRA: target must be all-linear or a list of names.*write \[q_proj\]"),
         ({"target": ()}, "LoRA: target must be all-linear or a list"),
+        ({"dropout": 1.0}, r"LoRA: dropout must be in \[0, 1\), got 1.0; it is a probability"),
     ],
 )
 def test_arguments_that_make_no_adapter_are_refused(arguments: dict[str, Any], message: str) -> None:

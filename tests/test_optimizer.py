@@ -51,3 +51,21 @@ def test_a_step_moves_against_the_gradient() -> None:
     weight.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.allclose(weight.detach(), torch.full((2, 2), -0.1), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_kernel_for_all_parameters_changes_nothing_but_speed(dtype: torch.dtype) -> None:
+    found = {}
+    for fused in (True, False):
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 3)).to(dtype)
+        optimizer = AdamW(lr=0.1, weight_decay=0.1, fused=fused).build(
+            [ParameterGroup("policy", [*layers.parameters()])]
+        )
+        for _ in range(10):
+            optimizer.zero_grad()
+            layers(torch.ones(2, 7, dtype=dtype)).square().sum().backward()
+            optimizer.step()
+        found[fused] = torch.cat([p.detach().flatten() for p in layers.parameters()])
+    assert all(group["fused"] is False for group in optimizer.param_groups)
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)

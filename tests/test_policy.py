@@ -26,7 +26,6 @@ from alignlab.data.records import Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError, StoreError
 from alignlab.policy import LearnedReward, Llama, Policy
-from alignlab.policy.policy import length_buckets
 
 WORDS = [f"w{i}" for i in range(30)]
 ALL = frozenset({"logp", "lse", "entropy", "value", "score"})
@@ -191,11 +190,3 @@ def test_an_architecture_that_does_more_after_its_body_is_refused() -> None:
     policy.model.__class__ = Scaled
     with pytest.raises(ConfigError, match="logits are not its head applied to its last hidden state"):
         Policy(policy.model, policy.tokenizer)
-
-
-def test_buckets_hold_every_sequence_once_and_save_padding() -> None:
-    lengths = [1000, 3, 5, 1000, 4, 900]
-    buckets = length_buckets(lengths)
-    assert sorted(i for b in buckets for i in b) == list(range(6))
-    assert len(buckets) > 1
-    assert length_buckets([]) == []

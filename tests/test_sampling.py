@@ -35,6 +35,25 @@ def test_a_sample_depends_on_neither_its_neighbours_nor_the_batch_size(policy: P
     assert together[2].answer_ids != together[3].answer_ids
 
 
+def test_equal_prompts_are_run_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four samples of each of two prompts: two rows are run over the prompts, then one token of each of eight."""
+    shapes: list[tuple[int, ...]] = []
+    inner = policy.model.forward
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        shapes.append(tuple(named["input_ids"].shape))
+        return inner(*arguments, **named)
+
+    prompts = [Prompt.user("w1 w2 w3")] * 4 + [Prompt.user("w4")] * 4
+    apart = [generate(policy, [p], Sampling(max_new_tokens=6), 5, first_index=i)[0] for i, p in enumerate(prompts)]
+    monkeypatch.setattr(policy.model, "forward", counted)
+    together = generate(policy, prompts, Sampling(max_new_tokens=6), 5)
+    assert together == apart and len({s.answer_ids for s in together[:4]}) > 1
+    for one, other in zip(together, apart, strict=True):
+        assert one.logp == pytest.approx(other.logp, abs=1e-6)
+    assert shapes[0][0] == 2 and shapes[1][1] == 1 and shapes[1][0] <= 8
+
+
 def test_greedy_takes_the_likeliest_token_at_every_step(policy: Policy) -> None:
     (sample,) = generate(policy, PROMPTS[1:2], Sampling(temperature=0, max_new_tokens=6), seed=0)
     row = list(sample.prompt_ids)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from alignlab.artifact import write_json
+from alignlab.artifact import fingerprint, write_json
 from alignlab.errors import PipelineError, StoreError
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder, read_status
-from alignlab.pipeline.store import Store, fingerprint
+from alignlab.pipeline.store import Store
 
 KEY = fingerprint("something")
 BUILD = """

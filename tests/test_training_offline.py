@@ -158,14 +158,6 @@ def test_no_reference_is_loaded_or_asked_where_none_is_read(
     assert "reference_logp" not in ready.batch_at(0).per_token
 
 
-def test_units_that_the_run_does_not_visit_are_not_scored(
-    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted = Counted(monkeypatch)
-    prepared(stage(FurtherThanTheReference(), steps=2), without_reference(inputs), tmp_path)
-    assert sum(counted.measured) == 2 * 3 + 4, "six of the eight units, and the four that are held out"
-
-
 @pytest.mark.parametrize(
     ("objective", "kind"), [(SimPO(), PreferenceStage), (AnswerNLL(), ChosenAnswers)], ids=["simpo", "answer_nll"]
 )

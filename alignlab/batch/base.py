@@ -8,7 +8,7 @@ list.
 Axes: T tokens, S sequences, W units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
@@ -156,6 +156,10 @@ class Batch:
     def with_tokens(self, **extras: Tensor) -> Self:
         """The same batch with further per-token tensors."""
         return replace(self, per_token={**self.per_token, **extras})
+
+    def without_tokens(self, names: Collection[str]) -> Self:
+        """The same batch without some per-token tensors."""
+        return replace(self, per_token={k: v for k, v in self.per_token.items() if k not in names})
 
     def with_sequences(self, **extras: Tensor) -> Self:
         """The same batch with further per-sequence tensors."""

@@ -77,6 +77,21 @@ def _stage(step: Step, store: Store) -> dict[str, Any]:
         "fingerprint": step.fingerprint,
         "cached": store.has(step.fingerprint) and not step.again,
         "changed": changed_code(step, store),
+        "shares": _shares(step, store),
+    }
+
+
+def _shares(step: Step, store: Store) -> dict[str, Any] | None:
+    """The part of a stage's work that runs share, and whether it is known to be in the store."""
+    if step.shares is None:
+        return None
+    inputs = {name: source for name, source in step.inputs.items() if name in step.shares.inputs}
+    cached = store.has(step.fingerprint) or store.has_shared(step.shared_recipe)
+    return {
+        "name": step.shares.name,
+        "inputs": inputs,
+        "recipe": step.shared_recipe,
+        "cached": cached and not step.again,
     }
 
 
@@ -118,7 +133,7 @@ def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [_cells(stage) for stage in stages]
+    rows = [row for stage in stages for row in _rows(stage)]
     heads = list(rows[0])
     parts = {h: [w for row in rows for w in (row[h].split() if h == "takes" else [row[h]])] for h in heads}
     words = {h: max(map(len, [h, *parts[h]])) for h in heads}
@@ -132,6 +147,15 @@ def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
         style = "green" if row["state"] == "cached" else "yellow"
         table.add_row(*(Text(row[head], style=style if head == "state" else "") for head in heads))
     console.print(table, soft_wrap=len(heads) == 2)
+
+
+def _rows(stage: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The row of a stage, and below it that of the part of its work that runs share."""
+    if stage["shares"] is None:
+        return [_cells(stage)]
+    shared = stage["shares"]
+    part = {**shared, "name": f"  {shared['name']}", "makes": "logp", "sizes": {}, "fingerprint": shared["recipe"]}
+    return [_cells(stage), _cells(part)]
 
 
 def _cells(stage: Mapping[str, Any]) -> dict[str, str]:

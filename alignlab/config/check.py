@@ -24,6 +24,8 @@ SPECIAL: Final = ("_partial_", "_args_", "_recursive_", "_convert_")
 """Keys that mean something to `hydra.utils.instantiate`. They are refused: none is needed, and each would be a second
 way to write the same thing."""
 
+ADAPTER: Final = "lora"
+"""Key that other programs have in a model's configuration."""
 Catalog = Mapping[str, Sequence[str]]
 
 
@@ -136,10 +138,27 @@ class Checker:
 
 
 def _unknown(cls: type[Any], key: str, known: list[str], path: str) -> str:
+    if key == ADAPTER:
+        return f"{path}.{key}: {cls.__name__} takes no {key}; {adapter_advice()}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if close:
         return f"{path}.{key}: {cls.__name__} takes {close[0]}, not {key}"
     return f"{path}.{key}: {cls.__name__} takes no {key}; it takes {', '.join(known) or 'nothing'}"
+
+
+def adapter_advice(settings: Any = None) -> str:
+    """How an adapter is asked for that was written as a part of a model.
+
+    Args:
+        settings: that were given for it; those of a usual one where none are given.
+    """
+    known = settings if isinstance(settings, Mapping) and settings else {"r": 16, "alpha": 32}
+    keys = " ".join(f"adapter.{key}={_plainly(value)}" for key, value in known.items())
+    return f"an adapter belongs to the stages that train it: adapter=lora {keys}"
+
+
+def _plainly(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def child(raw: Any, key: Any) -> Any:

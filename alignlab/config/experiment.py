@@ -16,7 +16,7 @@ from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
 from alignlab.sanitize import REDACTED, redact
 
-OBJECTS: Final = ("runtime", "tracking", "data", "model", "tokenizer", "adapter")
+OBJECTS: Final = ("runtime", "tracking", "data", "model", "tokenizer", "adapter", "rollout")
 """Top-level keys that each hold one object."""
 REQUIRED: Final = ("runtime", "tracking")
 SCALARS: Final[Mapping[str, type]] = {"name": str, "seed": int, "store_dir": str}

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignlab.config.check import ADAPTER, adapter_advice
 from alignlab.config.grammar import parse
 from alignlab.config.locate import how_to_declare
 from alignlab.config.options import undeclared
@@ -115,6 +116,7 @@ class Reader:
         text, key = str(override.input_line), str(override.key_or_group)
         if self._is_hydras(override):
             return text
+        _check_adapter(override)
         if self._is_top(override):
             _check_option(override, self.catalog.get(key, ()))
             return text if override.is_delete() else text.lstrip("+")
@@ -168,6 +170,15 @@ class Reader:
         if isinstance(override.value(), Glob):
             return bool(override.value().filter(list(options)))
         return all(isinstance(value, str) and value in options for value in _values(override))
+
+
+def _check_adapter(override: Any) -> None:
+    """Refuse an adapter as a part of the model, `model.lora={r: 16}`, where other programs have it."""
+    head, _, key = str(override.key_or_group).partition(f"model.{ADAPTER}")
+    if head or not re.fullmatch(r"(\.\w+)?", key) or override.key_or_group == head or override.is_delete():
+        return
+    settings = {key[1:]: override.value()} if key else override.value()
+    raise ConfigError(f"{override.input_line}: {adapter_advice(settings)}")
 
 
 def _place(key: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from alignlab.config.grammar import parse
 from alignlab.config.plugins import CORE
 from alignlab.errors import ConfigError
 
-SOURCES: Final = ("seed", "data", "model", "tokenizer", "adapter", "experiment", "stage")
+SOURCES: Final = ("seed", "data", "model", "tokenizer", "adapter", "rollout", "experiment", "stage")
 """Top-level keys that a recorded configuration no longer uses: they were resolved into the stages."""
 
 

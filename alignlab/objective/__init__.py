@@ -1,7 +1,7 @@
 """Objective: tensors in, loss out; what its terms are means over, and how objectives combine."""
 
 from alignlab.objective.arguments import check_positive
-from alignlab.objective.combinators import WeightedSum, Wrapped
+from alignlab.objective.combinators import OnPolicy, WeightedSum, Wrapped
 from alignlab.objective.contract import Loss, Objective, batch_type
 from alignlab.objective.elements import Weights, chosen_tokens, pairs, sequences, tokens, units
 from alignlab.objective.ratios import (
@@ -20,6 +20,7 @@ from alignlab.objective.ties import davidson_loss
 __all__ = [
     "Loss",
     "Objective",
+    "OnPolicy",
     "WeightedSum",
     "Weights",
     "Wrapped",

@@ -1,11 +1,11 @@
-"""Objectives made of others: `Wrapped` varies one, `WeightedSum` adds several up."""
+"""Objectives made of others: `Wrapped` varies one, `OnPolicy` saves a pass, `WeightedSum` adds several up."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
-from alignlab.batch import Batch
+from alignlab.batch import Batch, RolloutBatch
 from alignlab.objective.contract import Loss, Objective
 from alignlab.optimum import Declared, NoneKnown, PolicyGradient, added
 from alignlab.stats import Mean, TokenStats
@@ -49,6 +49,26 @@ class Wrapped(Objective[B]):
 
     def __call__(self, stats: TokenStats, batch: B) -> Loss:
         return self.objective(stats, batch)
+
+
+class OnPolicy(Wrapped[RolloutBatch]):
+    """An objective on answers that the policy has sampled and that it is stepped on once.
+
+    The policy that sampled is then the one that is trained, so its `old_logp` is `logp` without gradient: a ratio of
+    exactly 1, and no forward pass of its own.
+    """
+
+    def __init__(self, objective: Objective[RolloutBatch]) -> None:
+        super().__init__(objective)
+        self.needs = objective.needs | {"logp"}  # type: ignore[misc]
+        self.reads = objective.reads - {"old_logp"}  # type: ignore[misc]
+
+    def step_means(self, stats: TokenStats, batch: RolloutBatch) -> Mapping[str, Mean]:
+        """As the wrapped objective."""
+        return self.objective.step_means(stats, batch.with_tokens(old_logp=stats.logp.detach()))
+
+    def __call__(self, stats: TokenStats, batch: RolloutBatch) -> Loss:
+        return self.objective(stats, batch.with_tokens(old_logp=stats.logp.detach()))
 
 
 class WeightedSum(Objective[B]):

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact
+from alignlab.artifact import Artifact, fingerprint
 from alignlab.config.spec import Builder, Spec
 from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
 from alignlab.errors import PipelineError, suggestion
-from alignlab.pipeline.store import fingerprint
-from alignlab.stage import Runtime, Stage
+from alignlab.stage import Runtime, Shared, Stage
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 """`Qwen/Qwen2.5-0.5B`: a name on the Hugging Face hub, or a folder that does not exist."""
@@ -36,6 +35,8 @@ class Step:
         code: digest of the code of each of its classes, by public path.
         builder: builds the stage; shared, so that all stages read the same data once.
         again: it is to run even if the store has it.
+        shares: a part of its work that other stages share; None where there is none.
+        shared_recipe: under which the store notes what was asked for that part.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Step:
     code: Mapping[str, str]
     builder: Builder
     again: bool = False
+    shares: Shared | None = None
+    shared_recipe: str = ""
 
     @property
     def stage(self) -> type[Stage]:
@@ -80,6 +83,8 @@ def plan(
     """
     builder = Builder(shared=(DataSource,))
     stages: dict[str, Stage] = {name: builder.build(spec) for name, spec in pipeline.items()}
+    for stage in stages.values():
+        stage.check_runtime(runtime)
     check_settings({name: stage.data_needs() for name, stage in stages.items()})
     inputs = {name: _inputs(name, stages) for name in stages}
     _check_removed(removed, {name: stage.inputs for name, stage in stages.items()})
@@ -90,7 +95,11 @@ def plan(
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
         again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
         keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
-        steps[name] = Step(name, pipeline[name], inputs[name], from_stages, prints, *keys, builder, again)
+        shares = stages[name].shares()
+        recipe = "" if shares is None else _shared_recipe(shares, pipeline[name], prints, runtime, builder)
+        steps[name] = Step(
+            name, pipeline[name], inputs[name], from_stages, prints, *keys, builder, again, shares, recipe
+        )
     return list(steps.values())
 
 
@@ -104,6 +113,15 @@ def _keys(
     code = spec.code()
     key = fingerprint({**whole, "inputs": prints, "code": code})
     return key, fingerprint({**whole, "inputs": {**prints, **recipes}}), code
+
+
+def _shared_recipe(shares: Shared, spec: Spec, prints: Mapping[str, str], runtime: Runtime, builder: Builder) -> str:
+    """Digest of what is known beforehand of a part that a stage shares."""
+    identity = {k: v for k, v in spec.identity(builder).items() if k not in shares.without}
+    made_of = {k: v for k, v in prints.items() if k in shares.inputs}
+    known: dict[str, Any] = {"stage": identity, "inputs": made_of, "further": dict(shares.further)}
+    known["runtime"] = [runtime.precision, runtime.device.type, runtime.compile]
+    return fingerprint({shares.name: known})
 
 
 def _trains(cls: type[Stage]) -> bool:

@@ -1,12 +1,16 @@
 """Find problems of a run's data before the first of its stages trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from alignlab.artifact import Artifact
 from alignlab.data.preflight import check_data
 from alignlab.data.source import DataSource, Need
+from alignlab.errors import ConfigError
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.store import Store
+from alignlab.stage import Stage
 
 MADE_OF_RECORDS = ("preferences", "rankings", "answers")
 """Inputs that may come from files, and are tokenised by the stages that learn from them."""
@@ -32,6 +36,36 @@ def check_records(steps: Sequence[Step]) -> None:
         compared = [(d, replace(n, notes=notes)) for d, n in of_inputs if n.records == "comparisons"]
         needs[step.name] = [*stage.data_needs(), *compared]
     check_data(needs)
+
+
+def check_starts(steps: Sequence[Step], store: Store) -> None:
+    """Have every step that will run look at where its policy comes from.
+
+    Args:
+        steps: all of them.
+        store: has the others.
+
+    Raises:
+        ConfigError: a step could not train it; the message has its place.
+    """
+    by_name = {step.name: step for step in steps}
+    will_run = {step.name for step in missing(steps, store)}
+    for step in (step for step in steps if step.name in will_run and "policy" in step.inputs):
+        source = step.inputs["policy"]
+        while source in will_run and "policy" in by_name[source].inputs:
+            source = by_name[source].inputs["policy"]
+        try:
+            step.build().check_start(_start(source, by_name, will_run, store))
+        except ConfigError as error:
+            raise ConfigError(f"{step.spec.path}: {error}") from error
+
+
+def _start(source: str, by_name: Mapping[str, Step], will_run: Collection[str], store: Store) -> Artifact | Stage:
+    """The artifact of a folder or of a stage in the store, or the stage that will make it."""
+    if source in will_run:
+        return by_name[source].build()
+    path = store.path(by_name[source].fingerprint) if source in by_name else Path(source)
+    return Artifact.open(path, verify=False)
 
 
 def needs_of_policy(name: str, steps: Sequence[Step]) -> list[tuple[DataSource, Need]]:

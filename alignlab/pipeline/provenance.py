@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab import __version__
 
-RECORDED = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy")
+RECORDED = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy", "peft", "vllm")
 
 
 def of_now() -> dict[str, Any]:

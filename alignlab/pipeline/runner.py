@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import METRICS, Artifact, write_json
+from alignlab.artifact import METRICS, Artifact, fingerprint, write_json
 from alignlab.config.locate import public_path
 from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
@@ -25,7 +25,7 @@ from alignlab.pipeline.plan import Step
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
 from alignlab.seed import seed_everything
-from alignlab.stage import NullTracker, Runtime, Stage, StageContext, Tracker
+from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker
 from alignlab.tracking import Origin, Tracking
 
 
@@ -66,6 +66,7 @@ class Runner:
         self._limit_threads()
         self._share_cache()
         self._to_run = preflight.missing(self.steps, self.store)
+        preflight.check_starts(self.steps, self.store)
         preflight.check_records(self._to_run)
         if self.tracking is not None:
             self._tell(self.steps, self.tracking.say)
@@ -146,7 +147,9 @@ class Runner:
         started = time.perf_counter()
         with self._tracker(step, folder, work) as tracker:
             check = functools.partial(self._check_lengths, step, tracker)
-            context = StageContext(step.name, folder, work, self.runtime, tracker, check)
+            asked: list[str] = []
+            once = functools.partial(self._once, step, tracker, asked)
+            context = StageContext(step.name, folder, work, self.runtime, tracker, check, once)
             self._tracker_now = tracker
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
@@ -154,8 +157,24 @@ class Runner:
                 self._tracker_now = None
                 self._tell([step], tracker.say)
             tracker.summary(metrics)
+        if step.shared_recipe:
+            self.store.note_shared(step.shared_recipe, asked)
         write_json(folder / METRICS, metrics)
         return _manifest(step, stage, inputs, time.perf_counter() - started)
+
+    def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
+        """See `StageContext.once`."""
+
+        def published(folder: Path, work: Path) -> dict[str, Any]:
+            build(folder, work)
+            return {"kind": "other", "identity": dict(identity), "asked_by": step.name, **provenance.of_now()}
+
+        key = fingerprint(identity)
+        artifact, cached = self.store.get_or_build(key, published, self.began if step.again else 0.0)
+        asked.append(key)
+        if cached and step.shares is not None:
+            tracker.say(f"{step.shares.name}: found in the store ({key[:8]})")
+        return artifact.path
 
     def _check_lengths(self, step: Step, tracker: Tracker, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         needs = preflight.needs_of_policy(step.name, self._to_run)

@@ -1,43 +1,36 @@
 """The store: artifacts by fingerprint, computed once, published whole or not at all.
 
 A fingerprint is a SHA-256 of canonical JSON: the stage's class and VERSION, its resolved identity, the code of its
-classes, the fingerprints of its inputs, the digest of its data. The same fingerprint is the same artifact.
+classes, the fingerprints of its inputs, the digest of its data. The same fingerprint is the same artifact. A part of a
+stage's work that other stages share (`StageContext.once`) is an artifact by a fingerprint of its own.
 
 Left out so far: listing and collecting garbage.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from alignlab.artifact import MANIFEST, Artifact, files_of, write_json
+from alignlab.artifact import MANIFEST, Artifact, files_of, fingerprint, write_json
 from alignlab.errors import StoreError
 
-SCHEMA = 1
-"""Layout of artifacts; part of every fingerprint."""
 RERUN = "rerun"
 """Marks a work folder as that of a rerun."""
-
-
-def fingerprint(identity: Any) -> str:
-    """SHA-256 of canonical JSON; 64 hexadecimal digits."""
-    text = json.dumps({"schema": SCHEMA, "identity": identity}, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Store:
     """Artifacts below one folder, `objects/<fingerprint>`; `work/<fingerprint>` holds what outlives a crash.
 
-    `code/<recipe>.json` has the code with which a recipe (a fingerprint without code) was last used, and
-    `data/<fingerprint>` what was computed from data and is read by several stages (`keep`).
+    `code/<recipe>.json` has the code with which a recipe (a fingerprint without code) was last used,
+    `data/<fingerprint>` what was computed from data and is read by several stages (`keep`), and
+    `shared/<recipe>.json` the fingerprints of what a stage asked for that others share.
     """
 
     def __init__(self, root: Path) -> None:
@@ -120,6 +113,17 @@ class Store:
             (self.root / "code").mkdir(parents=True, exist_ok=True)
             if self.code_of(recipe) != code:
                 write_json(self.root / "code" / f"{recipe[:32]}.json", dict(code))
+
+    def has_shared(self, recipe: str) -> bool:
+        """Whether everything is there that a stage of this recipe asked for, the last time that one ran."""
+        file = self.root / "shared" / f"{recipe[:32]}.json"
+        return file.is_file() and all(self.has(key) for key in json.loads(file.read_text(encoding="utf-8")))
+
+    def note_shared(self, recipe: str, keys: Sequence[str]) -> None:
+        """Remember the fingerprints of what a stage of a recipe asked for, where the store can be written to."""
+        with contextlib.suppress(OSError):
+            (self.root / "shared").mkdir(parents=True, exist_ok=True)
+            write_json(self.root / "shared" / f"{recipe[:32]}.json", list(keys))
 
     def _forget_work(self, key: str) -> None:
         """Begin a rerun without the checkpoints of the first run; an interrupted rerun keeps its own."""

@@ -1,15 +1,28 @@
 """Language models: token statistics, sampling, learned rewards, saving and loading."""
 
 from alignlab.policy.adapter_files import base_dtype, copy_adapter, is_adapter
-from alignlab.policy.frozen import frozen_copy, load_frozen, trainable
+from alignlab.policy.frozen import (
+    digest_of_vocabulary,
+    digest_of_weights,
+    frozen_copy,
+    load_frozen,
+    on_device,
+    skeleton,
+    trainable,
+)
 from alignlab.policy.learned_reward import LearnedReward, LearnedScores, check_scored, check_scorers, learned
 from alignlab.policy.llama import Llama, ModelSpec
 from alignlab.policy.lora import LoRA
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
-from alignlab.policy.sampling import Progress, Sample, Sampling, complete, generate
+from alignlab.policy.qlora import QLoRA
+from alignlab.policy.rollout import BuiltinRollout, Rollout, Sampler, answers
+from alignlab.policy.sampling import Drawn, Progress, Sample, Sampling, complete, generate
+from alignlab.policy.vllm_rollout import VLLMRollout
 
 __all__ = [
+    "BuiltinRollout",
+    "Drawn",
     "LearnedReward",
     "LearnedScores",
     "Llama",
@@ -17,13 +30,20 @@ __all__ = [
     "ModelSpec",
     "Policy",
     "Progress",
+    "QLoRA",
+    "Rollout",
     "Sample",
+    "Sampler",
     "Sampling",
+    "VLLMRollout",
+    "answers",
     "base_dtype",
     "check_scored",
     "check_scorers",
     "complete",
     "copy_adapter",
+    "digest_of_vocabulary",
+    "digest_of_weights",
     "fitting",
     "frozen_copy",
     "generate",
@@ -32,5 +52,7 @@ __all__ = [
     "learned",
     "leaves_room",
     "load_frozen",
+    "on_device",
+    "skeleton",
     "trainable",
 ]

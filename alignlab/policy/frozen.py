@@ -1,13 +1,22 @@
 """A policy that only scores another one's texts: a reference, or a teacher."""
 
+import contextlib
 import copy
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
-from alignlab.artifact import Artifact
+from alignlab.artifact import Artifact, fingerprint
 from alignlab.errors import PipelineError
 from alignlab.policy import lora
+from alignlab.policy.adapter_files import is_adapter, read_adapter
+from alignlab.policy.loading import read_skeleton
 from alignlab.policy.policy import Policy
+
+if TYPE_CHECKING:
+    import transformers
 
 
 def load_frozen(artifact: Artifact, asked: Policy, dtype: torch.dtype, who: str) -> Policy:
@@ -37,9 +46,23 @@ def frozen_copy(policy: Policy) -> Policy:
     Weights that are not trained are shared with the policy: the reference of an adapter is the model below it.
     """
     shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
-    copied = copy.deepcopy(policy, shared).eval()
+    copied = copy.deepcopy(policy.as_loaded(), shared).eval()
     lora.drop(copied.model, lora.OWN)
     return copied.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def on_device(policy: Policy, device: torch.device, offload: bool) -> Iterator[Policy]:
+    """The policy on a device.
+
+    Args:
+        policy: frozen.
+        device: where it is asked.
+        offload: bring it back to the CPU afterwards.
+    """
+    yield policy.to(device)
+    if offload and device.type != "cpu":
+        policy.to("cpu")
 
 
 def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
@@ -50,4 +73,27 @@ def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
         adapter: null trains all weights.
         seed: of the adapter.
     """
-    return policy.merge_adapter() if adapter is None else policy.add_adapter(adapter, seed)
+    if adapter is None:
+        return policy.merge_adapter()
+    adapter.hold(policy.model)
+    return policy.add_adapter(adapter, seed)
+
+
+def skeleton(artifact: Artifact) -> "transformers.PreTrainedModel":
+    """The layers of an artifact's model, without its weights; those below an adapter."""
+    base = read_adapter(artifact.path).base if is_adapter(artifact.path) else artifact
+    return read_skeleton(base.path)
+
+
+def digest_of_vocabulary(policy: Policy) -> str:
+    """SHA-256 of the tokens and their numbers."""
+    return fingerprint(policy.tokenizer.get_vocab())
+
+
+def digest_of_weights(policy: Policy) -> str:
+    """SHA-256 of a policy's architecture and weights: for one that no folder holds as it is."""
+    total = hashlib.sha256(policy.model.config.to_json_string().encode())
+    for name, weight in policy.named_parameters():
+        total.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -18,6 +18,10 @@ class ModelSpec(abc.ABC):
     @abc.abstractmethod
     def build(self, tokenizer: "transformers.PreTrainedTokenizerBase", seed: int) -> "transformers.PreTrainedModel":
         """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
+
+    def skeleton(self) -> "transformers.PreTrainedModel | None":
+        """The model's layers without weights, whatever their sizes; None where they are not known beforehand."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,24 @@ class Llama(ModelSpec):
 
     def build(self, tokenizer: "transformers.PreTrainedTokenizerBase", seed: int) -> "transformers.PreTrainedModel":
         """The model for a tokenizer's vocabulary; the same seed gives the same weights."""
-        from transformers import AutoModelForCausalLM, LlamaConfig
+        from transformers import AutoModelForCausalLM
 
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        config = self._config(len(tokenizer), **{name: getattr(tokenizer, name) for name in names})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: transformers.PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return model
+
+    def skeleton(self) -> "transformers.PreTrainedModel":
+        """The model's layers, for a vocabulary of one token."""
+        return skeleton_of(self._config(1))
+
+    def _config(self, vocabulary: int, **tokens: Any) -> "transformers.PreTrainedConfig":
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
+            vocab_size=vocabulary,
             hidden_size=self.width,
             intermediate_size=self.feedforward,
             num_hidden_layers=self.layers,
@@ -68,11 +86,14 @@ class Llama(ModelSpec):
             max_position_embeddings=self.context,
             tie_word_embeddings=self.tie_embeddings,
             attention_dropout=self.dropout,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **tokens,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: transformers.PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return model
+
+
+def skeleton_of(config: "transformers.PreTrainedConfig") -> "transformers.PreTrainedModel":
+    """The layers of a model, on the device that has no memory."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: transformers.PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return model

@@ -15,6 +15,7 @@ from alignlab.data.template import reason
 from alignlab.errors import StoreError
 from alignlab.policy.files import SCORE, quiet, read_score_head
 from alignlab.policy.folder import CONFIG, Shapes, check_folder
+from alignlab.policy.llama import skeleton_of
 from alignlab.policy.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
@@ -65,6 +66,17 @@ def _one_message(folder: Path, what: str) -> Iterator[None]:
         raise StoreError(f"{folder}: its {what} cannot be loaded: {reason(error)}") from error
 
 
+def read_skeleton(folder: Path) -> "transformers.PreTrainedModel":
+    """The layers of the model in a folder, without its weights.
+
+    Raises:
+        StoreError: see `read_folder`.
+    """
+    check_folder(folder)
+    with quiet(), _one_message(folder, CONFIG):
+        return skeleton_of(_read_config(folder))
+
+
 # ---- before weights are read -----------------------------------------------------------------------------------------
 def _read_config(folder: Path) -> "transformers.PreTrainedConfig":
     from transformers import AutoConfig
@@ -83,11 +95,8 @@ def _read_config(folder: Path) -> "transformers.PreTrainedConfig":
 
 def _check_size(folder: Path, config: "transformers.PreTrainedConfig", shapes: Shapes) -> None:
     """Compare the parameters that the configuration describes with the stored ones, before they are given memory."""
-    from transformers import AutoModelForCausalLM
-
     try:
-        with torch.device("meta"):
-            skeleton: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        skeleton: Any = skeleton_of(config)
     except Exception:  # the model itself will fail alike, with a message of its own
         return
     stored = sum(torch.Size(shape).numel() for shape in shapes.values())

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alignlab.errors import ConfigError
+from alignlab.stage import Runtime
 
 if TYPE_CHECKING:
     import transformers
@@ -41,6 +42,8 @@ class LoRA:
         r: rank, the rows of A and columns of B.
         alpha: scale; the product is multiplied by alpha / r.
         target: every linear layer but the head ("all-linear"), or the ends of the layers' names: [q_proj, v_proj].
+        dropout: of what goes into A while training, 0 to 1. Stages that compare the policy with a reference or with its
+            old self (DPO, PPO, ...) train without any dropout, this one included.
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; all linear layers: Dettmers et al. 2023, arXiv:2305.14314.
     """
@@ -49,6 +52,7 @@ class LoRA:
     r: int = 16
     alpha: float = 32.0
     target: str | tuple[str, ...] = ALL_LINEAR
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -60,7 +64,20 @@ class LoRA:
                 f"LoRA: target must be {ALL_LINEAR} or a list of names of layers, got {self.target!r}; "
                 f"for one name write [{self.target or 'q_proj'}]"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LoRA: dropout must be in [0, 1), got {self.dropout}; it is a probability")
         check_installed("LoRA")
+
+    @property
+    def held(self) -> str:
+        """How the weights below the adapter are held, where that is not as they were loaded."""
+        return ""
+
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that it cannot train on, before anything trains: none."""
+
+    def hold(self, model: "transformers.PreTrainedModel") -> None:
+        """Hold the weights below the adapter as it wants them: as they are."""
 
     def layers(self, model: "transformers.PreTrainedModel") -> list[str]:
         """Full names of the layers of a model that are adapted.
@@ -121,7 +138,13 @@ def has_adapter(model: nn.Module, name: str | None = None) -> bool:
     return any(name is None or name in layer.lora_A for _, layer in _adapted(model))
 
 
-def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, tuple[int, float]], seed: int) -> None:
+def add(
+    model: "transformers.PreTrainedModel",
+    name: str,
+    shapes: Mapping[str, tuple[int, float]],
+    seed: int,
+    dropout: float = 0.0,
+) -> None:
     """Put a new adapter that changes nothing yet next to those of a model; of all its weights, it alone is trainable.
 
     Args:
@@ -129,6 +152,7 @@ def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, t
         name: `EARLIER` or `OWN`.
         shapes: rank and alpha of each layer that is adapted, by its full name.
         seed: of the matrices A.
+        dropout: of what goes into A.
     """
     import peft
 
@@ -137,7 +161,7 @@ def add(model: "transformers.PreTrainedModel", name: str, shapes: Mapping[str, t
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter("ignore")  # on a second adapter, and on layers that store their weight transposed
-        peft.inject_adapter_in_model(peft.LoraConfig(**pattern(shapes)), model, name)
+        peft.inject_adapter_in_model(peft.LoraConfig(lora_dropout=dropout, **pattern(shapes)), model, name)
     for _, layer in _adapted(model):
         layer.set_adapter([EARLIER, OWN])
     model.requires_grad_(False)
@@ -174,13 +198,18 @@ def changes(model: nn.Module) -> dict[str, LowRank]:
     """The change of each adapted layer of a model, by its name: of both adapters where it has two."""
     found: dict[str, LowRank] = {}
     for name, layer in _adapted(model):
-        parts = [
-            LowRank(layer.lora_A[k].weight.detach(), layer.lora_B[k].weight.detach(), layer.lora_alpha[k])
-            for k in (EARLIER, OWN)
-            if k in layer.lora_A
-        ]
+        parts = _changes(layer)
         found[name] = parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
     return found
+
+
+def _changes(layer: Any) -> list[LowRank]:
+    """The change that each adapter of a layer makes."""
+    return [
+        LowRank(layer.lora_A[k].weight.detach(), layer.lora_B[k].weight.detach(), layer.lora_alpha[k])
+        for k in (EARLIER, OWN)
+        if k in layer.lora_A
+    ]
 
 
 @torch.no_grad()
@@ -188,16 +217,43 @@ def merge(model: nn.Module) -> None:
     """Add the adapters of a model to its weights, which become trainable, in place; computed in float32 at least."""
     for name, layer in list(_adapted(model)):
         base = layer.get_base_layer()
-        wide = torch.promote_types(base.weight.dtype, torch.float32)
-        total = base.weight.to(wide, copy=True)
-        for adapter in (EARLIER, OWN):
-            if adapter in layer.lora_A:
-                layer.lora_A[adapter].to(wide)
-                layer.lora_B[adapter].to(wide)
-                total += layer.get_delta_weight(adapter)
-        base.weight.copy_(total)
+        base.weight.copy_(_merged(layer))
         model.set_submodule(name, base)
     model.requires_grad_(True)
+
+
+@torch.no_grad()
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model by the names that they have without adapters, with these added, one after the other."""
+    layers = dict(_adapted(model))
+    for name, weight in model.named_parameters():
+        owner, _, own = name.rpartition(".base_layer.")
+        if owner in layers:
+            whole = unrounded(weight)
+            yield f"{owner}.{own}", _merged(layers[owner]).to(whole.dtype) if own == "weight" else whole
+        elif not any(part in name for part in _INSIDE):
+            yield name, unrounded(weight)
+
+
+def unrounded(weight: Tensor) -> Tensor:
+    """A weight as it counts: one that is held in 4 bits has codes in its place."""
+    if (state := getattr(weight, "quant_state", None)) is None:
+        return weight.detach()
+    import bitsandbytes
+
+    whole: Tensor = bitsandbytes.functional.dequantize_4bit(weight.data, state)
+    return whole
+
+
+def _merged(layer: Any) -> Tensor:
+    """The weight of a layer with its adapters."""
+    base = layer.get_base_layer()
+    weight = unrounded(base.weight)
+    total = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+    for change in _changes(layer):
+        delta = (change.alpha / change.r) * (change.b.to(total.dtype) @ change.a.to(total.dtype))
+        total += delta.T if layer.fan_in_fan_out else delta
+    return total
 
 
 def drop(model: nn.Module, name: str) -> None:

@@ -1,16 +1,13 @@
 """A causal language model as the lab sees it: token statistics of a flat batch, saving and loading.
 
-How a flat batch is run: its sequences are padded on the right in a few length buckets. A causal model never lets a
-valid token see what stands to its right, so neither an attention mask nor position ids are needed, and every
-architecture agrees with itself alone. The head runs on scored tokens only, fused with the loss, so that the logits of a
-batch never exist.
+How a flat batch is run is `layout`'s: rows in length buckets, equal prompts computed once where the architecture allows
+it. The head runs on scored tokens only, fused with the loss, so that the logits of a batch never exist.
 
-Left out: packing in one row (some architectures silently let sequences see each other), and bidirectional models.
+Left out: rows of unrelated texts (some architectures silently let them see each other), and bidirectional models.
 
 Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +21,10 @@ from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError
 from alignlab.kernels import Direction, linear_kl, linear_logprobs
-from alignlab.policy import lora
+from alignlab.policy import layout, lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
+from alignlab.policy.blocks import BlockOptions, adapt_blocks, restore_blocks
+from alignlab.policy.body import body_states, sharing_of, with_flat_rows
 from alignlab.policy.files import add_score, write_folder
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 _FROM_HEAD = frozenset({"logp", "lse", "entropy"})
 _FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_teacher": "forward"}
 _KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | STATISTICS
-_MOST_BUCKETS = 4
-_TOKENS_PER_CALL = 256
-"""Fixed cost of one more forward pass, in tokens; measured for models of a few layers on a CPU."""
 
 
 class Policy(nn.Module):
@@ -70,6 +66,9 @@ class Policy(nn.Module):
         self._source: Path | Artifact | None = None
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         check_architecture(model, self.softcap)
+        self._sharing = sharing_of(model)
+        self._options = BlockOptions()
+        self._is_adapted = False
 
     # ---- statistics -----------------------------------------------------------------------------------------------
     def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
@@ -105,26 +104,33 @@ class Policy(nn.Module):
         """The body's last hidden state at every token of a flat batch."""
         if not batch.num_tokens:
             # Every process must run the body in every micro-batch, also when none is left for it.
-            nothing = self._body(torch.zeros(1, 1, dtype=torch.long, device=batch.tokens.device))
+            nothing = body_states(self.model, layout.Rows(torch.zeros(1, 1, dtype=torch.long, device=self.device)))
             return nothing.flatten(0, 1)[:0]
-        lengths = batch.lengths()
-        starts = lengths.cumsum(0) - lengths
-        parts, places = [], []
-        for bucket in length_buckets(lengths.tolist()):
-            index = torch.tensor(bucket, device=batch.tokens.device)
-            column = torch.arange(int(lengths[index].max()), device=batch.tokens.device)
-            valid = column < lengths[index, None]
-            place = torch.where(valid, starts[index, None] + column, 0)
-            # Whatever stands in the padding is never seen by a valid token; token 0 always exists.
-            rows = torch.where(valid, batch.tokens[place], 0)
-            parts.append(self._body(rows)[valid])
-            places.append(place[valid])
-        back = torch.cat(places).argsort()
-        return torch.cat(parts)[back]
+        self._adapt()
+        return layout.hidden_states(batch, self._rows, self._sharing)
 
-    def _body(self, rows: Tensor) -> Tensor:
-        output: Tensor = self.model.base_model(input_ids=rows, use_cache=False).last_hidden_state
-        return output
+    def _adapt(self) -> None:
+        """Adapt the blocks where that is asked for; at first use, since adapted ones can be neither copied nor sent."""
+        if self._is_adapted:
+            return
+        self._is_adapted = True
+        adapt_blocks(self.model, self._options)
+        if self._options.compiled and self.device.type == "cuda":
+            self._sharing = with_flat_rows(self.model, self._sharing)
+
+    def run_as(self, options: BlockOptions) -> "Policy":
+        """Run the body's blocks in another way from now on; sampling is not changed."""
+        self._options = options
+        return self.as_loaded()
+
+    def as_loaded(self) -> "Policy":
+        """The policy with its blocks as they were loaded, until it is run again: it can be copied."""
+        restore_blocks(self.model)
+        self._is_adapted = False
+        return self
+
+    def _rows(self, rows: layout.Rows) -> Tensor:
+        return body_states(self.model, rows)
 
     def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         at = batch.response_mask.nonzero()[:, 0]
@@ -229,7 +235,7 @@ class Policy(nn.Module):
     def add_adapter(self, adapter: lora.LoRA, seed: int) -> "Policy":
         """Put a new adapter on the model, on top of one that it came with; of the model, it alone is then trainable."""
         shapes = dict.fromkeys(adapter.layers(self.model), (adapter.r, adapter.alpha))
-        lora.add(self.model, lora.OWN, shapes, seed)
+        lora.add(self.model, lora.OWN, shapes, seed, adapter.dropout)
         return self
 
     def merge_adapter(self) -> "Policy":
@@ -287,28 +293,11 @@ class Policy(nn.Module):
 
         `to(dtype)` would round those as well: in bfloat16 by .4 %, so that positions are turned by wrong angles.
         """
-        for parameter in self.parameters():
+        for parameter in (p for p in self.parameters() if p.is_floating_point()):
             parameter.data = parameter.data.to(dtype)
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.to(dtype)
         return self
-
-
-def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices grouped by similar length, so that padding to the longest of a group costs little.
-
-    Tries 1 to 4 groups of equal count and takes the one with the fewest padded tokens, a forward pass counted as 256.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-
-    def cut(k: int) -> list[list[int]]:
-        edges = [len(order) * j // k for j in range(k + 1)]
-        return [order[a:b] for a, b in itertools.pairwise(edges) if b > a]
-
-    def cost(groups: list[list[int]]) -> int:
-        return sum(len(g) * lengths[g[-1]] + _TOKENS_PER_CALL for g in groups)
-
-    return min((cut(k) for k in range(1, _MOST_BUCKETS + 1)), key=cost)
 
 
 def _spread(x: Float[Tensor, "N"], at: Tensor, batch: Batch) -> Float[Tensor, "T"]:

@@ -105,7 +105,6 @@ def complete(
     return _sample_all(policy, [Prompt.user(t) for t in texts], ids, sampling, seed, batch_size, None)
 
 
-@torch.no_grad()
 def _sample_all(
     policy: Policy,
     prompts: Sequence[Prompt],
@@ -116,14 +115,38 @@ def _sample_all(
     progress: Progress | None,
     first_index: int = 0,
 ) -> list[Sample]:
-    if obstacle := policy.sampling_obstacle():
-        raise ConfigError(f"generate: {obstacle}; use another architecture where answers are sampled")
+    check_room(policy, prompts, ids)
+    answers = draw(policy, ids, sampling, seed, batch_size, progress, first_index)
+    return [sample_of(policy, *made) for made in zip(prompts, ids, answers, strict=True)]
+
+
+def check_room(policy: Policy, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]]) -> None:
+    """Refuse prompts, with their token ids, that leave no room for an answer.
+
+    Raises:
+        DataError: names the first one.
+    """
     for prompt, row in zip(prompts, ids, strict=True):
         if len(row) >= policy.context:
             raise DataError(
                 f"generate: a prompt has {len(row)} tokens and the model's context is {policy.context}, so there is no "
                 f"room for an answer; drop or shorten it: {prompt.text[:60]!r}"
             )
+
+
+@torch.no_grad()
+def draw(
+    policy: Policy,
+    ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    first_index: int = 0,
+) -> list[Drawn]:
+    """The tokens of one answer to each prompt, given as token ids; see `generate`."""
+    if obstacle := policy.sampling_obstacle():
+        raise ConfigError(f"generate: {obstacle}; use another architecture where answers are sampled")
     training = policy.training
     policy.eval()
     answers: dict[int, Drawn] = {}
@@ -138,10 +161,11 @@ def _sample_all(
                 progress(len(answers), len(order))
     finally:
         policy.train(training)
-    return [_sample(policy, p, ids[i], answers[i]) for i, p in enumerate(prompts)]
+    return [answers[i] for i in range(len(ids))]
 
 
-def _sample(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], drawn: Drawn) -> Sample:
+def sample_of(policy: Policy, prompt: Prompt, prompt_ids: Sequence[int], drawn: Drawn) -> Sample:
+    """The sample of a prompt, given the tokens of its answer with their log-probabilities."""
     answer, logp = [token for token, _ in drawn], tuple(logp for _, logp in drawn)
     finished = bool(answer) and answer[-1] in policy.stop_ids
     text = decode(policy.tokenizer, answer[:-1] if finished else answer, visible=True)
@@ -154,12 +178,17 @@ def _uniforms(seed: int, index: int, count: int) -> Tensor:
 
 
 def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor) -> list[Drawn]:
-    """Answers to prompts of similar length; padded on the left, which the attention mask hides."""
+    """Answers to prompts of similar length; padded on the left, which the attention mask hides.
+
+    Equal prompts are run once, and their keys and values are then copied to the rows of their answers.
+    """
     device, longest = policy.device, max(map(len, ids))
     stop = torch.tensor(sorted(policy.stop_ids), device=device)
-    pad = [longest - len(row) for row in ids]
-    tokens = torch.tensor([[0] * p + list(row) for p, row in zip(pad, ids, strict=True)], device=device)
-    mask = torch.tensor([[0] * p + [1] * len(row) for p, row in zip(pad, ids, strict=True)], device=device)
+    each = list(dict.fromkeys(map(tuple, ids)))
+    number = {row: i for i, row in enumerate(each)}
+    answers_to = torch.tensor([number[tuple(row)] for row in ids], device=device)
+    tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in each], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in each], device=device)
     alive = torch.arange(len(ids), device=device)
     # Each row's own room, so that a longer neighbour does not shorten an answer.
     room = torch.tensor([min(sampling.max_new_tokens, policy.context - len(row)) for row in ids], device=device)
@@ -175,8 +204,11 @@ def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampli
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = output.past_key_values
-        chosen, logp = pick(output.logits[:, -1], uniforms[alive, t], sampling)
+        logits, cache = output.logits[:, -1], output.past_key_values
+        if t == 0 and len(each) < len(ids):
+            cache.batch_select_indices(answers_to)
+            logits, mask = logits[answers_to], mask[answers_to]
+        chosen, logp = pick(logits, uniforms[alive, t], sampling)
         for row, token in zip(alive.tolist(), zip(chosen.tolist(), logp.tolist(), strict=True), strict=True):
             answers[row].append(token)
         going = (~torch.isin(chosen, stop) & (t + 1 < room[alive])).nonzero()[:, 0]

@@ -19,7 +19,7 @@ LINES = {"train/": "train", "validation/reference_": "reference", "validation/":
 FIRST = ("reward", "kl", "loss", "accuracy", "margin", "entropy")
 POINTS = 300
 """Most points of a line; a drawing shows no more."""
-LAST = ("nll", "lr", "tokens_per_second", "grad_norm")
+LAST = ("nll", "lr", "tokens_per_second", "peak_memory_mb", "grad_norm")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from alignlab.testing.evaluation import check_evaluation, conforms_evaluation
 from alignlab.testing.objective import ObjectiveSubject, check_objective, conforms_objective
 from alignlab.testing.preference import check_preference, conforms_preference
 from alignlab.testing.reward import RewardSubject, check_reward_source, conforms_reward_source
+from alignlab.testing.rollout import check_rollout, conforms_rollout
 from alignlab.testing.stage import KillingTracker, StageSubject, check_stage, conforms_stage
 
 __all__ = [
@@ -39,12 +40,14 @@ __all__ = [
     "check_objective",
     "check_preference",
     "check_reward_source",
+    "check_rollout",
     "check_stage",
     "conforms_advantage",
     "conforms_evaluation",
     "conforms_objective",
     "conforms_preference",
     "conforms_reward_source",
+    "conforms_rollout",
     "conforms_stage",
     "ranked_lists",
     "tiny_policy",

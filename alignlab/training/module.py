@@ -5,6 +5,7 @@ the wrong count).
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
@@ -40,6 +41,8 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         for name, module in stage.modules().items():
             self.add_module(name, module)
+        for policy in [m for m in self.modules() if isinstance(m, Policy)]:
+            policy.as_loaded()  # so that it can be sent to another process
         decay = stage.loop.ema
         self._average = None if decay is None else WeightAverage(self._trained(), decay)
 
@@ -50,7 +53,7 @@ class StageModule(pl.LightningModule):
         """All weights but those below an adapter, which are in the stage's input, too."""
         found: dict[str, Any] = super().state_dict(*args, **kwargs)
         known = self._in_the_input()
-        return {name: weight for name, weight in found.items() if name not in known}
+        return {name: weight for name, weight in found.items() if not known.intersection(_prefixes(name))}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Continue with the weights of `state_dict`, and those below an adapter as they are."""
@@ -95,7 +98,7 @@ class StageModule(pl.LightningModule):
         """
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         if dtype is not None:
-            for parameter in self.parameters():
+            for parameter in (p for p in self.parameters() if p.is_floating_point()):  # not the codes of 4 bits
                 parameter.data = parameter.data.to(dtype)
         return self if device is None else super().to(device=device, non_blocking=non_blocking)
 
@@ -208,6 +211,11 @@ class StageModule(pl.LightningModule):
         if step == 0:
             return f"No weight has moved yet: look at those records, and at {its} (check_objective of alignlab.testing)"
         return "Lower optimizer.lr, or look at those records"
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """A dotted name and those that it begins with: the scales of `weight` are `weight.absmax` and the like."""
+    return itertools.accumulate(name.split("."), lambda above, part: f"{above}.{part}")
 
 
 @contextlib.contextmanager

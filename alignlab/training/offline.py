@@ -1,31 +1,33 @@
 """OfflineStage: the base of every data regime whose data is there before training starts."""
 
 import abc
+import functools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
-
-import torch
-from torch import Tensor
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch
 from alignlab.data.rows import Lazy, order_at, portions
-from alignlab.policy import Policy
-from alignlab.stage import StageContext
-from alignlab.training.measure import measure_by_unit, reported
+from alignlab.policy import Policy, digest_of_vocabulary, digest_of_weights, is_adapter
+from alignlab.stage import Shared, StageContext
+from alignlab.training.reference import Asked, ReferenceLogp
 from alignlab.training.stage import TrainingStage
 
 B = TypeVar("B", bound=Batch)
 U = TypeVar("U")
+
+NOT_OF_THE_REFERENCE = frozenset({"objective", "optimizer", "loop", "mixed_in", "adapter", "seed"})
+"""Arguments of a stage that do not change what its reference is asked; what does change it is in `further`."""
 
 
 class OfflineStage(TrainingStage[B], Generic[B, U]):
     """Train on units (texts, answers, pairs) that are read once, in an order that follows from (seed, step).
 
     A regime states how its units are read (`read`) and what batch they make (`batch_of`). Where the objective reads
-    `reference_logp`, the reference's log-probabilities are computed once, before training, on the tokens that are
-    trained on: they can be neither stale nor of another template or truncation, and the reference takes no memory while
-    training. Where it does not, no reference is loaded.
+    `reference_logp`, the reference's log-probabilities of the tokens that are trained on are computed before training
+    and kept in the store, by those tokens and masks: no other run with the same reference and rows computes them again,
+    and they can be neither stale nor of another template or truncation. The reference takes no memory while training,
+    and is not even loaded where they are found. Where the objective does not read them, there is none.
 
     Args:
         inputs: `policy`; `reference`, by default the policy as it was.
@@ -59,19 +61,17 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
         return self.load_trainable(inputs["policy"], context)
 
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
-        """Load the policy, read the units, and score them by the reference where it is read."""
+        """Load the policy, read the units, and have them scored by the reference where it is read."""
         self.policy = self.load_policy(inputs, context)
         context.check_lengths(self.policy.tokenizer, self.policy.context)
         self.units, self.held_out_units = self.read(inputs, context)
-        self._reference: dict[int, Tensor] = {}
-        self._held_out_reference: dict[int, Tensor] = {}
-        if "reference_logp" in self.objective.reads:
-            reference = self.load_frozen("reference", inputs, context) if "reference" in inputs else self.policy
-            # Units that the run is too short to visit need no reference.
-            visited = sorted({i for step in range(self.loop.steps) for i in self._index(step)})
-            self._reference = self._scored(reference, self.units, visited, context)
-            held_out = range(len(self.held_out_units))
-            self._held_out_reference = self._scored(reference, self.held_out_units, held_out, context)
+        self._reference: ReferenceLogp | None = None
+        self._held_out_reference: ReferenceLogp | None = None
+        if self._reads_reference:
+            asked = self._asked(inputs, context)
+            self._reference = asked.logp(self.units, self._scored_units(), self.batch_of)
+            if held_out := range(len(self.held_out_units)):
+                self._held_out_reference = asked.logp(self.held_out_units, held_out, self.batch_of)
 
     def batch_at(self, step: int) -> B:
         """`loop.batch_size` units."""
@@ -85,15 +85,56 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
     def _index(self, step: int) -> list[int]:
         return order_at(step, len(self.units), self.loop.batch_size, self.seed)
 
-    def _batch(self, units: Sequence[U], index: Sequence[int], reference: Mapping[int, Tensor]) -> B:
+    def _batch(self, units: Sequence[U], index: Sequence[int], reference: ReferenceLogp | None) -> B:
         batch = self.batch_of([units[i] for i in index])
-        return batch.with_tokens(reference_logp=torch.cat([reference[i] for i in index])) if reference else batch
+        return batch if reference is None else batch.with_tokens(reference_logp=reference.of(index, batch))
 
-    def _scored(
-        self, reference: Policy, units: Sequence[U], index: Sequence[int], context: StageContext
-    ) -> dict[int, Tensor]:
-        """The reference's log-probabilities of the tokens of each of some units, nats."""
-        reference.eval().to(context.runtime.device)
-        batches = (self.batch_of([units[i] for i in part]) for part in portions(index, self.loop.batch_size))
-        logp = measure_by_unit(reference, batches, context.runtime, self.loop.micro_batch_tokens)
-        return dict(zip(index, reported(logp, len(index), context.tracker), strict=True))
+    # ---- the reference --------------------------------------------------------------------------------------------
+    def shares(self) -> Shared | None:
+        """The reference's log-probabilities, where the objective reads them."""
+        if not self._reads_reference:
+            return None
+        taken = frozenset(self.inputs) - {"teacher"}
+        visits = [self.loop.steps, self.loop.batch_size, self.seed]
+        held = None if self.adapter is None else self.adapter.held
+        further = {"reads": sorted(self.objective.reads), "visits": visits, "held": held}
+        return Shared("reference_logp", taken, NOT_OF_THE_REFERENCE, further)
+
+    @property
+    def _reads_reference(self) -> bool:
+        return "reference_logp" in self.objective.reads
+
+    def _scored_units(self) -> Sequence[int]:
+        """Numbers of the units that the reference is asked about: all, so that runs of other seeds find them.
+
+        Of a run that visits less than half of them, those alone: a short trial must not wait for the rest.
+        """
+        visited = {i for step in range(self.loop.steps) for i in self._index(step)}
+        return sorted(visited) if 2 * len(visited) < len(self.units) else range(len(self.units))
+
+    def _asked(self, inputs: Mapping[str, Artifact], context: StageContext) -> Asked:
+        """The reference: the input of that name, or the policy as it is now."""
+
+        @functools.cache
+        def load() -> Policy:
+            found = self.load_frozen("reference", inputs, context) if "reference" in inputs else self.policy
+            return found.eval().to(context.runtime.device)
+
+        # A stage that makes its policy by itself has it identified by its weights.
+        own = type(self).load_policy is not OfflineStage.load_policy and "reference" not in inputs
+        artifact = inputs.get("reference", inputs.get("policy"))
+        known = digest_of_weights(self.policy) if own or artifact is None else artifact.fingerprint
+        held = "" if "reference" in inputs else self._held(own, inputs)
+        identity = {"reference": known, "held": held, "vocabulary": digest_of_vocabulary(self.policy)}
+        return Asked(load, identity, context, self.loop.micro_batch_tokens)
+
+    def _held(self, own: bool, inputs: Mapping[str, Artifact]) -> str:
+        """How the weights of the policy are held, where that moves the last bits of what it says, or more.
+
+        Args:
+            own: the policy is the stage's own making.
+            inputs: of the stage.
+        """
+        if self.adapter is not None:
+            return self.adapter.held
+        return "merged" if not own and "policy" in inputs and is_adapter(inputs["policy"].path) else ""

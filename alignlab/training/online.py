@@ -15,15 +15,36 @@ from alignlab.data.records import Prompt
 from alignlab.data.rows import order_at, permutation
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
-from alignlab.objective import Objective
-from alignlab.policy import LoRA, Policy, Sampling, check_scored, fitting, frozen_copy, learned, previews
+from alignlab.objective import Objective, OnPolicy
+from alignlab.policy import (
+    BuiltinRollout,
+    LoRA,
+    Policy,
+    Rollout,
+    Sampler,
+    Sampling,
+    check_scored,
+    fitting,
+    frozen_copy,
+    learned,
+    previews,
+)
 from alignlab.reward import RewardSource
 from alignlab.seed import fold_in
-from alignlab.stage import StageContext
+from alignlab.stage import Runtime, StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec
-from alignlab.training.rollouts import LOGP_EXTRAS, Collector, as_state, check_on_policy, from_state, summary
+from alignlab.training.rollouts import (
+    COMPARED,
+    LOGP_EXTRAS,
+    Collector,
+    Drift,
+    as_state,
+    check_on_policy,
+    from_state,
+    summary,
+)
 from alignlab.training.stage import TrainingStage
 
 B = TypeVar("B", bound=Batch)
@@ -41,8 +62,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     middle of it continues exactly.
 
     On-policy ratios are 1: `old_logp` comes from the trainer, not from the sampler, at the sampling temperature, and
-    dropout is off. Reference log-probabilities are computed where they are read. `sampler_logp`, where it is read, is
-    the sampler's own: in `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
+    dropout is off. Where each buffer is stepped on once, it is what the step itself computes (`OnPolicy`). Reference
+    log-probabilities are computed where they are read. `sampler_logp`, where it is read, is the sampler's own: in
+    `bf16-mixed` it differs from `old_logp`, because answers are sampled in full precision.
 
     Args:
         data: gives the prompts.
@@ -53,6 +75,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         samples_per_prompt: answers to each.
         epochs: visits to each buffer; 1 to 4 is usual.
         validation_prompts: held-out prompts that are answered at each validation.
+        rollout: what samples the answers; null is the built-in sampler. Where another one does, its log-probabilities
+            are compared with the trainer's in every buffer, which takes a forward pass where `old_logp` is not read.
         inputs: `policy`, the initial policy, also the frozen KL reference; `reward`, a reward model; `teacher`; and
             under other names the reward models that `reward` scores with (`RewardSource.inputs`).
         seed: of sampling, and of the order of prompts and minibatches.
@@ -64,6 +88,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         "reward": frozenset({"reward_model"}),
     }
     FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})
+    IDENTITY_IF_SET: ClassVar[frozenset[str]] = TrainingStage.IDENTITY_IF_SET | {"rollout"}
     PRODUCES: ClassVar[Kind] = "policy"
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
@@ -91,6 +116,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         seed: int = 0,
         mixed_in: Mapping[str, MixedIn] | None = None,
         adapter: LoRA | None = None,
+        rollout: Rollout | None = None,
     ) -> None:
         super().__init__(
             inputs=inputs,
@@ -102,6 +128,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
             adapter=adapter,
         )
         self.data = data
+        self.rollout = rollout or BuiltinRollout()
         self.sampling = sampling
         self.reward = reward
         self.prompts_per_rollout = prompts_per_rollout
@@ -113,6 +140,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         self._buffer: B | None = None
         self._reference_reward: float | None = None
         self._sampled_tokens = 0
+        self._drift: Drift | None = None
+        self._sampler: Sampler | None = None
 
     def _check(self) -> None:
         name, buffer = type(self).__name__, self.units_per_rollout
@@ -147,13 +176,22 @@ class OnlineStage(TrainingStage[B], Generic[B]):
 
     def sample(self, prompts: Sequence[Prompt], seed: int) -> RolloutBatch:
         """Answer and score some prompts; override it for several rounds or turns."""
-        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, self.reads())
+        compared = frozenset[str]() if self.rollout.IS_THE_TRAINERS else COMPARED
+        extras = self._extras | compared
+        rollouts = self.collector.collect(self.policy, prompts, self.samples_per_prompt, seed, extras)
         self._sampled_tokens += int(rollouts.response_mask.sum())
-        return rollouts
+        if rollouts.per_token.keys() >= COMPARED:
+            drift = Drift.of(rollouts)
+            self._drift = drift if self._drift is None else self._drift + drift
+        return rollouts.without_tokens(compared - self._extras)
 
     def reads(self) -> frozenset[str]:
         """Extras of the rollouts that are read; others are not computed."""
         return self.objective.reads
+
+    def reads_beforehand(self) -> frozenset[str]:
+        """Those of `reads` that something reads before the first step on a buffer; by default any of them may be."""
+        return self.reads()
 
     @property
     def units_per_rollout(self) -> int:
@@ -166,8 +204,26 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         return self.epochs * (self.units_per_rollout // self.loop.batch_size)
 
     # ---- models and data ------------------------------------------------------------------------------------------
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that answers cannot be sampled on."""
+        super().check_runtime(runtime)
+        self.rollout.check_runtime(runtime)
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        """As every training stage; what samples is closed in the end."""
+        try:
+            return super().run(inputs, context)
+        finally:
+            if self._sampler is not None:
+                self._sampler.close()
+
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
         """Load the policy, its frozen copy where it is read, the reward, the prompts."""
+        self._extras = self.reads()
+        late = "old_logp" in self._extras - self.reads_beforehand()
+        if self.steps_per_rollout == 1 and late and self.rollout.IS_THE_TRAINERS:  # others are compared by it
+            self.objective = cast(Objective[B], OnPolicy(cast(Objective[RolloutBatch], self.objective)))
+            self._extras = self.reads() | {"sampler_logp"}  # costs nothing, and the KL can be logged
         self.policy = self.load_trainable(inputs["policy"], context)
         self._start = inputs["policy"]
         context.check_lengths(self.policy.tokenizer, self.policy.context)
@@ -175,7 +231,8 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         reference = frozen_copy(self.policy) if read else None
         budget = self.loop.micro_batch_tokens
         source, scorers = learned(self.reward, inputs, budget)
-        self.collector = Collector(reference, source, scorers, self.sampling, context.runtime, budget)
+        self._sampler = sampler = self.rollout.open(self.policy, context.runtime)
+        self.collector = Collector(reference, source, scorers, self.sampling, sampler, context.runtime, budget)
         self._prompts = self._fitting("train", context)
         self._held_out = self._held_out_prompts(context)
         counts = f"{len(self._prompts)} prompts, {len(self._held_out)} held out"
@@ -210,7 +267,9 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         index = order_at(number, len(self._prompts), self.prompts_per_rollout, fold_in(self.seed, _ORDER))
         rollouts = self.sample([self._prompts[i] for i in index], fold_in(self.seed, _SAMPLES, number))
         means = summary(rollouts)
-        self.log(step, {**means, "sampled_tokens": float(self._sampled_tokens)})
+        drift = {} if self._drift is None else self._drift.metrics()
+        self._drift = None
+        self.log(step, {**means, **drift, "sampled_tokens": float(self._sampled_tokens)})
         if means.get("without_signal") == 1.0 and distributed.rank() == 0:
             self.context.tracker.say(f"step {step}: all answers to each prompt have the same reward; nothing is learnt")
         batch: object = self.train_on(rollouts, step)
@@ -236,11 +295,17 @@ class OnlineStage(TrainingStage[B], Generic[B]):
         """Reward (raw), KL to the reference, length and finished share of answers to held-out prompts."""
         extras = LOGP_EXTRAS if self.collector.reference else frozenset()  # without a reference there is no KL
         if self._reference_reward is None:
-            start = self.collector.reference or Policy.load(self._start, self.context.runtime.dtype)
+            start = self.collector.reference or self._as_it_was()
             self._reference_reward = summary(self.held_out_rollouts(start.to(self.policy.device), extras))["reward"]
         found = summary(self.held_out_rollouts(self.policy, extras))
         counted = {"reference_reward": self._reference_reward, "sampled_tokens": float(self._sampled_tokens)}
         return {**found, **counted}
+
+    def _as_it_was(self) -> Policy:
+        """The policy before it was trained: what is below its adapter, or the input."""
+        if self.policy.trains_adapter:
+            return frozen_copy(self.policy)
+        return Policy.load(self._start, self.context.runtime.dtype)
 
     def held_out_rollouts(self, policy: Policy, extras: frozenset[str]) -> RolloutBatch:
         """A policy's answer to each held-out prompt; always by the same random numbers."""

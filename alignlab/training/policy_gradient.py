@@ -40,6 +40,11 @@ class PolicyGradientStage(OnlineStage[RolloutBatch]):
         """Extras that the objective and the advantage read."""
         return self.objective.reads | self.advantage.reads
 
+    def reads_beforehand(self) -> frozenset[str]:
+        """Extras that the advantage reads; a subclass that makes more of its rollouts may read any."""
+        own = type(self).train_on is PolicyGradientStage.train_on
+        return self.advantage.reads if own else super().reads_beforehand()
+
     def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:
         """The rollouts with their advantages."""
         return credited(self.advantage, rollouts)

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 
 from alignlab.stage import StageContext
 from alignlab.stats import Mean
+from alignlab.training.device import forget_peak, peak_memory
 from alignlab.training.trainable import Trainable
 
 
@@ -18,7 +19,11 @@ class Reports(pl.Callback):
         self._tokens = 0
         self._seconds = 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the memory of this stage alone."""
+        forget_peak(pl_module.device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if not trainer.is_global_zero:
             return
         step, report, loop = trainer.global_step, self._stage.last_step, self._stage.loop
@@ -33,7 +38,8 @@ class Reports(pl.Callback):
         self._tracker.progress(step, loop.steps, {"loss": means["loss"], "tokens_per_second": speed})
         norms = {f"train/grad_norm_{k}": float(v) for k, v in report.norms.items()}
         logged = {f"train/{k}": v for k, v in means.items()} | norms
-        self._tracker.log(step, {**logged, "train/lr": report.lr, "train/tokens_per_second": speed})
+        machine = {"train/tokens_per_second": speed, "train/peak_memory_mb": peak_memory(pl_module.device)}
+        self._tracker.log(step, {**logged, "train/lr": report.lr, **machine})
         self._means, self._tokens, self._seconds = {}, 0, 0.0
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -16,15 +16,19 @@ from alignlab import distributed
 from alignlab.advantage import group_mean, without_signal
 from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
-from alignlab.policy import Policy, Sample, Sampling, generate
+from alignlab.policy import Policy, Sample, Sampler, Sampling, answers, on_device
 from alignlab.reward import RewardSource, score_in_parts
 from alignlab.stage import Runtime
+from alignlab.stats import Mean
 from alignlab.training.measure import measure
 
 PART = "reward_"
 """Begins the name of an extra that holds a part of the reward; it is logged under that name."""
 LOGP_EXTRAS = frozenset({"old_logp", "reference_logp"})
 """Extras of rollouts that take a forward pass each."""
+
+COMPARED = frozenset({"old_logp", "sampler_logp"})
+"""Extras of rollouts that show how far the sampler is from the trainer."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Collector:
         source: scores answers; None leaves them without a reward.
         scorers: the models that `source` scores with, to be moved to the device.
         sampling: how answers are sampled.
+        sampler: samples them.
         runtime: gives the device and the precision.
         max_tokens: of one forward pass.
     """
@@ -44,6 +49,7 @@ class Collector:
     source: RewardSource | None
     scorers: Sequence[Policy]
     sampling: Sampling
+    sampler: Sampler
     runtime: Runtime
     max_tokens: int
 
@@ -58,8 +64,8 @@ class Collector:
             extras: `old_logp`, `reference_logp` and `sampler_logp` are filled in where they are named.
         """
         mine = share_of(len(prompts))
-        asked = [prompts[i] for i in mine for _ in range(each)]
-        samples = generate(policy, asked, self.sampling, seed, first_index=mine.start * each)
+        asked = [prompts[i] for i in mine]
+        samples = answers(self.sampler, policy, asked, each, self.sampling, seed, mine.start * each)
         return self.completed(policy, samples, each, extras)
 
     def completed(self, policy: Policy, samples: Sequence[Sample], each: int, extras: frozenset[str]) -> RolloutBatch:
@@ -77,9 +83,15 @@ class Collector:
         if "old_logp" in extras:
             rollouts = rollouts.with_tokens(old_logp=self.measure(policy, rollouts))
         if "reference_logp" in extras and self.reference is not None:
-            reference = self.reference.to(policy.device)
-            rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
+            with on_device(self.reference, policy.device, self._offloads(policy)) as reference:
+                rollouts = rollouts.with_tokens(reference_logp=self.measure(reference, rollouts))
         return gathered(rollouts.with_sequences(**self._rewards(samples)))
+
+    def _offloads(self, policy: Policy) -> bool:
+        """Whether the reference leaves the device again; one that shares weights with the policy stays with them."""
+        assert self.reference is not None
+        mine = {id(p) for p in policy.parameters()}
+        return self.runtime.offload_reference and mine.isdisjoint(map(id, self.reference.parameters()))
 
     def measure(self, policy: Policy, rollouts: RolloutBatch) -> Float[Tensor, "T"]:
         """A policy's log-probabilities of the sampled tokens, at their temperature, nats."""
@@ -136,6 +148,38 @@ def sampler_logp(samples: Sequence[Sample]) -> Float[Tensor, "T"]:
     return torch.tensor([x for s in samples for x in (*[0.0] * len(s.prompt_ids), *s.logp)])
 
 
+@dataclass(frozen=True)
+class Drift:
+    """How far the sampler's log-probabilities of sampled tokens are from the trainer's.
+
+    Args:
+        apart: |trainer's - sampler's|, nats, a mean over tokens.
+        most: the largest of them, nats.
+        ratio: the trainer's probability over the sampler's, a mean over tokens; 1 in expectation, whatever the policy.
+    """
+
+    apart: Mean
+    most: float
+    ratio: Mean
+
+    @classmethod
+    def of(cls, rollouts: RolloutBatch) -> "Drift":
+        """Of the response tokens of some rollouts."""
+        mask = rollouts.response_mask
+        gap = (rollouts.old_logp - rollouts.sampler_logp)[mask].double()
+        one = torch.ones_like(gap)
+        most = float(gap.abs().max()) if gap.numel() else 0.0
+        return cls(Mean.of(gap.abs(), one), most, Mean.of(gap.exp(), one))
+
+    def __add__(self, other: "Drift") -> "Drift":
+        return Drift(self.apart + other.apart, max(self.most, other.most), self.ratio + other.ratio)
+
+    def metrics(self) -> dict[str, float]:
+        """`sampler_drift`, `sampler_drift_max` and `sampler_ratio`."""
+        apart, ratio = float(self.apart.value()), float(self.ratio.value())
+        return {"sampler_drift": apart, "sampler_drift_max": self.most, "sampler_ratio": ratio}
+
+
 def gathered(batch: RolloutBatch) -> RolloutBatch:
     """The batches of all processes joined, the same on each."""
     parts: list[Any] = distributed.gather_objects([batch])
@@ -161,13 +205,15 @@ def summary(rollouts: RolloutBatch) -> dict[str, float]:
 
     Returns:
         `reward` and each of its parts as `reward_NAME`, where answers were scored; `kl` to the reference in nats (the
-        k1 estimate, summed over an answer), where it is known; `answer_length` in tokens; `finished`, the share that a
+        k1 estimate, summed over an answer; by the sampler's arithmetic where that of the trainer is not there yet),
+        where it is known; `answer_length` in tokens; `finished`, the share that a
         stop token ended. Where groups have several answers: `without_signal`, the share whose group has equal rewards,
         and `group_variance`, the unbiased variance of the rewards of a group, reward units squared.
     """
     means = {"answer_length": rollouts.response_lengths(), "finished": rollouts.sequence("finished")}
-    if {"old_logp", "reference_logp"} <= rollouts.per_token.keys():
-        means = {"kl": rollouts.sum_by_sequence(rollouts.old_logp - rollouts.reference_logp), **means}
+    logp = rollouts.per_token.get("old_logp", rollouts.per_token.get("sampler_logp"))
+    if logp is not None and "reference_logp" in rollouts.per_token:
+        means = {"kl": rollouts.sum_by_sequence(logp - rollouts.reference_logp), **means}
     if "reward" in rollouts.per_sequence:
         rewards = {k: v for k, v in rollouts.per_sequence.items() if k == "reward" or k.startswith(PART)}
         means = {**rewards, **means, **_signal(rollouts)}

@@ -14,10 +14,13 @@ from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError
 from alignlab.objective import Objective, batch_type
-from alignlab.policy import LoRA, Policy, load_frozen, trainable
+from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
+from alignlab.policy.blocks import BlockOptions
+from alignlab.policy.lora import ALL_LINEAR
 from alignlab.seed import fold_in
-from alignlab.stage import Stage, StageContext
+from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.stats import TokenStats
+from alignlab.training.device import prepare_for_new_lengths
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec, ParameterGroup
@@ -50,7 +53,7 @@ class TrainingStage(Stage, Trainable[B]):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every"}
+        {"inputs", "loop.micro_batch_tokens", "loop.log_every", "loop.save_every", "optimizer.fused"}
     )
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
@@ -103,6 +106,20 @@ class TrainingStage(Stage, Trainable[B]):
             what = "does not use inputs.teacher; remove it" if given else "needs a teacher; set inputs.teacher"
             raise ValueError(f"{type(self).__name__}: {its} {what}")
 
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse a runtime that the adapter cannot be trained on."""
+        super().check_runtime(runtime)
+        if self.adapter is not None:
+            self.adapter.check_runtime(runtime)
+
+    def check_start(self, start: Artifact | Stage) -> None:
+        """Refuse an adapter whose layers the policy does not have."""
+        if self.adapter is None or self.adapter.target == ALL_LINEAR:
+            return
+        layers = start.architecture() if isinstance(start, Stage) else skeleton(start)
+        if layers is not None:
+            self.adapter.layers(layers)
+
     # ---- what a regime states -------------------------------------------------------------------------------------
     @abc.abstractmethod
     def prepare(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
@@ -114,7 +131,9 @@ class TrainingStage(Stage, Trainable[B]):
 
     def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
         """The policy of an input, to be trained: with a new adapter, where there is to be one, or all its weights."""
-        return trainable(Policy.load(artifact, context.runtime.dtype), self.adapter, fold_in(self.seed, _ADAPTER))
+        loaded = Policy.load(artifact, context.runtime.dtype)
+        found = trainable(loaded, self.adapter, fold_in(self.seed, _ADAPTER))
+        return found.run_as(options(context.runtime))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The policy."""
@@ -163,10 +182,14 @@ class TrainingStage(Stage, Trainable[B]):
 
         self.check_inputs(frozenset(inputs))
         self.context = context
+        options(context.runtime).check(context.runtime.device)
+        prepare_for_new_lengths(context.runtime.device)
         torch.manual_seed(fold_in(self.seed, 0))
         self.prepare(inputs, context)
         if "teacher" in inputs:
             self.teacher = self.load_frozen("teacher", inputs, context)
+        for policy in [m for module in self.modules().values() for m in module.modules() if isinstance(m, Policy)]:
+            policy.run_as(options(context.runtime))
         self.policy.freeze_idle(self.objective.needs.union(*(part.objective.needs for part in self.mixed_in.values())))
         self._mixed_rows = {name: part.rows(self.policy, self.policy.context) for name, part in self.mixed_in.items()}
         if warning := self.optimizer.schedule.warning(self.loop.steps):
@@ -182,7 +205,8 @@ class TrainingStage(Stage, Trainable[B]):
         Raises:
             PipelineError: its vocabulary is not the policy's, so it would score other texts.
         """
-        return load_frozen(inputs[name], self.policy, context.runtime.dtype, f"{context.name}.inputs.{name}")
+        found = load_frozen(inputs[name], self.policy, context.runtime.dtype, f"{context.name}.inputs.{name}")
+        return found.run_as(options(context.runtime))
 
     def _samples(self) -> Sequence[Mapping[str, object]]:
         """The samples; an error in them must not lose the trained model."""
@@ -203,3 +227,8 @@ class TrainingStage(Stage, Trainable[B]):
         rank, world = distributed.rank(), distributed.world_size()
         parts = (b.shard(rank, world).to(self.policy.device) for b in batches)
         return means(self.objective, parts, self.token_stats, self.loop.micro_batch_tokens)
+
+
+def options(runtime: Runtime) -> BlockOptions:
+    """How a runtime runs the blocks of models."""
+    return BlockOptions(runtime.compile, runtime.checkpoint_activations)

@@ -81,6 +81,11 @@ class PPOStage(PolicyGradientStage):
             return stats
         return stats | self.critic.token_stats(batch, frozenset({"value"}))
 
+    def reads_beforehand(self) -> frozenset[str]:
+        """Extras that the advantage reads, unless a subclass makes more of its rollouts."""
+        own = type(self).train_on is PPOStage.train_on
+        return self.advantage.reads if own else super().reads_beforehand()
+
     def train_on(self, rollouts: RolloutBatch, step: int) -> RolloutBatch:
         """The rollouts with normalised rewards, the critic's forecasts, advantages and returns."""
         reward = rollouts.sequence("reward")

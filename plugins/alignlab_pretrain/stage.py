@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from alignlab import Artifact, Kind, Objective, StageContext, TokenBatch
 from alignlab.data.coverage import coverage
@@ -23,6 +23,9 @@ from alignlab.errors import MissingDataError
 from alignlab.policy import LoRA, ModelSpec, Policy, previews
 from alignlab.seed import fold_in
 from alignlab.training import Loop, MixedIn, OfflineStage, OptimizerSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Pretrain(OfflineStage[TokenBatch, Row]):
@@ -86,6 +89,10 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
             return super().load_policy(inputs, context)
         tokenizer = self.tokenizer_spec.train(self._texts())
         return Policy(self.model_spec.build(tokenizer, fold_in(self.seed, 1)), tokenizer).to(context.runtime.dtype)
+
+    def architecture(self) -> "PreTrainedModel | None":
+        """The layers of the model that it builds."""
+        return None if "policy" in self.inputs else self.model_spec.skeleton()
 
     def _texts(self) -> Iterator[str]:
         """Documents, and the instructions where there are any; of large data a sample of each."""

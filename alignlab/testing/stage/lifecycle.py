@@ -14,7 +14,7 @@ from alignlab.artifact import Artifact, Kind, files_of
 from alignlab.testing import rules
 from alignlab.testing.stage.sandbox import KEY, KillingTracker, StageSubject
 
-_VOLATILE = ("seconds", "tokens_per_second")
+_VOLATILE = ("seconds", "tokens_per_second", "peak_memory_mb")
 """Metrics that measure the machine, not the model."""
 
 

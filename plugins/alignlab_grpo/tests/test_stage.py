@@ -65,6 +65,34 @@ def test_a_reference_costs_a_pass_only_where_it_is_read(
     assert counted.loads == 2, "the frozen copy is made of what was loaded"
 
 
+class Measured(PolicyGradientStage):
+    """Takes `old_logp` from a pass of its own in any case."""
+
+    def reads_beforehand(self) -> frozenset[str]:
+        """Everything."""
+        return self.reads()
+
+
+def test_where_each_buffer_is_stepped_on_once_the_step_gives_its_own_old_logp(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights without that pass: 12 answers are scored by the reference alone."""
+    counted, once = Counted(monkeypatch), {"loop_batch_size": 12, "loop_steps": 3}
+    saved, seen = run(stage("grpo", **once), inputs, tmp_path / "a")
+    assert counted.measured.count(12) == 3
+    counted.measured.clear()
+    arguments = {**METHODS["grpo"], **once}
+    measured = online(Measured, **arguments)
+    expected = run(measured, inputs, tmp_path / "b")[1]
+    assert counted.measured.count(12) == 6
+    assert seen.values("train/ratio") == [1.0] * 3
+    for name in ("train/kl", "train/loss", "train/reward"):
+        assert seen.values(name) == pytest.approx(expected.values(name), abs=1e-5)
+    again = stage("grpo", **once)
+    run(again, inputs, tmp_path / "c")
+    assert saved["validation_reward"] and furthest(again, measured) < 1e-6
+
+
 # ---- learning -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
 def test_it_learns_what_it_is_rewarded_for(method: str, inputs: dict[str, Artifact], tmp_path: Path) -> None:
