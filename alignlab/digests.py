@@ -1,15 +1,18 @@
-"""SHA-256 of files, computed once: remembered by path, size and time of change, in this process or in a folder."""
+"""SHA-256 of files, computed once: remembered by path, size, time and inode, in this process or in a folder."""
 
 import contextlib
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-State: TypeAlias = tuple[str, int, int]
-"""Real path, size in bytes, and time of the last change in nanoseconds."""
+State: TypeAlias = tuple[str, int, int, int]
+"""Real path, size in bytes, time of the last change in nanoseconds, and inode."""
+SETTLED: Final = 2.0
+"""Seconds after which a further change of a file surely changes its time; a younger state is noted for nobody."""
 
 _KNOWN: dict[State, str] = {}
 
@@ -39,6 +42,8 @@ def remember(paths: Iterable[Path], memory: Path) -> None:
         memory.mkdir(parents=True, exist_ok=True)
         for path in paths:
             state, note = _state(path), _note(path, memory)
+            if time.time() - state[2] / 1e9 <= SETTLED:
+                continue
             if _noted(state, memory) != (digest := remembered_digest(path)):
                 temporary = note.with_name(f".{secrets.token_hex(4)}.tmp")
                 temporary.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
@@ -47,7 +52,7 @@ def remember(paths: Iterable[Path], memory: Path) -> None:
 
 def _state(path: Path) -> State:
     found = path.stat()
-    return str(path.resolve()), found.st_size, found.st_mtime_ns
+    return str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _note(path: Path, memory: Path) -> Path:

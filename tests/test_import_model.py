@@ -78,6 +78,7 @@ def test_weights_are_links_and_the_rest_is_copied(shards: int, tmp_path: Path) -
 
 
 def test_a_linked_file_is_read_once_and_known_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "SETTLED", -1.0)  # as if its files were older
     given, store = llama(tmp_path / "given"), tmp_path / "store"
     made = bring_in(store, name_or_path=str(given))
     monkeypatch.setattr(digests, "_KNOWN", {})  # another process

@@ -214,5 +214,7 @@ def text_key(value: str) -> str:
 
     A held-out question that differs from a training question in these alone would be a question that was trained on.
     """
+    if value.isascii():  # there is nothing to normalise; of large files this is most of the time
+        return " ".join(value.casefold().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
     return " ".join(_INVISIBLE.sub("", folded).split())

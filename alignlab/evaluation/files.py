@@ -17,12 +17,12 @@ from alignlab.data.coverage import coverage
 from alignlab.data.files import Files
 from alignlab.data.preflight import check_settings
 from alignlab.data.rows import (
+    ComparisonEncoder,
+    ExampleEncoder,
     Row,
     Truncation,
     collected,
-    comparison_encoder,
     document_rows,
-    example_encoder,
     permutation,
     quiet,
     token_batch,
@@ -159,7 +159,7 @@ class FilesEvaluation(Evaluation):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
         truncation = Truncation(policy.context)
-        rows = collected(examples, example_encoder(policy.tokenizer, truncation), "example", truncation)
+        rows = collected(examples, ExampleEncoder(policy.tokenizer, truncation), "example", truncation)
         if not rows:
             return {}
         loss = _loss(policy, rows)
@@ -170,7 +170,7 @@ class FilesEvaluation(Evaluation):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
         truncation = Truncation(policy.context)
-        rows = collected(pairs, comparison_encoder(policy.tokenizer, truncation), "comparison", truncation)
+        rows = collected(pairs, ComparisonEncoder(policy.tokenizer, truncation), "comparison", truncation)
         if not rows:
             return {}
         logp, tokens = _score(policy, [row for pair in rows for row in pair])

@@ -15,8 +15,12 @@ from alignlab.data.files.raw import Raw
 from alignlab.errors import DataError
 
 
-def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000, prompts: bool = False) -> list[Raw]:
-    """All records of a file, in its order.
+def read(
+    path: Path, is_record: IsRecord, document_characters: int | None = 2000, prompts: bool = False
+) -> Iterator[Raw]:
+    """All records of a file, in its order, each when it is asked for.
+
+    JSON that is not one object per line is read as a whole.
 
     Args:
         path: named by what it holds (`opening.KNOWN`).
@@ -28,11 +32,13 @@ def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000
         DataError: the file is missing, empty, damaged, not UTF-8 or not what its name says, or it is one JSON value
             that is broken.
     """
+    is_empty = True
     with readable(path):
-        found = list(_records(path, is_record, document_characters, prompts))
-    if not found:
+        for raw in _records(path, is_record, document_characters, prompts):
+            is_empty = False
+            yield raw
+    if is_empty:
         raise DataError(f"{path}: the file is empty; it holds no record")
-    return found
 
 
 def _records(path: Path, is_record: IsRecord, document_characters: int | None, prompts: bool) -> Iterator[Raw]:
@@ -49,7 +55,7 @@ def _records(path: Path, is_record: IsRecord, document_characters: int | None, p
     elif kind == ".csv":
         yield from tables.csv_rows(lines_of(path), name, is_record)
     elif kind == ".tsv":
-        yield from tables.tsv_rows(lines_of(path), name)
+        yield from tables.tsv_rows(lambda: lines_of(path), name)
     else:
         yield from json_files.records(lines_of(path), name, is_record)
 
