@@ -2,7 +2,7 @@
 
 It holds `manifest.json` (what made it, and a SHA-256 of every file), `metrics.json`, and what its kind asks for: a
 model in Hugging Face layout, preferences as JSON lines, an evaluation, a report. Nothing in it is pickled, and no
-configuration found in it is ever instantiated.
+configuration found in it is ever instantiated. The weights of an imported model are links to where they lie.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from alignlab.digests import digest_of_file, remembered_digest
 from alignlab.errors import DataError, StoreError
 
 SCHEMA = 1
@@ -21,6 +22,8 @@ SCHEMA = 1
 Kind = Literal["policy", "reward_model", "preferences", "rankings", "answers", "evaluation", "report", "other"]
 
 MANIFEST = "manifest.json"
+LINKS = "links"
+"""Entry of a manifest with an artifact's links to files elsewhere."""
 METRICS = "metrics.json"
 PREFERENCES = "preferences.jsonl"
 RANKINGS = "rankings.jsonl"
@@ -74,12 +77,14 @@ class Artifact:
         return artifact
 
     def verify(self) -> None:
-        """Check every file against its recorded digest."""
+        """Check every file against its recorded digest; a link to weights elsewhere, by their size and time first."""
         for name, digest in self.manifest.get("files", {}).items():
             file = self.path / name
             if not file.is_file() or digest_of_file(file) != digest:
                 what = "has changed" if file.is_file() else "is missing"
                 raise StoreError(f"{file} {what} since it was published; delete {self.path} and run again")
+        for name, was in self.manifest.get(LINKS, {}).items():
+            _verify_link(self.path / name, was)
 
     @property
     def trained_on(self) -> list[Mapping[str, Any]]:
@@ -128,7 +133,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is a run's folder, not a stage's; the artifacts are in {path / 'stages'}")
     wanted = {"kind": str, "fingerprint": str}
     known = isinstance(found, dict) and all(isinstance(found.get(k), t) for k, t in wanted.items())
-    if not known or not isinstance(found.get("files", {}), dict):
+    if not known or not all(isinstance(found.get(k, {}), dict) for k in ("files", LINKS)):
         needs = f"it needs {', '.join(wanted)} and the digests of its files"
         raise StoreError(f"{file} is not an artifact's manifest: {needs}")
     return dict(found)
@@ -154,6 +159,20 @@ def _kind_from_content(path: Path) -> Kind:
     raise StoreError(f"{path} holds neither {MANIFEST} nor a model's config.json nor {' nor '.join(_KINDS_BY_FILE)}")
 
 
+def _verify_link(file: Path, was: Mapping[str, Any]) -> None:
+    """Check that a linked file is the one that was linked to: of the same size and time, or else the same content."""
+    if not file.is_file():
+        raise StoreError(
+            f"{file} is a link to {was.get('target')}, which is gone; put it back (of the hub's cache: download it "
+            f"again), or delete {file.parent} and run again"
+        )
+    now = file.stat()
+    if (now.st_size, now.st_mtime_ns) == (was.get("size"), was.get("mtime_ns")):
+        return
+    if now.st_size != was.get("size") or remembered_digest(file) != was.get("sha256"):
+        raise StoreError(f"{file.resolve()} has changed since it was imported; delete {file.parent} and run again")
+
+
 def _object(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -170,12 +189,6 @@ def fingerprint(identity: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest_of_folder(path: Path) -> str:
     """SHA-256 of the names and contents of all files below a folder."""
     total = hashlib.sha256()
@@ -184,10 +197,27 @@ def digest_of_folder(path: Path) -> str:
     return total.hexdigest()
 
 
-def files_of(path: Path) -> dict[str, str]:
-    """Name and SHA-256 of every file below a folder, the manifest left out, in sorted order."""
-    names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+def files_of(path: Path, linked: bool = True) -> dict[str, str]:
+    """Name and SHA-256 of every file below a folder, the manifest left out, in sorted order; with those linked to."""
+    files = (f for f in path.rglob("*") if f.is_file() and (linked or not f.is_symlink()))
+    names = sorted(f.relative_to(path).as_posix() for f in files)
     return {n: digest_of_file(path / n) for n in names if n != MANIFEST}
+
+
+def links_of(path: Path) -> dict[str, dict[str, Any]]:
+    """Links to files elsewhere, by name: their target, and its size, time and SHA-256."""
+    found = sorted(f for f in path.rglob("*") if f.is_symlink() and f.is_file())
+    return {f.relative_to(path).as_posix(): _link(f) for f in found}
+
+
+def _link(file: Path) -> dict[str, Any]:
+    now = file.stat()
+    return {
+        "target": str(file.resolve()),
+        "size": now.st_size,
+        "mtime_ns": now.st_mtime_ns,
+        "sha256": remembered_digest(file),
+    }
 
 
 def write_json(path: Path, content: object) -> None:

@@ -256,6 +256,10 @@ class Stage(abc.ABC):
         """Records that the stage reads from data sources; they are checked for all stages before the first one runs."""
         return ()
 
+    def needs_notes(self) -> frozenset[str]:
+        """Numbers that every judgement of the input `preferences` must have (`Comparison.notes`)."""
+        return frozenset()
+
     def shares(self) -> Shared | None:
         """The part of its work that it will ask `StageContext.once` for; None where there is none."""
         return None

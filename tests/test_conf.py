@@ -14,6 +14,7 @@ from alignlab.config import compose, options, plugins
 from alignlab.config.check import parse
 from alignlab.config.experiment import Experiment, check
 from alignlab.config.locate import locate, public_path
+from alignlab.config.optional import KEY, leave_out
 from alignlab.config.overrides import Choice, Reader
 from alignlab.config.signature import parameters
 from alignlab.config.spec import Builder
@@ -343,7 +344,8 @@ def test_two_packages_with_the_same_option_are_refused(tmp_path: Path, monkeypat
         options.options()
 
 
-OPTIONS = [o for o in options.options() if o.group and o.group.split("/")[0] not in ("hydra", "experiment")]
+OPTIONS = [o for o in options.options() if o.group and o.group.split("/")[0] not in ("hydra", "experiment", "scale")]
+"""Those that make objects; experiments and scales set what others made."""
 
 
 def test_every_option_is_yaml_with_a_sentence_at_its_head() -> None:
@@ -391,6 +393,27 @@ def test_every_target_in_a_file_is_spelled_with_its_public_path() -> None:
     assert len(spelled) > 25
     for file, target in spelled:
         assert target == public_path(locate(target, file)), file
+
+
+def test_stages_are_left_out_with_what_they_need_and_others_take_what_they_took() -> None:
+    stages: dict[str, Any] = {
+        "a": {"inputs": {"policy": "x"}, KEY: None},
+        "b": {"inputs": {"policy": "a"}, KEY: ""},
+        "c": {"inputs": {"policy": "b", "data": "kept"}, KEY: "given"},
+        "d": {"inputs": None},
+        "e": {"inputs": {"policy": {"not": "a name"}}},
+        "f": "no stage",
+    }
+    others = {name: stages[name] for name in "def"}
+    leave_out(stages)
+    assert stages == {"c": {"inputs": {"policy": "x", "data": "kept"}}, **others}
+    with pytest.raises(
+        ConfigError, match=r"pipeline\.c\.inputs\.data: the stage l is left out, since its only_with is"
+    ):
+        leave_out({"l": {KEY: None}, "c": {"inputs": {"data": "l"}}})
+    circle = {name: {"inputs": {"policy": other}, KEY: None} for name, other in (("a", "b"), ("b", "a"))}
+    with pytest.raises(ConfigError, match="it has no policy to take in its place"):
+        leave_out({**circle, "c": {"inputs": {"policy": "a"}}})
 
 
 FILES = ["data.corpus=a.txt", "data.instructions=b.jsonl", "data.preferences=c.jsonl"]

@@ -74,7 +74,7 @@ def message(role: str, content: object) -> dict[str, object]:
         ([message("human", "x")], "message 1 has role 'human'; it must be one of system, user, assistant"),
         ([message("user", 3)], "message 1 needs a text in content, found int"),
         ([message("user", "x")], "no message is the assistant's"),
-        ([message("assistant", "x")], "the message before an answer must be the user's; it is not there"),
+        ([message("assistant", "x")], "the message before an answer must be the user's or a tool's; it is not there"),
         ([message("user", "x"), message("assistant", "y"), message("assistant", "z")], ".*it is the assistant's"),
     ],
 )
@@ -194,7 +194,9 @@ def test_an_unknown_extension_lists_the_known_ones(tmp_path: Path, name: str) ->
 
 def test_plain_text_cannot_be_instructions(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(DataError, match=r"data\.instructions: .*a\.txt is plain text, which only data\.corpus takes"):
+    with pytest.raises(
+        DataError, match=r"data\.instructions: .*a\.txt is plain text, which only data\.corpus and data\.prompts take"
+    ):
         Files(instructions=str(tmp_path / "a.txt"))
 
 

@@ -14,14 +14,14 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").glob("*/**/*.py") if "tests" not 
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("evaluation", "preferences", "testing"),
+    ("evaluation", "models", "preferences", "testing"),
     ("training",),
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),
     ("stage", "instructions", "judgements"),
     ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
-    ("optimum",),
+    ("digests", "optimum"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
 )

@@ -135,7 +135,7 @@ def test_all_bad_pairs_are_named_by_kind_with_their_count(files: Path, capfd: py
     bad = [{"prompt": "a", "chosen": 3, "rejected": "c"}] * 3 + [{"prompt": "a", "chosen": "b"}]
     (files / "bad.jsonl").write_text("".join(json.dumps(r) + "\n" for r in bad))
     complaint = refused(files, capfd, "bad-pairs", f"data.preferences={files / 'bad.jsonl'}")
-    assert "bad.jsonl:1: field 'chosen' must be text, found a number: 3 (3 such)" in complaint
+    assert "bad.jsonl:1: field 'chosen' must be text, found a number: 3 (3 such, next: " in complaint
     assert "bad.jsonl:4: field 'rejected' is missing" in complaint
 
 
@@ -151,7 +151,7 @@ def test_records_longer_than_the_context_are_named_before_pretraining(
     made = [read(file)["kind"] for file in (files / "store-long").rglob("manifest.json")]
     complaint = capfd.readouterr().err
     assert made == ["preferences"]
-    assert "the whole answer is cut away" in complaint and "(4 such)" in complaint
+    assert "the whole answer is cut away" in complaint and "(4 such, next: " in complaint
 
 
 def test_without_pretraining_no_corpus_is_asked_for(files: Path, run: Path) -> None:

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_qlora import quantizer as quantizer
 from torch import nn
 
-from alignlab.training import AdamW, Constant, Cosine, Linear, Loop, ParameterGroup
+from alignlab.errors import ConfigError
+from alignlab.stage import Runtime
+from alignlab.training import AdamW, AdamW8bit, Constant, Cosine, Linear, Loop, ParameterGroup
 from alignlab.training.optimizer import build_optimizer, set_lr
 
 
@@ -101,3 +104,37 @@ def test_a_resumed_run_steps_as_it_is_asked_to(fused: bool) -> None:
         optimizer.step()
         found.append((weight.detach().clone(), optimizer.state_dict()))
     assert found[1][1]["param_groups"][0]["fused"] is fused and float(found[1][1]["state"][0]["step"]) == 2
+
+
+def test_moments_of_8_bits_are_those_of_bitsandbytes(quantizer: Any) -> None:
+    layer = nn.Linear(2, 3)
+    spec = AdamW8bit(lr=1e-3, betas=(0.8, 0.9), eps=1e-7, weight_decay=0.1)
+    optimizer = build_optimizer(spec, [ParameterGroup("policy", [*layer.parameters()])])
+    assert isinstance(optimizer, quantizer.optim.AdamW8bit)
+    assert [(g["lr"], g["weight_decay"], g["betas"], g["eps"]) for g in optimizer.param_groups] == [
+        (1e-3, 0.1, (0.8, 0.9), 1e-7),
+        (1e-3, 0.0, (0.8, 0.9), 1e-7),
+    ]
+
+
+def test_moments_of_8_bits_are_refused_without_a_gpu_before_anything_trains() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer=adamw_8bit: needs .*a CUDA GPU.*; optimizer=adamw keeps moments"):
+        AdamW8bit().check_runtime(Runtime("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_moments_of_8_bits_end_where_those_of_32_do() -> None:
+    pytest.importorskip("bitsandbytes")
+    ends = []
+    for spec in (AdamW8bit(lr=1e-2, schedule=Constant(0)), AdamW(lr=1e-2, schedule=Constant(0))):
+        torch.manual_seed(0)
+        layer = nn.Linear(128, 128).cuda()
+        optimizer = build_optimizer(spec, [ParameterGroup("policy", [*layer.parameters()])])
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = (layer(torch.eye(128, device="cuda")) - 1).square().mean()
+            loss.backward()
+            optimizer.step()
+        ends.append(float(loss.detach()))
+    assert ends[0] < 1e-3 and ends[1] < 1e-3

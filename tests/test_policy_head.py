@@ -97,7 +97,7 @@ def test_peft_adapters_on_the_head_are_seen_and_trained() -> None:
     grads = gradients(policy, batch)
     assert float(grads["model.lm_head.lora_B.default.weight"].abs().sum()) > 0
     assert wrapped is policy.model
-    assert Policy(policy.model, policy.tokenizer).softcap is None  # the probe knows the adapters too
+    assert Policy(policy.model, policy.tokenizer).logits.softcap is None  # the probe knows the adapters too
 
 
 class Scaled(nn.Linear):

@@ -10,6 +10,7 @@ from alignlab.batch import TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError
 from alignlab.policy import Llama, Policy
+from alignlab.policy.logits import LogitForm
 
 BOTH = frozenset({"kl_to_teacher", "kl_from_teacher"})
 ROWS = [[3, 5, 7, 9, 4], [6, 2], [1, 8, 8, 2, 5, 5, 9, 4, 3, 7, 2]]
@@ -96,15 +97,14 @@ def test_the_teacher_gets_no_gradient(student: Policy, teacher: Policy) -> None:
     assert any(p.grad is not None for p in student.parameters())
 
 
-def test_a_soft_cap_of_either_model_counts(student: Policy, teacher: Policy) -> None:
-    """Logits are capped before they are compared, each by its own model's cap."""
-    student.softcap, teacher.softcap = 5.0, 2.0
+def test_a_soft_cap_and_a_factor_of_either_model_count(student: Policy, teacher: Policy) -> None:
+    """Logits are capped and scaled before they are compared, each as its own model does it."""
+    student.logits, teacher.logits = LogitForm(0.5, 5.0), LogitForm(3.0, 2.0)
     found = student.token_stats(batch(), BOTH, teacher=teacher)
 
     def capped(model: Policy) -> Tensor:
         weight = model.model.get_output_embeddings().weight
-        logits = model.hidden_states(batch()) @ weight.T
-        logits = model.softcap * torch.tanh(logits / model.softcap)  # type: ignore[operator]
+        logits = model.logits.of(model.hidden_states(batch()) @ weight.T)
         return torch.cat([logits[:1], logits[:-1]]).log_softmax(-1)
 
     p, q = capped(student), capped(teacher)

@@ -43,7 +43,9 @@ def test_every_missing_file_is_named_once_with_the_stages_that_read_it(tmp_path:
         "data is missing; set data.preferences=FILE for preferences; data.corpus=FILE for pretrain, sft (replay=0.15)"
     )
     check_settings({"sft": needs["sft"][:1], "ppo": needs["ppo"]})
-    with pytest.raises(MissingDataError, match=r"set data\.instructions=FILE or data\.preferences=FILE for ppo"):
+    with pytest.raises(
+        MissingDataError, match=r"set data\.prompts=FILE or data\.instructions=FILE or data\.preferences=FILE for ppo"
+    ):
         check_settings({"ppo": [(Files(), Need("prompts"))]})
 
 
@@ -82,8 +84,8 @@ def test_bad_records_of_all_stages_are_in_one_message(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     for part in (
-        "c.jsonl:1: field 'text' must be text, found a number: 3 (2 such)",
-        "a.jsonl:21: field 'answer' is missing (the record has question) (2 such)",
+        "c.jsonl:1: field 'text' must be text, found a number: 3 (2 such, next: ",
+        "a.jsonl:21: field 'answer' is missing (the record has question) (2 such, next: ",
         "a.jsonl:23: broken JSON",
         "b.jsonl:21: field 'chosen' must be text, found a number: 1",
     ):
@@ -145,3 +147,40 @@ def test_the_embedded_world_meets_every_need() -> None:
     needs = [Need("documents", held_out=True), Need("instructions", held_out=True), Need("prompts")]
     check_data({"all": [(world, need) for need in needs]})
     assert not world.check(needs)
+
+
+# ---- stages of one experiment ------------------------------------------------------------------------------------
+def planned(pipeline: str, *overrides: str) -> list[Any]:
+    from alignlab.cli.job import prepare
+    from alignlab.config import compose
+
+    with compose.session(given := [f"experiment={pipeline}", *overrides]) as hydra:
+        return prepare(hydra.compose(given), given).steps
+
+
+def files_for_all_roles(folder: Path) -> list[str]:
+    pairs = [{**row, "margin": 0.5} for row in paired(30)[:-2]] + paired(2, 40)
+    named = {
+        "corpus": write(folder / "c.jsonl", *({"text": f"Line {i}."} for i in range(30))),
+        "instructions": write(folder / "a.jsonl", *answered(30)),
+        "preferences": write(folder / "b.jsonl", *pairs),
+    }
+    return [*(f"data.{role}={file}" for role, file in named.items()), f"store_dir={folder / 'store'}"]
+
+
+def test_a_number_that_an_objective_reads_is_missed_before_anything_trains(tmp_path: Path) -> None:
+    from alignlab.pipeline.preflight import check_records
+
+    files = files_for_all_roles(tmp_path)
+    check_records(planned("lifecycle_files", *files))
+    with pytest.raises(DataError, match=r"2 comparisons lack margin, which is learnt \(first: .*b\.jsonl:"):
+        check_records(planned("lifecycle_files", *files, "pipeline.reward_model.objective=margin_bradley_terry"))
+
+
+def test_lengths_are_checked_once_for_all_stages_whose_policies_come_from_one(tmp_path: Path) -> None:
+    from alignlab.pipeline.preflight import needs_of_policy
+
+    steps = planned("lifecycle_files", *files_for_all_roles(tmp_path))
+    later = [step for step in steps if step.name != "pretrain"]  # the base is in the store
+    for found in (needs_of_policy("pretrain", steps), needs_of_policy("reward_model", later)):
+        assert {need.records for _, need in found} >= {"instructions", "comparisons", "prompts"}

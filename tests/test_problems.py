@@ -1,5 +1,8 @@
 """Problems: one message with every kind, how many there are of it, and where the first stands."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from alignlab.data.problems import MOST_KINDS, Problems, fact_of, kind_of
@@ -13,7 +16,7 @@ def test_records_of_one_kind_are_counted_and_the_first_is_shown() -> None:
     problems.add("a.jsonl:4", "field 'input' must be text, found a number: 1")
     assert len(problems) == 4
     assert problems.lines() == [
-        "a.jsonl:3: field 'output' must be text, found a number: 7 (3 such)",
+        "a.jsonl:3: field 'output' must be text, found a number: 7 (3 such, next: a.jsonl:5, a.jsonl:9)",
         "a.jsonl:4: field 'input' must be text, found a number: 1",
     ]
     with pytest.raises(DataError) as caught:
@@ -49,7 +52,17 @@ def test_collections_are_added_up() -> None:
     two.add("b:1", "x 2")
     two.add("b:2", "y")
     one.update(two)
-    assert one.lines() == ["a:1: x 1 (2 such)", "b:2: y"]
+    assert one.lines() == ["a:1: x 1 (2 such, next: b:1)", "b:2: y"]
+
+
+def test_the_next_few_places_are_shown_and_each_once() -> None:
+    one, two = Problems(), Problems()
+    for line in (1, 1, 2):
+        one.add(f"a:{line}", "x")
+    for line in (2, 3, 4, 5):
+        two.add(f"a:{line}", "x")
+    one.update(Problems.of_json(json.loads(json.dumps(asdict(two)))))
+    assert one.lines() == ["a:1: x (7 such, next: a:2, a:3)"]
 
 
 def test_a_message_stays_readable_when_every_record_is_wrong_in_its_own_way() -> None:

@@ -57,7 +57,7 @@ def test_what_cannot_be_used_in_either_part_is_in_one_message_with_counts_and_fi
     assert lines[1].startswith(
         "  a.jsonl:3: the whole answer is cut away: 23 tokens come before it and max_length is 12"
     )
-    assert lines[1].endswith("(2 such)")
+    assert lines[1].endswith("(2 such, next: a.jsonl:5)")
     assert lines[2].startswith("  a.jsonl:4: ") and "'<eos>'" in lines[2]
     assert "on_bad_record=skip" in lines[3]
 
@@ -169,7 +169,7 @@ def test_records_that_do_not_fit_are_found_for_all_stages_at_once(tmp_path: Path
         check_lengths(needs, WORD, 12)
     message = str(caught.value)
     assert message.startswith("3 records cannot be used:\n")
-    assert "a.jsonl:21: the whole answer is cut away" in message and "(2 such)" in message
+    assert "a.jsonl:21: the whole answer is cut away" in message and "(2 such, next: " in message
     assert "b.jsonl:22: " in message and "'<eos>'" in message
     check_lengths(needs[:2], WORD, 64)
     with pytest.raises(DataError, match=r"a prompt to be answered has 23 tokens and max_length is 12"):

@@ -267,11 +267,14 @@ def test_secrets_stay_out_of_manifests(tmp_path: Path) -> None:
 
 
 class Hears(Tracking):
-    """Keeps what is said, stage by stage."""
+    """Keeps what is said, stage by stage; before the first stage under no name."""
 
     def __init__(self) -> None:
         super().__init__(mode="off", progress=False)
         self.said: list[tuple[str, str]] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(("", text))
 
     @contextmanager
     def stage(self, *, name: str, **_: Any) -> Iterator[Any]:
@@ -281,7 +284,7 @@ class Hears(Tracking):
             yield hears
 
 
-def test_what_the_data_was_taken_for_is_said_once(tmp_path: Path) -> None:
+def test_what_the_data_was_taken_for_is_said_once_before_the_first_stage(tmp_path: Path) -> None:
     rows = [{"prompt": f"Is {i} even?", "chosen": "Surely.", "rejected": "No."} for i in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"_target_": "alignlab.data.files.Files", "preferences": str(tmp_path / "a.jsonl")}
@@ -291,7 +294,7 @@ def test_what_the_data_was_taken_for_is_said_once(tmp_path: Path) -> None:
     Runner(
         plan(specs(stages), Runtime()), Store(tmp_path / "store"), RunFolder(tmp_path / "run"), tracking=tracking
     ).run()
-    assert [name for name, _ in tracking.said] == ["a"]
+    assert [name for name, _ in tracking.said] == [""]
     assert "prompt_chosen_rejected" in tracking.said[0][1]
 
 

@@ -16,7 +16,7 @@ from alignlab.cli.job import Job
 from alignlab.cli.sweep import Sweep
 from alignlab.errors import ConfigError, Preempted
 from alignlab.sanitize import REDACTED, redact, redact_override
-from alignlab.tracking import Origin, Tracking, wandb_mode
+from alignlab.tracking import Origin, Tracking, terminal, wandb_mode
 from alignlab.tracking.curves import Curves
 from alignlab.tracking.terminal import Bar, PlainLines, clock, facts, short
 
@@ -139,6 +139,31 @@ def test_plain_lines_are_few_and_carry_no_escapes() -> None:
         "dpo: taken: prompt/chosen/rejected�[2J",
         "dpo: 100/100  loss 1  stopped after 0:00",
     ]
+
+
+def test_the_time_left_is_that_of_the_work_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that tokenises for a minute before its first step is not a slow one."""
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    line = PlainLines("sft", console(terminal=False))
+    now[0] = 60.0
+    assert line._left(30, 60) == "1:00 left"
+    assert line._left(5, 100) == "…"
+    now[0] = 70.0
+    assert line._left(15, 100) == "1:25 left"
+
+
+def test_a_line_outside_of_any_stage_ends_with_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    tracking = Tracking(mode="off")
+    with tracking.line("data") as line:
+        line.progress(3, 3, {"megabytes_per_second": 12.0})
+    with pytest.raises(ValueError), tracking.line("data") as line:
+        raise ValueError
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "data: 3/3  12 MB/s  done in 0:00" and said[1].startswith("data: stopped after")
+    with Tracking(mode="off", progress=False).line("data") as line:
+        line.progress(1, 2, {})
+    assert capsys.readouterr().out == ""
 
 
 def test_progress_off_leaves_only_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

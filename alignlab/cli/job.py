@@ -65,7 +65,7 @@ def has_metric(cfg: Tree) -> bool:
 
 
 def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared:
-    """Check and plan a composed configuration. Nothing is written.
+    """Check and plan a composed configuration. Nothing is written but the digests of large files, into the store.
 
     Args:
         cfg: as composed.
@@ -76,12 +76,14 @@ def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared
         ConfigError: a key or value is wrong.
         PipelineError: the stages do not fit together.
     """
+    from alignlab.data.files import digests
     from alignlab.pipeline.plan import plan
 
     if hydra is None:
         HydraConfig.instance().set_config(cfg)  # for `${hydra:...}`
         OmegaConf.set_readonly(cfg.hydra, None)  # set_config closes it, and Hydra has entries to make yet
     found = experiment.check(cfg, overrides, hydra)
+    digests.keep_in(found.store / "digests")
     runtime, tracking = found.objects["runtime"].build(), found.objects["tracking"].build()
     return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed, found.rerun))
 

@@ -6,19 +6,24 @@ nothing is written. With `-m` it does so for every job of the sweep.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alignlab.cli.arguments import Parser, check_flags
-from alignlab.cli.job import prepare
+from alignlab.cli.job import Prepared, prepare
 from alignlab.cli.launch import config_folders, recorded_config
 from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.spec import Spec
+from alignlab.errors import StoreError
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.runner import changed_code
 from alignlab.pipeline.store import Store
 from alignlab.sanitize import redact_override
+
+if TYPE_CHECKING:
+    from alignlab.training.footprint import ModelSize
 
 NOT_SIZES = ("seed", "table_rows")
 
@@ -63,11 +68,11 @@ def _described(hydra: Session, overrides: Sequence[str], own: Sequence[str]) -> 
         "overrides": [redact_override(text) for text in overrides],
         "store": str(store.root),
         "made_of": {key: _scalars(spec) for key, spec in made_of.items()},
-        "stages": [_stage(step, store) for step in prepared.steps],
+        "stages": [_stage(step, store, prepared) for step in prepared.steps],
     }
 
 
-def _stage(step: Step, store: Store) -> dict[str, Any]:
+def _stage(step: Step, store: Store, prepared: Prepared) -> dict[str, Any]:
     return {
         "name": step.name,
         "stage": step.stage.__name__,
@@ -78,7 +83,41 @@ def _stage(step: Step, store: Store) -> dict[str, Any]:
         "cached": store.has(step.fingerprint) and not step.again,
         "changed": changed_code(step, store),
         "shares": _shares(step, store),
+        "memory_mb": _memory(step, store, prepared),
     }
+
+
+def _memory(step: Step, store: Store, prepared: Prepared) -> int | None:
+    """MiB that a training stage is expected to take; None where the size of its model is not known yet."""
+    if not getattr(step.stage, "TRAINS", False):
+        return None
+    from alignlab.training.footprint import footprint
+
+    size = _size_of_model(step, store, {s.name: s for s in prepared.steps})
+    if size is None:
+        return None
+    return round(footprint(step.stage, step.spec.arguments, size, prepared.runtime).bytes / 2**20)
+
+
+def _size_of_model(step: Step, store: Store, steps: Mapping[str, Step]) -> "ModelSize | None":
+    """Of the policy that a stage begins with: of the first folder on the way back that has one."""
+    from alignlab.training.footprint import ModelSize
+
+    source = step.inputs.get("policy")
+    if source is None:
+        return None
+    folder: Path | None = Path(source)
+    if source in step.from_stages:
+        before = steps[source]
+        named = before.spec.arguments.get("name_or_path")
+        known = store.path(before.fingerprint) if store.has(before.fingerprint) else None
+        folder = known if known or named is None else Path(str(named))
+        if folder is None:
+            return _size_of_model(before, store, steps)
+    try:
+        return ModelSize.of(folder) if folder is not None else None
+    except (StoreError, OSError):
+        return None  # the run will say what is wrong with it
 
 
 def _shares(step: Step, store: Store) -> dict[str, Any] | None:
@@ -134,10 +173,10 @@ def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
     from rich.text import Text
 
     rows = [row for stage in stages for row in _rows(stage)]
-    heads = list(rows[0])
+    heads = [head for head in rows[0] if head != "memory" or any(row["memory"] for row in rows)]
     parts = {h: [w for row in rows for w in (row[h].split() if h == "takes" else [row[h]])] for h in heads}
     words = {h: max(map(len, [h, *parts[h]])) for h in heads}
-    for dropped in ("key", "makes", "sizes", "takes"):
+    for dropped in ("key", "makes", "memory", "sizes", "takes"):
         if sum(words[h] + 2 for h in heads) > console.width + 2:
             heads.remove(dropped)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -154,7 +193,14 @@ def _rows(stage: Mapping[str, Any]) -> list[dict[str, str]]:
     if stage["shares"] is None:
         return [_cells(stage)]
     shared = stage["shares"]
-    part = {**shared, "name": f"  {shared['name']}", "makes": "logp", "sizes": {}, "fingerprint": shared["recipe"]}
+    part = {
+        **shared,
+        "name": f"  {shared['name']}",
+        "makes": "logp",
+        "sizes": {},
+        "memory_mb": None,
+        "fingerprint": shared["recipe"],
+    }
     return [_cells(stage), _cells(part)]
 
 
@@ -167,9 +213,17 @@ def _cells(stage: Mapping[str, Any]) -> dict[str, str]:
         "takes": takes,
         "makes": stage["makes"],
         "sizes": _size(stage["sizes"]),
+        "memory": _amount(stage.get("memory_mb")),
         "key": stage["fingerprint"][:8],
         "state": "cached" if stage["cached"] else "will run",
     }
+
+
+def _amount(mib: int | None) -> str:
+    """An estimate of memory for a reader: `~ 31 GiB`."""
+    if mib is None:
+        return ""
+    return f"~ {mib / 1024:.3g} GiB" if mib >= 1024 else f"~ {mib} MiB"
 
 
 def _row(content: Mapping[str, Any]) -> str:

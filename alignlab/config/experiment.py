@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config import options
 from alignlab.config.check import Checker, child, is_target
+from alignlab.config.optional import leave_out
 from alignlab.config.replaced import Tree
 from alignlab.config.spec import Spec
 from alignlab.errors import ConfigError, suggestion
@@ -92,7 +93,7 @@ def check(cfg: Tree, overrides: Sequence[str] = (), hydra: Tree = None) -> Exper
     chosen = dict((hydra or cfg.hydra).runtime.choices)
     resolved, raw = _resolve(cfg)
     checker = Checker(options.catalog(options.options()))
-    for path in _redacted(resolved, ""):
+    for path in _paths_of(resolved, REDACTED):
         checker.problem(f"{path}: its value was left out when the run was recorded; set {path}=...")
     _check_top(resolved, chosen, checker)
     objects = {key: _object(resolved.get(key), raw.get(key), key, checker) for key in OBJECTS}
@@ -110,21 +111,21 @@ def _resolve(cfg: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration without Hydra's section, with its interpolations resolved and as it was."""
     try:
         own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-        if missing := sorted(OmegaConf.missing_keys(own)):
+        raw: Any = OmegaConf.to_container(own, resolve=False)
+        if missing := sorted(_paths_of(raw, MISSING)):
             raise ConfigError("\n".join(f"{key}: needs a value; set {key}=..." for key in missing))
         resolved: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    raw: Any = OmegaConf.to_container(own, resolve=False)
     return resolved, raw
 
 
-def _redacted(node: Any, path: str) -> Iterator[str]:
-    """Dotted paths of secrets that were left out of a recorded configuration."""
+def _paths_of(node: Any, value: str, path: str = "") -> Iterator[str]:
+    """Dotted paths at which a configuration has a value: where one is missing, or a secret was left out."""
     parts = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, part in parts:
-        yield from _redacted(part, f"{path}.{key}" if path else str(key))
-    if node == REDACTED:
+        yield from _paths_of(part, value, f"{path}.{key}" if path else str(key))
+    if node == value:
         yield path
 
 
@@ -195,13 +196,14 @@ def _stage(node: Any, raw: Any, path: str, checker: Checker) -> Spec | None:
     return made
 
 
-def _stages(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
+def _stages(resolved: Mapping[str, Any]) -> dict[str, Any]:
     pipeline = {} if resolved.get("pipeline") is None else resolved["pipeline"]
-    if not isinstance(pipeline, Mapping):
+    if not isinstance(pipeline, dict):
         raise ConfigError(f"pipeline: expected stages by name, got {_short(pipeline)}")
     for name in pipeline:
         if not isinstance(name, str) or not STAGE_NAME.fullmatch(name):
             raise ConfigError(f"pipeline: {name!r} cannot name a stage; use letters, digits, '_' and '-'")
+    leave_out(pipeline)
     return pipeline
 
 

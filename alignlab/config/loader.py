@@ -221,6 +221,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def top_groups() -> list[str]:
-    """Groups of the root's defaults list: their options are mounted at the top of the configuration."""
+    """Groups whose options are mounted at the top: those of the root's defaults list, and those of settings (scale)."""
     root = options.Option("", NAME, options.core_conf() / f"{NAME}.yaml", CORE).read()
-    return [key for entry in root["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
+    listed = [key for entry in root["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
+    return [*listed, *(group for group in options.settings_groups() if group not in listed)]

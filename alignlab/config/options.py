@@ -13,6 +13,8 @@ from typing import Any, Final
 from alignlab.config.plugins import CORE, installed
 from alignlab.errors import ConfigError
 
+GLOBAL: Final = "# @package _global_\n"
+"""First line of a file whose keys are those of the whole configuration."""
 OWN: Final = "--config-dir"
 """Stands for the package of options in a folder of the user's."""
 
@@ -113,6 +115,12 @@ def catalog(found: Sequence[Option]) -> dict[str, list[str]]:
     for option in found:
         groups.setdefault(option.group, []).append(option.name)
     return groups
+
+
+def settings_groups() -> list[str]:
+    """Groups of the core whose options make no object: they set keys all over the configuration."""
+    files = sorted(core_conf().glob("*/*.yaml"))
+    return list(dict.fromkeys(f.parent.name for f in files if f.read_text(encoding="utf-8").startswith(GLOBAL)))
 
 
 def undeclared(group: str, name: str) -> str:

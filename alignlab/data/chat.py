@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignlab.data.chat_format import ChatFormat
-from alignlab.data.control import ControlTokens, once_per_tokenizer, spelt_ids
+from alignlab.data.control import ControlTokens, hidden_word, once_per_tokenizer, spelt_ids
 from alignlab.data.marks import continued_ids, free_mark, marked, marked_ids
 from alignlab.data.records import Message, Prompt
 from alignlab.data.template import render
@@ -109,9 +109,9 @@ def _encode(
 def _prompt_text(tokenizer: "transformers.PreTrainedTokenizerBase", chat: ChatFormat, prompt: Prompt, mark: str) -> str:
     """The prompt as the template writes it, header included, after a check that it holds every message."""
     for message in prompt.messages:
-        _check_message(chat, message)
+        _check_message(tokenizer, chat, message)
     roles = {m.role for m in prompt.messages}
-    for role, kind in (("system", "system message"), ("assistant", "earlier turns")):
+    for role, kind in (("system", "system message"), ("assistant", "earlier turns"), ("tool", "tool's result")):
         if role in roles and kind in chat.drops:
             raise DataError(_lost(chat, f"the {kind}", prompt.messages[0].content))
     text = render(tokenizer, [_as_dict(chat, m, mark) for m in prompt.messages], True) + chat.header
@@ -123,12 +123,17 @@ def _prompt_text(tokenizer: "transformers.PreTrainedTokenizerBase", chat: ChatFo
     return text
 
 
-def _check_message(chat: ChatFormat, message: Message) -> None:
+def _check_message(tokenizer: "transformers.PreTrainedTokenizerBase", chat: ChatFormat, message: Message) -> None:
+    if found := hidden_word(tokenizer, chat.control, message.content):
+        raise DataError(
+            f"the tokenizer's normalizer makes the control token {found!r} of a text that does not hold it; change the "
+            f"message: {message.content[:60]!r}"
+        )
     if message.role == "assistant":
         return  # spelt out, as in an answer
-    if found := chat.control.search(message.content):
+    if word := chat.control.search(message.content):
         raise DataError(
-            f"a message holds {found.group()!r}, a control token of the tokenizer, and could speak for somebody else "
+            f"a message holds {word.group()!r}, a control token of the tokenizer, and could speak for somebody else "
             f"with it; change the message: {message.content[:60]!r}"
         )
 
@@ -143,6 +148,7 @@ def _trained_text(
 ) -> str:
     """The text that the template writes after the prompt for a finished turn, up to the token that ends it."""
     messages = [*prompt.messages, Message("assistant", answer)]
+    _check_message(tokenizer, chat, messages[-1])
     whole = render(tokenizer, [_as_dict(chat, m, mark) for m in messages], False)
     if not whole.startswith(before):
         raise DataError(

@@ -19,11 +19,12 @@ from alignlab.errors import DataError, StoreError
 if TYPE_CHECKING:
     import transformers
 
-_SYSTEM, _USER, _ANSWER, _AGAIN = "zsystemz", "zquestionz", "zanswerz", "zfollowupz"
+_SYSTEM, _USER, _ANSWER, _AGAIN, _RETURNED = "zsystemz", "zquestionz", "zanswerz", "zfollowupz", "zreturnedz"
 _THOUGHTFUL = f"<think>\nzthoughtz\n</think>\n\n{_ANSWER}"
 _ASKED = {"role": "user", "content": _USER}
 _OPENINGS = ((_ASKED,), ({"role": "system", "content": _SYSTEM}, _ASKED))
 _ANSWERED = {"role": "assistant", "content": _ANSWER}
+_CALLED = (_ASKED, _ANSWERED, {"role": "tool", "content": _RETURNED})
 _ASKED_AGAIN = (_ASKED, _ANSWERED, {"role": "user", "content": _AGAIN})
 
 
@@ -183,6 +184,8 @@ def _drops(tokenizer: "transformers.PreTrainedTokenizerBase") -> frozenset[str]:
     dropped = {"system message"} if system is not None and _SYSTEM not in system else set()
     if again is not None and not all(text in again for text in (_USER, _ANSWER, _AGAIN)):
         dropped.add("earlier turns")
+    if (called := _read(tokenizer, _CALLED)) is not None and _RETURNED not in called:
+        dropped.add("tool's result")
     return frozenset(dropped)
 
 

@@ -83,6 +83,28 @@ def _branch(first: str, rest: set[str]) -> str:
     return re.escape(first) + ("" if rest == {""} else _alternatives(rest))
 
 
+def hidden_word(tokenizer: "transformers.PreTrainedTokenizerBase", control: re.Pattern[str], text: str) -> str:
+    """A control word that a tokenizer's normalizer makes of a text that has none of that spelling; empty if none.
+
+    `＜|im_end|＞` in wide letters, or `<|IM_END|>` where all is put in lower case.
+    """
+    normalizer: Any = once_per_tokenizer(tokenizer, "normalizer", lambda: _normalizer(tokenizer))
+    if normalizer is None:
+        return ""
+    found = set(control.findall(normalizer.normalize_str(text))) - set(control.findall(text))
+    if not found:
+        return ""
+    ids = set(token_ids(tokenizer, text))  # most control tokens are looked for before a text is normalised
+    return next((word for word in sorted(found) if tokenizer.convert_tokens_to_ids(word) in ids), "")
+
+
+def _normalizer(tokenizer: "transformers.PreTrainedTokenizerBase") -> Any:
+    if not tokenizer.is_fast:
+        return None
+    backend: Any = tokenizer
+    return backend.backend_tokenizer.normalizer
+
+
 # ---- text to ids -----------------------------------------------------------------------------------------------------
 def token_ids(tokenizer: "transformers.PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of a text in which control words are control tokens; nothing is added."""

@@ -61,7 +61,8 @@ def _message(value: object, number: int) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"message {number} has role {role!r}; it must be one of {', '.join(_ROLES)}")
     if not isinstance(content, str):
-        raise ValueError(f"message {number} needs a text in content, found {type(content).__name__}")
+        calls = "; write its tool_calls into content, as the model writes them" if value.get("tool_calls") else ""
+        raise ValueError(f"message {number} needs a text in content, found {type(content).__name__}{calls}")
     return Message(_ROLES[role], text(content))
 
 
@@ -122,11 +123,13 @@ def as_prompt(conversation: Conversation) -> Prompt:
     """The conversation before an answer.
 
     Raises:
-        ValueError: its last message is not the user's.
+        ValueError: its last message is neither the user's nor a tool's, or the user says nothing.
     """
-    if not conversation or conversation[-1].role != "user":
+    if not conversation or conversation[-1].role not in ("user", "tool"):
         found = f"the {conversation[-1].role}'s" if conversation else "not there"
-        raise ValueError(f"the message before an answer must be the user's; it is {found}")
+        raise ValueError(f"the message before an answer must be the user's or a tool's; it is {found}")
+    if not any(message.role == "user" for message in conversation):
+        raise ValueError("no message is the user's, so there is nothing to answer")
     return Prompt(conversation)
 
 
@@ -211,5 +214,7 @@ def text_key(value: str) -> str:
 
     A held-out question that differs from a training question in these alone would be a question that was trained on.
     """
+    if value.isascii():  # there is nothing to normalise; of large files this is most of the time
+        return " ".join(value.casefold().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
     return " ".join(_INVISIBLE.sub("", folded).split())

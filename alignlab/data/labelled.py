@@ -10,7 +10,8 @@ from alignlab.data.chat import encode_answer
 from alignlab.data.mismatched import answers_to_other_prompts
 from alignlab.data.records import Labelled
 from alignlab.data.rows import quiet
-from alignlab.data.truncation import Row, Truncation, settled
+from alignlab.data.tokenised import settled
+from alignlab.data.truncation import Row, Truncation
 from alignlab.data.types import PreTrainedTokenizerBase
 
 
@@ -47,7 +48,7 @@ def labelled_parts(
     truncation: Truncation,
     skip: bool = False,
     mismatched: bool = False,
-) -> tuple[list[LabelledRow], list[LabelledRow]]:
+) -> tuple[Sequence[LabelledRow], Sequence[LabelledRow]]:
     """Labelled answers of both parts, the answer and its stop token scored.
 
     Args:
@@ -66,13 +67,13 @@ def labelled_parts(
     quiet(tokenizer)
     uncounted = Truncation(truncation.max_length)
 
-    def encode(item: _Paired, name: str) -> LabelledRow:
+    def encode(item: _Paired, name: str) -> list[LabelledRow]:
         record = item.record
         answer = truncation.fit(Row(*encode_answer(tokenizer, record.prompt, record.answer), name))
         if item.other is None:
-            return LabelledRow(answer, record.good)
+            return [LabelledRow(answer, record.good)]
         row = Row(*encode_answer(tokenizer, record.prompt, item.other), f"{name} (with the answer to another prompt)")
-        return LabelledRow(answer, record.good, uncounted.fit(row))
+        return [LabelledRow(answer, record.good, uncounted.fit(row))]
 
     def paired(records: Sequence[Labelled], more: Sequence[Labelled]) -> list[_Paired]:
         if not mismatched or not records:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 from alignlab.data.chat import encode_prompt
 from alignlab.data.coverage import coverage
+from alignlab.data.encoding import ComparisonEncoder, ExampleEncoder, quiet
 from alignlab.data.problems import Problems, fact_of
 from alignlab.data.rankings import ranking_encoder
 from alignlab.data.records import Example, Prompt
-from alignlab.data.rows import comparison_encoder, example_encoder, quiet
 from alignlab.data.source import DataSource, Need, Records, Split
-from alignlab.data.truncation import REMEDY, Truncation, collected
+from alignlab.data.tokenised import collected
+from alignlab.data.truncation import REMEDY, Truncation
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import DataError
 
@@ -81,14 +82,14 @@ def unusable(source: DataSource, records: Records, tokenizer: PreTrainedTokenize
     truncation = Truncation(max_length)
     for split in SPLITS:
         if records == "instructions":
-            collected(source.instructions(split), example_encoder(tokenizer, truncation), "example", truncation)
+            collected(source.instructions(split), ExampleEncoder(tokenizer, truncation), "example", truncation)
         elif records == "comparisons":
-            collected(source.comparisons(split), comparison_encoder(tokenizer, truncation), "comparison", truncation)
+            collected(source.comparisons(split), ComparisonEncoder(tokenizer, truncation), "comparison", truncation)
         elif records == "rankings":
             collected(source.rankings(split), ranking_encoder(tokenizer, truncation), "ranking", truncation)
         elif records == "labelled":
             found = [Example(r.prompt, r.answer, source=r.source) for r in source.labelled(split)]
-            collected(found, example_encoder(tokenizer, truncation), "answer", truncation)
+            collected(found, ExampleEncoder(tokenizer, truncation), "answer", truncation)
         elif records == "prompts":
             _check_prompts(source.prompts(split), tokenizer, truncation)
     return truncation.problems

@@ -1,16 +1,21 @@
-"""Problems: records that cannot be used, by kind, with the count of each kind and the place of its first record.
+"""Problems: records that cannot be used, by kind, with the count of each kind and the places of its first records.
 
 If a message named only the first of a hundred bad records, finding them all would take a hundred runs. Everything that
 reads or tokenises records therefore collects its complaints here, and raises once.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from alignlab.errors import DataError
 
 MOST_KINDS = 12
 """Kinds that a message lists; more are counted only."""
+
+MOST_PLACES = 3
+"""Places that a message lists of one kind."""
 
 _QUOTED = re.compile(r"""(?<!field )(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""", re.DOTALL)
 _NUMBER = re.compile(r"\d+")
@@ -24,15 +29,27 @@ class Problem:
         where: the first record's place: file and line.
         what: what is wrong with the first one.
         count: how many records have it.
+        others: places of the next few.
     """
 
     where: str
     what: str
     count: int = 0
+    others: list[str] = field(default_factory=list)
+
+    def add(self, places: Sequence[str], count: int = 1) -> None:
+        """Count further records; their first places are given."""
+        known = {self.where, *self.others}
+        new = [place for place in dict.fromkeys(places) if place not in known] if count else []
+        self.others += new[: MOST_PLACES - 1 - len(self.others)]
+        self.count += count
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{self.what}" + (f" ({self.count} such)" if self.count > 1 else "")
+        if self.count < 2:
+            return f"{place}{self.what}"
+        more = f", next: {', '.join(self.others)}" if self.others else ""
+        return f"{place}{self.what} ({self.count} such{more})"
 
 
 @dataclass
@@ -50,14 +67,18 @@ class Problems:
             kind: records of one kind are counted together; by default those whose `what` differs in quoted texts
                 and numbers only.
         """
-        found = self.kinds.setdefault(kind or kind_of(what), Problem(where, what))
-        found.count += 1
+        self.kinds.setdefault(kind or kind_of(what), Problem(where, what)).add([where])
 
     def update(self, others: "Problems") -> None:
         """Add those of another collection."""
         for kind, problem in others.kinds.items():
             mine = self.kinds.setdefault(kind, Problem(problem.where, problem.what))
-            mine.count += problem.count
+            mine.add([problem.where, *problem.others], problem.count)
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> "Problems":
+        """Those that `dataclasses.asdict` has made plain."""
+        return cls({kind: Problem(**problem) for kind, problem in found["kinds"].items()})
 
     def __bool__(self) -> bool:
         return bool(self.kinds)

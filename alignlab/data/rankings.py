@@ -17,7 +17,8 @@ from alignlab.data.chat import encode_answer
 from alignlab.data.records import Ranking
 from alignlab.data.rows import quiet
 from alignlab.data.source import Split
-from alignlab.data.truncation import Encode, Row, Truncation, settled
+from alignlab.data.tokenised import settled
+from alignlab.data.truncation import Encode, Row, Truncation
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import DataError
 
@@ -60,10 +61,10 @@ def _ranking(line: Mapping[str, Any], where: str) -> Ranking:
 
 # ---- rows and batches ------------------------------------------------------------------------------------------------
 def ranking_encoder(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> Encode[Ranking, RowList]:
-    """Encodes one ranking; None where two of its answers are the same tokens."""
+    """Encodes one ranking; left out where two of its answers are the same tokens."""
     quiet(tokenizer)
 
-    def encode(ranking: Ranking, name: str) -> RowList | None:
+    def encode(ranking: Ranking, name: str) -> list[RowList]:
         whole = [
             Row(*encode_answer(tokenizer, ranking.prompt, text), f"{name} (place {place})")
             for place, text in enumerate(ranking.answers, start=1)
@@ -71,10 +72,10 @@ def ranking_encoder(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) 
         before = truncation.cut
         found = truncation.fit_all(whole)
         if all(list(a.tokens) != list(b.tokens) for a, b in itertools.combinations(found, 2)):
-            return found
+            return [found]
         truncation.cut = before
         truncation.identical.add(name, f"two answers are the same within {truncation.max_length} tokens")
-        return None
+        return []
 
     return encode
 
@@ -85,7 +86,7 @@ def ranking_parts(
     held_out: Sequence[Ranking],
     truncation: Truncation,
     skip: bool = False,
-) -> tuple[list[RowList], list[RowList]]:
+) -> tuple[Sequence[RowList], Sequence[RowList]]:
     """Rankings of both parts, the answers and their stop tokens scored.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from alignlab.errors import DataError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Facts = tuple[tuple[str, str], ...]
 
 
@@ -20,7 +20,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The conversation before an answer; the last message is the user's.
+    """The conversation before an answer; the last message is the user's, or a tool's result.
 
     Args:
         messages: the turns.
@@ -66,6 +66,14 @@ class Document:
     """Plain text for pretraining. `source` is where it came from (file and line), for messages."""
 
     text: str
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt without an answer. `source` is where it came from (file and line), for messages."""
+
+    prompt: Prompt
     source: str = field(default="", compare=False)
 
 

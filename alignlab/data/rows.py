@@ -4,42 +4,49 @@ A row is a list of tokens with a mask of those that are scored. Which rows make 
 function of (seed, k): a run that is resumed at step k needs no other state to see the right data.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar, overload
 
 import torch
 
 from alignlab.batch import PreferenceBatch, TokenBatch
-from alignlab.data.chat import encode_answer, encode_document
+from alignlab.data.encoding import ComparisonEncoder, DocumentEncoder, ExampleEncoder, quiet
 from alignlab.data.records import Comparison, Document, Example
-from alignlab.data.truncation import Encode, Row, Truncation, collected, settled
+from alignlab.data.tokenised import StoredRows, collected, num_tokens, settled
+from alignlab.data.truncation import REMEDY, Encode, Row, Truncation
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import ConfigError
 from alignlab.seed import fold_in
 
 __all__ = [
+    "ComparisonEncoder",
     "Encode",
+    "ExampleEncoder",
+    "Lazy",
     "Row",
     "Truncation",
     "check_max_length",
     "collected",
-    "comparison_encoder",
     "comparison_parts",
     "comparison_rows",
     "document_rows",
-    "example_encoder",
     "example_parts",
     "example_rows",
+    "few",
+    "num_tokens",
     "order_at",
     "permutation",
     "portions",
     "preference_batch",
     "quiet",
     "resolve_max_length",
+    "sample",
     "settled",
     "token_batch",
 ]
 
+I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
 
@@ -64,18 +71,15 @@ def resolve_max_length(owner: str, max_length: int | None, context: int) -> int:
     return max_length or context
 
 
-def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], max_length: int) -> list[Row]:
-    """BOS, text, EOS, cut into windows of at most `max_length` tokens in which every token is scored exactly once.
+def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], max_length: int) -> Sequence[Row]:
+    """Documents as windows of at most `max_length` tokens, see `DocumentEncoder`.
 
-    A later window begins with the last token of the one before it, as context only.
+    Raises:
+        DataError: the tokenizer has no way to write some of them; all are in the message.
     """
-    quiet(tokenizer)
-    rows = []
-    for number, document in enumerate(documents):
-        tokens = encode_document(tokenizer, document.text)
-        for start in range(0, max(1, len(tokens) - 1), max_length - 1):
-            window = tokens[start : start + max_length]
-            rows.append(Row(window, [False] + [True] * (len(window) - 1), document.source or f"document {number}"))
+    truncation = Truncation(max_length)
+    rows = collected(documents, DocumentEncoder(tokenizer, truncation), "document", truncation)
+    truncation.problems.stop(REMEDY)
     return rows
 
 
@@ -84,7 +88,7 @@ def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Docume
 # cannot be used in either stands in one message; `example_rows` and `comparison_rows` read one part.
 def example_rows(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], truncation: Truncation, skip: bool = False
-) -> list[Row]:
+) -> Sequence[Row]:
     """Answered instructions, the answer and its stop token scored.
 
     Args:
@@ -96,7 +100,7 @@ def example_rows(
     Raises:
         DataError: some cannot be used (and `skip` is off; all are in the message), or nothing is left to learn from.
     """
-    return settled([examples], example_encoder(tokenizer, truncation), "example", truncation, skip)[0]
+    return settled([examples], ExampleEncoder(tokenizer, truncation), "example", truncation, skip)[0]
 
 
 def example_parts(
@@ -105,20 +109,20 @@ def example_parts(
     held_out: Sequence[Example],
     truncation: Truncation,
     skip: bool = False,
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[Sequence[Row], Sequence[Row]]:
     """`example_rows` of both parts; every problem of both is in one message."""
-    found = settled([train, held_out], example_encoder(tokenizer, truncation), "example", truncation, skip)
+    found = settled([train, held_out], ExampleEncoder(tokenizer, truncation), "example", truncation, skip)
     return found[0], found[1]
 
 
 def comparison_rows(
     tokenizer: PreTrainedTokenizerBase, comparisons: Sequence[Comparison], truncation: Truncation, skip: bool = False
-) -> list[tuple[Row, Row]]:
+) -> Sequence[tuple[Row, Row]]:
     """Chosen and rejected answers with their prompt, the answers and stop tokens scored.
 
     Pairs whose answers are the same tokens (once cut) are left out and counted. Arguments and errors as `example_rows`.
     """
-    return settled([comparisons], comparison_encoder(tokenizer, truncation), "comparison", truncation, skip)[0]
+    return settled([comparisons], ComparisonEncoder(tokenizer, truncation), "comparison", truncation, skip)[0]
 
 
 def comparison_parts(
@@ -127,47 +131,10 @@ def comparison_parts(
     held_out: Sequence[Comparison],
     truncation: Truncation,
     skip: bool = False,
-) -> tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]]:
+) -> tuple[Sequence[tuple[Row, Row]], Sequence[tuple[Row, Row]]]:
     """`comparison_rows` of both parts; every problem of both is in one message."""
-    found = settled([train, held_out], comparison_encoder(tokenizer, truncation), "comparison", truncation, skip)
+    found = settled([train, held_out], ComparisonEncoder(tokenizer, truncation), "comparison", truncation, skip)
     return found[0], found[1]
-
-
-def example_encoder(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> Encode[Example, Row]:
-    """Encodes one answered instruction."""
-    quiet(tokenizer)
-
-    def encode(example: Example, name: str) -> Row:
-        return truncation.fit(Row(*encode_answer(tokenizer, example.prompt, example.answer), name, example.scores))
-
-    return encode
-
-
-def comparison_encoder(
-    tokenizer: PreTrainedTokenizerBase, truncation: Truncation
-) -> Encode[Comparison, tuple[Row, Row]]:
-    """Encodes one pair; None where both answers are the same tokens."""
-    quiet(tokenizer)
-
-    def encode(pair: Comparison, name: str) -> tuple[Row, Row] | None:
-        answers = (("chosen", pair.chosen), ("rejected", pair.rejected))
-        whole = [
-            Row(*encode_answer(tokenizer, pair.prompt, text), f"{name} ({side})", pair.notes) for side, text in answers
-        ]
-        before = truncation.cut
-        chosen, rejected = truncation.fit_all(whole)
-        if list(chosen.tokens) != list(rejected.tokens):
-            return chosen, rejected
-        truncation.cut = before
-        truncation.identical.add(name, f"chosen and rejected are the same within {truncation.max_length} tokens")
-        return None
-
-    return encode
-
-
-def quiet(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Keep transformers from warning that a sequence is longer than the model's context: here it is cut."""
-    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
 def token_batch(rows: Sequence[Row]) -> TokenBatch:
@@ -179,6 +146,59 @@ def preference_batch(pairs: Sequence[tuple[Row, Row]]) -> PreferenceBatch:
     """(chosen, rejected) rows as one flat batch."""
     rows = [row for pair in pairs for row in pair]
     return PreferenceBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
+
+
+class Lazy(Sequence[R], Generic[R]):
+    """`make(item)` of each item, made whenever it is asked for: only what is in use is in memory.
+
+    Args:
+        items: what each is made of.
+        make: gives the same for the same item.
+    """
+
+    def __init__(self, items: Sequence[I], make: Callable[[I], R]) -> None:
+        self._items: Sequence[I] = items
+        self._make: Callable[[I], R] = make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        if isinstance(index, slice):
+            return [self._make(item) for item in self._items[index]]
+        return self._make(self._items[index])
+
+
+def sample(records: Sequence[I], size: Callable[[I], int], most: int = 2**25) -> Iterator[I]:
+    """Records from which a vocabulary is made or measured, in their order: all, or a part of large data.
+
+    Args:
+        records: to draw from; only one of them is in memory at a time.
+        size: characters of a record.
+        most: characters of the sample.
+    """
+    drawn, room = array("q"), most
+    for number in permutation(len(records), 0, 0):
+        room -= size(records[number])
+        if room < 0 and drawn:
+            break
+        drawn.append(number)
+    yield from (records[number] for number in sorted(drawn))
+
+
+def few(units: Sequence[R], say: Callable[[str], None], most: int = 4096) -> Sequence[R]:
+    """The units to validate on: all, or of those of large data, which are tokenised into the store, at most `most`.
+
+    A held-out part of hundreds of megabytes would take longer to validate on than to train; these are spaced evenly.
+    """
+    if not isinstance(units, StoredRows) or len(units) <= most:
+        return units
+    say(f"validates on {most} of {len(units)} held-out rows, spaced evenly")
+    return Lazy([i * len(units) // most for i in range(most)], units.__getitem__)
 
 
 def portions(items: Sequence[R], size: int) -> list[Sequence[R]]:
@@ -199,15 +219,17 @@ def order_at(step: int, size: int, batch_size: int, seed: int) -> list[int]:
     return picked
 
 
-_permutations: dict[tuple[int, int, int], list[int]] = {}
+_permutations: dict[tuple[int, int, int], Sequence[int]] = {}
+_REMEMBERED = 2**22
+"""Numbers in all permutations that are remembered; the latest is, whatever its size."""
 
 
-def permutation(size: int, seed: int, epoch: int) -> list[int]:
-    """A shuffle of 0 .. size-1 that depends on (seed, epoch) alone; the last few are remembered."""
+def permutation(size: int, seed: int, epoch: int) -> Sequence[int]:
+    """A shuffle of 0 .. size-1 that depends on (seed, epoch) alone, 8 bytes per number; the last few are remembered."""
     key = (size, seed, epoch)
     if key not in _permutations:
-        while len(_permutations) >= 8:
+        while len(_permutations) >= 8 or (_permutations and size + sum(map(len, _permutations.values())) > _REMEMBERED):
             _permutations.pop(next(iter(_permutations)))
         generator = torch.Generator().manual_seed(fold_in(seed, epoch))
-        _permutations[key] = torch.randperm(size, generator=generator).tolist()
+        _permutations[key] = array("q", torch.randperm(size, generator=generator).numpy().tobytes())
     return _permutations[key]

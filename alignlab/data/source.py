@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from alignlab.data.cache import Cache
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.errors import DataError, MissingDataError
 
@@ -30,6 +31,7 @@ class Need:
         why: the setting that makes the stage read them (`replay=0.15`), where it does not always; for messages.
         max_length: tokens of the longest sequence that the stage uses; None is the model's context.
         scores: names of the scores of instructions (`Example.scores`) that the stage learns from.
+        notes: numbers that every comparison must have (`Comparison.notes`).
     """
 
     records: Records
@@ -37,6 +39,7 @@ class Need:
     why: str = ""
     max_length: int | None = None
     scores: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class DataSource(abc.ABC):
@@ -82,6 +85,9 @@ class DataSource(abc.ABC):
         """Notes on the records read so far, for the user: the shapes recognised, the records left out."""
         return ()
 
+    def keep_in(self, cache: Cache) -> None:  # noqa: B027  # most sources are small
+        """Keep what is too large for memory in a run's cache, instead of in one of this process's own."""
+
     # ---- before anything runs ----------------------------------------------------------------------------------------
     def unset(self, need: Need) -> str:
         """The setting that is missing for a need, such as `data.corpus=FILE`; empty where none is.
@@ -112,6 +118,10 @@ class DataSource(abc.ABC):
         known = {score for record in train for score in record.scores} if need.scores else set()
         if unrated := [score for score in need.scores if score not in known]:
             problems.append(f"{name} has no {need.records} to train on with the score {', '.join(unrated)}")
+        for note in need.notes:
+            without = [record.source for part in (train, validation) for record in part if note not in record.notes]
+            if without:
+                problems.append(f"{len(without)} {need.records} lack {note}, which is learnt (first: {without[0]})")
         return problems
 
 

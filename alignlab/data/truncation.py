@@ -1,10 +1,10 @@
 """Truncation: sequences cut to a length, and an account of what was cut and of what could not be used."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from alignlab.data.problems import Problems, fact_of
+from alignlab.data.problems import Problems
 from alignlab.errors import DataError
 
 REMEDY = (
@@ -24,8 +24,8 @@ class Sourced(Protocol):
 
 T = TypeVar("T", bound=Sourced)
 R = TypeVar("R")
-Encode: TypeAlias = Callable[[T, str], R | None]
-"""Makes the row or rows of a record with a name; None leaves it out."""
+Encode: TypeAlias = Callable[[T, str], Sequence[R]]
+"""Makes the units (rows, pairs of rows) of a record with a name; none leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,22 @@ class Truncation:
             f"{self.max_length}"
         )
 
+    def update(self, other: "Truncation") -> None:
+        """Add the counts of other records, which come after these."""
+        for name in ("cut", "kept", "records", "emptied"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.identical.update(other.identical)
+        self.problems.update(other.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> "Truncation":
+        """The counts that were written as JSON."""
+        return cls(**{**found, **{k: Problems.of_json(found[k]) for k in ("identical", "problems")}})
+
     def describe(self, what: str) -> str:
         """One line for the reader, empty when everything fitted: how many were cut or left out, why, and the first."""
         parts = [f"{self.cut} cut short at {self.max_length} tokens"] if self.cut else []
@@ -102,47 +118,3 @@ class Truncation:
         parts += [f"{len(self.problems)} skipped: {'; '.join(self.problems.lines())}"] if self.problems else []
         parts += [f"none of the {self.emptied} held-out ones is left, so nothing is validated"] if self.emptied else []
         return f"of {self.records} {what}: {', '.join(parts)}" if parts else ""
-
-
-def settled(
-    parts: Sequence[Sequence[T]], encode: Encode[T, R], what: str, truncation: Truncation, skip: bool = False
-) -> list[list[R]]:
-    """The rows of each part of a stage's records, the part to learn from first; problems of all parts are collected.
-
-    Args:
-        parts: records to learn from, then held-out ones.
-        encode: makes the row or rows of a record with its name, None to leave it out; its `DataError` says why a record
-            cannot be used.
-        what: a record is called, for messages.
-        truncation: that `encode` cuts and counts with.
-        skip: leave out what cannot be used; otherwise it is an error.
-
-    Raises:
-        DataError: some records cannot be used (and `skip` is off; all are in the message), or nothing is left to learn
-            from.
-    """
-    earlier = truncation.kept
-    found = [collected(part, encode, what, truncation) for part in parts]
-    if not skip:
-        truncation.problems.stop(REMEDY)
-    if not earlier and not found[0]:
-        why = truncation.describe(f"{what}s") or "there was none"
-        raise DataError(f"no {what} is left of {len(parts[0])} to learn from; {why}")
-    truncation.emptied += sum(len(records) for records, rows in zip(parts, found, strict=True) if not rows)
-    return found
-
-
-def collected(records: Sequence[T], encode: Encode[T, R], what: str, truncation: Truncation) -> list[R]:
-    """The rows of those records that can be used; the others are counted in `truncation`."""
-    rows = []
-    truncation.records += len(records)
-    for number, record in enumerate(records):
-        name = record.source or f"{what} {number}"
-        try:
-            row = encode(record, name)
-        except DataError as error:
-            truncation.problems.add(name, fact_of(str(error)))
-        else:
-            rows += [] if row is None else [row]
-    truncation.kept += len(rows)
-    return rows

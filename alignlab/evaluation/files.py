@@ -17,12 +17,12 @@ from alignlab.data.coverage import coverage
 from alignlab.data.files import Files
 from alignlab.data.preflight import check_settings
 from alignlab.data.rows import (
+    ComparisonEncoder,
+    ExampleEncoder,
     Row,
     Truncation,
     collected,
-    comparison_encoder,
     document_rows,
-    example_encoder,
     permutation,
     quiet,
     token_batch,
@@ -111,6 +111,7 @@ class FilesEvaluation(Evaluation):
         """Held-out records of every role that has a file; of any where none has one."""
         kinds: tuple[Records, ...] = ("documents", "instructions", "comparisons")
         there: list[Records] = [kind for kind in kinds if not self.data.lacks(kind)]
+        there += ["prompts"] if self.data.has("prompts") else []
         return [(self.data, Need(kind, held_out=True)) for kind in there or [kinds[0]]]
 
     def __call__(
@@ -158,7 +159,7 @@ class FilesEvaluation(Evaluation):
             return {}
         examples = _some(self.data.instructions("validation"), self.records)
         truncation = Truncation(policy.context)
-        rows = collected(examples, example_encoder(policy.tokenizer, truncation), "example", truncation)
+        rows = collected(examples, ExampleEncoder(policy.tokenizer, truncation), "example", truncation)
         if not rows:
             return {}
         loss = _loss(policy, rows)
@@ -169,7 +170,7 @@ class FilesEvaluation(Evaluation):
             return {}
         pairs = _some(self.data.comparisons("validation"), self.records)
         truncation = Truncation(policy.context)
-        rows = collected(pairs, comparison_encoder(policy.tokenizer, truncation), "comparison", truncation)
+        rows = collected(pairs, ComparisonEncoder(policy.tokenizer, truncation), "comparison", truncation)
         if not rows:
             return {}
         logp, tokens = _score(policy, [row for pair in rows for row in pair])
@@ -182,7 +183,7 @@ class FilesEvaluation(Evaluation):
     # ---- what it answers ------------------------------------------------------------------------------------------
     def _answers(self, policy: Policy, sampling: Sampling, seed: int, progress: Progress | None) -> list[Sample]:
         """Answers to held-out prompts; those that fill the model's context leave no room for one."""
-        if not (self.data.has("instructions") or self.data.has("preferences")):
+        if self.data.lacks("prompts"):
             return []
         held = self.data.prompts("validation")
         fitting = [p for p in held if leaves_room(policy, p)]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from alignlab.artifact import digest_of_file
 from alignlab.data.records import Prompt
+from alignlab.digests import digest_of_file
 from alignlab.evaluation.base import Evaluation, EvaluationResult, answer_row, check_name, named, renamed
 from alignlab.instructions import KINDS, Task, Verdicts, accuracies, read_tasks, verdicts
 from alignlab.metrics import Column, Estimate

@@ -44,7 +44,7 @@ def read_refusal_prompts(path: Path) -> list[RefusalPrompt]:
     Raises:
         DataError: the file cannot be read, is empty, or a line is not such a prompt; the message names file and line.
     """
-    raws = read(path, _is_record)
+    raws = list(read(path, _is_record))
     by_type = any(str(raw.fields.get("type", "")).startswith(CONTRAST) for raw in raws)
     return [_prompt(raw, by_type) for raw in raws]
 

@@ -224,6 +224,7 @@ def _no_source(source: str, path: str, is_optional: bool, stages: list[str]) -> 
         return f"{text}; set {path}=FOLDER{without}"
     folder = source.rpartition("/")[2]
     return (
-        f"{text}; if it is a model on the Hugging Face hub, download it (hf download {source} --local-dir {folder}) "
-        f"and name the folder: {path}={folder}"
+        f"{text}; if it is a model on the Hugging Face hub, bring it in by the stage import_model (experiment=align "
+        f"model.name_or_path={source}), or download it (hf download {source} --local-dir {folder}) and name the "
+        f"folder: {path}={folder}"
     )

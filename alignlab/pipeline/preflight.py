@@ -1,10 +1,11 @@
 """Find problems of a run's data before the first of its stages trains."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alignlab.artifact import Artifact
-from alignlab.data.preflight import Needs, check_data
+from alignlab.data.preflight import check_data
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import ConfigError
 from alignlab.pipeline.plan import Step
@@ -26,7 +27,14 @@ def check_records(steps: Sequence[Step]) -> None:
     Raises:
         DataError: see `alignlab.data.preflight.check_data`.
     """
-    needs: Needs = {step.name: step.build().data_needs() for step in steps}
+    by_name = {step.name: step for step in steps}
+    needs: dict[str, list[tuple[DataSource, Need]]] = {}
+    for step in steps:
+        stage = step.build()
+        notes = tuple(sorted(stage.needs_notes()))
+        of_inputs = _made_of(step, by_name) if notes else []
+        compared = [(d, replace(n, notes=notes)) for d, n in of_inputs if n.records == "comparisons"]
+        needs[step.name] = [*stage.data_needs(), *compared]
     check_data(needs)
 
 
@@ -61,31 +69,36 @@ def _start(source: str, by_name: Mapping[str, Step], will_run: Collection[str], 
 
 
 def needs_of_policy(name: str, steps: Sequence[Step]) -> list[tuple[DataSource, Need]]:
-    """Records that the policy of a step, and those trained from it, will learn from or answer.
+    """Records that all stages with the tokenizer of a step's policy will learn from or answer.
 
     An evaluation leaves out what does not fit.
 
     Args:
         name: of the step.
-        steps: those that will run. A step of another policy has another tokenizer.
+        steps: those that will run. One whose policy comes from elsewhere has another tokenizer.
     """
     by_name = {step.name: step for step in steps}
+    origin = _origin(by_name[name], by_name)
     found = []
     for step in steps:
-        if name in _origins(step, by_name) and step.stage.PRODUCES != "evaluation":
+        if _origin(step, by_name) == origin and step.stage.PRODUCES != "evaluation":
             stage = step.build()
             found += list(stage.data_needs())
-            made = [by_name[s] for k, s in step.inputs.items() if k in MADE_OF_RECORDS and s in by_name]
             skip = getattr(stage, "on_bad_record", "stop") == "skip"
             length = getattr(stage, "max_length", None)
-            needs = [] if skip else [need for other in made for need in other.build().data_needs()]
+            needs = [] if skip else _made_of(step, by_name)
             found += [(d, Need(n.records, max_length=length)) for d, n in needs if n.records != "prompts"]
     return found
 
 
-def _origins(step: Step, by_name: dict[str, Step]) -> list[str]:
-    """The step, and the steps that its policy comes from."""
-    found = [step.name]
-    while (policy := by_name[found[-1]].inputs.get("policy", "")) in by_name:
-        found.append(policy)
-    return found
+def _made_of(step: Step, by_name: Mapping[str, Step]) -> list[tuple[DataSource, Need]]:
+    """Records of the data that other stages only hand on to a step."""
+    made = [by_name[s] for k, s in step.inputs.items() if k in MADE_OF_RECORDS and s in by_name]
+    return [need for other in made for need in other.build().data_needs()]
+
+
+def _origin(step: Step, by_name: Mapping[str, Step]) -> str:
+    """The first step, or the folder, that a step's policy comes from."""
+    while (policy := step.inputs.get("policy", "")) in by_name:
+        step = by_name[policy]
+    return policy or step.name

@@ -8,14 +8,15 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignlab.artifact import METRICS, Artifact, fingerprint, write_json
 from alignlab.config.locate import public_path
+from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, ConfigError, StoreError
@@ -52,6 +53,7 @@ class Runner:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
     _to_run: list[Step] = field(default_factory=list, init=False)
+    _tracker_now: Tracker | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
@@ -62,9 +64,12 @@ class Runner:
         """
         self._check_processes()
         self._limit_threads()
+        self._share_cache()
         self._to_run = preflight.missing(self.steps, self.store)
         preflight.check_starts(self.steps, self.store)
         preflight.check_records(self._to_run)
+        if self.tracking is not None:
+            self._tell(self.steps, self.tracking.say)
         for step in self.steps:
             self.folder.status("running", stage=step.name)
             started = time.perf_counter()
@@ -76,6 +81,20 @@ class Runner:
                 self._taken(step, artifact)
             self.artifacts[step.name] = artifact
             self.folder.add(step.name, artifact, step.inputs, time.perf_counter() - started, cached)
+
+    def _share_cache(self) -> None:
+        """Let data sources keep what is too large for memory in the store, and report what takes long."""
+        cache = Cache(self.store.keep, self._progress)
+        for source in {id(s): s for step in self.steps for s in step.builder.shared()}.values():
+            source.keep_in(cache)
+
+    @contextmanager
+    def _progress(self, what: str) -> Iterator[Tell]:
+        """The line of the stage that runs, or one of its own before the first stage."""
+        own = nullcontext(self._tracker_now or NullTracker())
+        with own if self.tracking is None or self._tracker_now else self.tracking.line("data") as tracker:
+            tracker.say(what)
+            yield tracker.progress
 
     def _check_processes(self) -> None:
         """One process walks the pipeline: a second one would wait for the first in the store, and that for the second.
@@ -131,10 +150,12 @@ class Runner:
             asked: list[str] = []
             once = functools.partial(self._once, step, tracker, asked)
             context = StageContext(step.name, folder, work, self.runtime, tracker, check, once)
+            self._tracker_now = tracker
             try:
                 metrics = _finite(stage.run(inputs, context), step.name)
             finally:  # if the stage failed, how its data was read may explain why
-                self._tell(step, tracker)
+                self._tracker_now = None
+                self._tell([step], tracker.say)
             tracker.summary(metrics)
         if step.shared_recipe:
             self.store.note_shared(step.shared_recipe, asked)
@@ -163,12 +184,12 @@ class Runner:
                 tracker.say(warning)
         check_lengths(needs, tokenizer, context)
 
-    def _tell(self, step: Step, tracker: Tracker) -> None:
+    def _tell(self, steps: Iterable[Step], say: Callable[[str], None]) -> None:
         """Report, once, how the data sources read their files, and what they left out."""
-        for note in (note for source in step.builder.shared() for note in source.notes()):
+        for note in (note for step in steps for source in step.builder.shared() for note in source.notes()):
             if note not in self._told:
                 self._told.append(note)
-                tracker.say(note)
+                say(note)
 
     def _open(self, step: Step, name: str) -> Artifact:
         source = step.inputs[name]

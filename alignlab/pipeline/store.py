@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from alignlab.artifact import MANIFEST, Artifact, files_of, write_json
+from alignlab.artifact import LINKS, MANIFEST, Artifact, files_of, fingerprint, links_of, write_json
 from alignlab.errors import StoreError
 
 RERUN = "rerun"
@@ -28,7 +28,8 @@ RERUN = "rerun"
 class Store:
     """Artifacts below one folder, `objects/<fingerprint>`; `work/<fingerprint>` holds what outlives a crash.
 
-    `code/<recipe>.json` has the code with which a recipe (a fingerprint without code) was last used, and
+    `code/<recipe>.json` has the code with which a recipe (a fingerprint without code) was last used,
+    `data/<fingerprint>` what was computed from data and is read by several stages (`keep`), and
     `shared/<recipe>.json` the fingerprints of what a stage asked for that others share.
     """
 
@@ -60,12 +61,7 @@ class Store:
         """
         if self.has(key, since):
             return self._open(key), True
-        try:
-            for folder in ("objects", "work", "locks"):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
-        with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
+        with self._locked(key, "objects", "work"):
             if self.has(key, since):
                 return self._open(key), True
             if self.path(key).exists() and not self.has(key):
@@ -74,6 +70,37 @@ class Store:
                 self._forget_work(key)
             self._build(key, build)
         return self._open(key), False
+
+    def keep(self, identity: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The folder of something that is computed from data for several stages, built if need be by one process.
+
+        Args:
+            identity: everything that its content follows from, as plain JSON.
+            build: writes into the folder.
+        """
+        key = fingerprint(identity)
+        folder = self.root / "data" / key[:32]
+        if not folder.is_dir():
+            with self._locked(key, "data"):
+                if not folder.is_dir():
+                    self._publish(folder, build)
+        return folder
+
+    @contextlib.contextmanager
+    def _locked(self, key: str, *folders: str) -> Iterator[None]:
+        """Context within which no other process makes what belongs to a key.
+
+        Args:
+            key: its fingerprint.
+            folders: of the store that must be there.
+        """
+        try:
+            for folder in (*folders, "locks"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
+        with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
+            yield
 
     def code_of(self, recipe: str) -> dict[str, str]:
         """The code with which a recipe was last used; empty where it is not known."""
@@ -115,23 +142,34 @@ class Store:
     def _build(self, key: str, build: Callable[[Path, Path], dict[str, Any]]) -> None:
         work = self.root / "work" / key[:32]
         work.mkdir(exist_ok=True)
-        for begun in (self.root / "objects").glob(f".{key[:12]}-*"):
+
+        def write(folder: Path) -> None:
+            manifest = build(folder, work)
+            links = {LINKS: found} if (found := links_of(folder)) else {}
+            files = files_of(folder, linked=False)
+            write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files, **links})
+
+        self._publish(self.path(key), write)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _publish(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Write a folder under another name, and give it its own in one step; its lock is held."""
+        short = path.name[:12]
+        for begun in path.parent.glob(f".{short}-*"):
             shutil.rmtree(begun, ignore_errors=True)  # left by a process that was killed: the lock is ours
         # On the same file system as its destination, so that publishing is one rename.
-        folder = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root / "objects"))
+        folder = Path(tempfile.mkdtemp(prefix=f".{short}-", dir=path.parent))
         try:
-            manifest = build(folder, work)
-            write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files_of(folder)})
+            write(folder)
             folder.chmod(0o755)
             _sync(folder)
-            if self.path(key).exists():  # a rerun
-                self.path(key).rename(folder.with_name(f"{folder.name}-old"))
-            folder.rename(self.path(key))
-            _sync_folder(self.path(key).parent)
+            if path.exists():  # a rerun
+                path.rename(folder.with_name(f"{folder.name}-old"))
+            folder.rename(path)
+            _sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
 
 
@@ -139,7 +177,7 @@ def _sync(folder: Path) -> None:
     for entry in folder.rglob("*"):
         if entry.is_dir():
             _sync_folder(entry)
-        else:
+        elif not entry.is_symlink():
             with entry.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.errors import ConfigError
+from alignlab.policy.lm_head import body_of
 
 if TYPE_CHECKING:
     import transformers
@@ -55,7 +56,7 @@ def blocks_of(model: "transformers.PreTrainedModel") -> Sequence[nn.Module]:
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    found = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    found = [module for module in body_of(model).modules() if isinstance(module, GradientCheckpointingLayer)]
     if not found:
         raise ConfigError(
             f"{type(model).__name__}: transformers does not say which modules are its blocks, so they can be neither "
@@ -77,7 +78,7 @@ def adapt_blocks(model: "transformers.PreTrainedModel", options: BlockOptions) -
 
 def restore_blocks(model: "transformers.PreTrainedModel") -> None:
     """Undo `adapt_blocks`."""
-    for module in model.base_model.modules():
+    for module in body_of(model).modules():
         if getattr(module.__dict__.get("forward"), "is_adapted", False):
             del module.forward
 

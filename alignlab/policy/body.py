@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alignlab.policy.layout import FLAT_MULTIPLE, Mask, Rows, Sharing
+from alignlab.policy.lm_head import body_of
 
 if TYPE_CHECKING:
     import transformers
@@ -32,7 +33,7 @@ def body_states(model: "transformers.PreTrainedModel", rows: Rows) -> Float[Tens
     if rows.mask is not None:
         mask = _block_mask(rows) if rows.flat else _dense_mask(model, rows.mask)
         given = {"attention_mask": mask, "position_ids": rows.position}
-    states: Tensor = model.base_model(input_ids=rows.tokens, use_cache=False, **given).last_hidden_state
+    states: Tensor = body_of(model)(input_ids=rows.tokens, use_cache=False, **given).last_hidden_state
     return states
 
 

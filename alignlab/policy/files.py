@@ -59,7 +59,7 @@ def write_folder(
         except SafetensorError as error:
             raise StoreError(f"{folder} cannot be written: {error}; what is finished is kept") from error
         tokenizer.save_pretrained(folder)
-    _write_stop_tokens(folder, stop_ids)
+    write_stop_tokens(folder, stop_ids)
 
 
 def _save_model(folder: Path, model: "transformers.PreTrainedModel") -> None:
@@ -163,7 +163,7 @@ def _labels(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
     return names if len(set(names)) == count and not any(n.startswith("LABEL_") for n in names) else None
 
 
-def _write_stop_tokens(folder: Path, ids: Sequence[int]) -> None:
+def write_stop_tokens(folder: Path, ids: Sequence[int]) -> None:
     """List the tokens that end an answer in the generation config, which is what other programs stop by."""
     file = folder / GENERATION_CONFIG
     config = read_object(file) if file.is_file() else {}

@@ -42,7 +42,8 @@ def check_folder(folder: Path) -> Shapes:
     if (folder / GENERATION_CONFIG).is_file():  # transformers takes a broken one for a missing one
         _check_stop_tokens(folder / GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG))
     _check_full_precision(folder, config)
-    shapes = _shapes(folder)
+    _check_own_code(folder, config)
+    shapes = shapes_of(folder)
     _check_size(folder, config, len(shapes))
     return shapes
 
@@ -92,7 +93,12 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _shapes(folder: Path) -> Shapes:
+def shapes_of(folder: Path) -> Shapes:
+    """Name and shape of each tensor in a folder's weights, by the headers of its files.
+
+    Raises:
+        StoreError: a file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     found: Shapes = {}
@@ -137,6 +143,15 @@ def _check_full_precision(folder: Path, config: Mapping[str, Any]) -> None:
             raise StoreError(
                 f"{folder} holds quantised weights ({method}), which cannot be trained; give the model in float32, "
                 f"float16 or bfloat16 (model.dequantize().save_pretrained(...))"
+            )
+
+
+def _check_own_code(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse kernels by the name of a repository: transformers would download and run them."""
+    for name, value in _items(config):
+        if name.lstrip("_").startswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            raise StoreError(
+                f"{folder / CONFIG}: {name} is {value!r:.80}, code from a repository, which is never run; remove it"
             )
 
 

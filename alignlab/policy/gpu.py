@@ -9,7 +9,7 @@ from alignlab.stage import Runtime
 
 
 def check_gpu(owner: str, package: tuple[str, str], extra: str, runtime: Runtime, instead: str) -> None:
-    """Refuse to go on without a package and a CUDA GPU.
+    """Refuse to begin without a package and a CUDA GPU.
 
     Args:
         owner: what needs them, as it is written: "rollout=vllm".

@@ -1,4 +1,4 @@
-"""The head of a model as weight and bias, the only parts of it that the fused loss reads.
+"""The parts of a model: its body, and its head as weight and bias, the only parts of it that the fused loss reads.
 
 Axes: V vocabulary, d width.
 """
@@ -13,6 +13,17 @@ from alignlab.errors import ConfigError
 
 if TYPE_CHECKING:
     import transformers
+
+
+def body_of(model: "transformers.PreTrainedModel") -> nn.Module:
+    """The part that gives the last hidden state: the base model, or where none is named (Llama-4), what embeds."""
+    from transformers import PreTrainedModel
+
+    body: nn.Module = model.base_model
+    if body is not model:
+        return body
+    parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    return next((p for p in parts if p.get_input_embeddings() is model.get_input_embeddings()), body)
 
 
 def head_of(model: "transformers.PreTrainedModel") -> tuple[Float[Tensor, "V d"], Float[Tensor, "V"] | None]:

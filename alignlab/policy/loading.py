@@ -16,6 +16,7 @@ from alignlab.errors import StoreError
 from alignlab.policy.files import SCORE, quiet, read_score_head
 from alignlab.policy.folder import CONFIG, Shapes, check_folder
 from alignlab.policy.llama import skeleton_of
+from alignlab.policy.load_settings import LoadSettings
 from alignlab.policy.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
@@ -39,16 +40,18 @@ def read_folder(
 ) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase, ScoreHead | None]":
     """Model, tokenizer and, where there is one, the head that scores.
 
-    Remote code is never run, pickled weights never read.
+    Remote code is never run, pickled weights never read. What the folder says of how it is to be loaded goes before
+    `dtype`.
 
     Raises:
         StoreError: the folder holds no model, a damaged one, or not the one that its files describe.
     """
-    shapes = check_folder(folder)
+    shapes, settings = check_folder(folder), LoadSettings.read(folder)
+    dtype = settings.type_of_weights(dtype)
     with quiet():
         config = _read_config(folder)
         _check_size(folder, config, shapes)
-        model = _load_model(folder, dtype)
+        model = _load_model(folder, dtype, settings)
         head = read_score_head(folder, dtype)
         embedding: Any = model.get_input_embeddings()
         tokenizer = load_tokenizer(folder, config, len(embedding.weight))
@@ -123,10 +126,11 @@ def _mismatch(folder: Path, wrong: Collection[tuple[str, Any, Any]]) -> str:
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
-def _load_model(folder: Path, dtype: torch.dtype) -> "transformers.PreTrainedModel":
+def _load_model(folder: Path, dtype: torch.dtype, settings: LoadSettings) -> "transformers.PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    with _one_message(folder, "model"):
+    chosen = {} if settings.attention is None else {"attn_implementation": settings.attention}
+    with _one_message(folder, f"model with attention {settings.attention}" if chosen else "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -135,8 +139,11 @@ def _load_model(folder: Path, dtype: torch.dtype) -> "transformers.PreTrainedMod
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # so that they are listed; they are an error all the same
             output_loading_info=True,
+            **chosen,
         )
     model: transformers.PreTrainedModel = loaded[0]
+    if model.config.model_type == "rwkv":  # else it halves its weights in evaluation, and is published so
+        model.config.rescale_every = 0
     found = loaded[1]
     if found["mismatched_keys"]:
         raise StoreError(_mismatch(folder, sorted(found["mismatched_keys"])))

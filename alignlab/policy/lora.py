@@ -169,7 +169,8 @@ def add(
         assert (name in layer.lora_A) == (found in shapes), f"{found} is adapted by mistake, or was left out"
         for part in (layer.lora_A, layer.lora_B):
             if name in part:
-                part[name].requires_grad_(True)
+                # In float32 at least: small steps would be lost in the type of a base in bfloat16.
+                part[name].to(torch.promote_types(part[name].weight.dtype, torch.float32)).requires_grad_(True)
 
 
 def pattern(shapes: Mapping[str, tuple[int, float]]) -> dict[str, Any]:

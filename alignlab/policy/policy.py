@@ -26,10 +26,10 @@ from alignlab.policy import layout, lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
 from alignlab.policy.blocks import BlockOptions, adapt_blocks, restore_blocks
 from alignlab.policy.body import body_states, sharing_of, with_flat_rows
-from alignlab.policy.files import add_score, write_folder
+from alignlab.policy.files import add_score, write_folder, write_stop_tokens
 from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
-from alignlab.policy.probes import check_architecture, sampling_obstacle
+from alignlab.policy.probes import cache_obstacle, check_architecture
 from alignlab.policy.score_head import REWARD, STATISTICS, ScoreHead
 from alignlab.stats import TokenStats
 
@@ -46,7 +46,7 @@ class Policy(nn.Module):
 
     Args:
         model: any Hugging Face causal LM whose logits are its head applied to its body's last hidden state, with or
-            without a final soft-cap; this is checked here, once, on a few tokens.
+            without a factor and a soft cap; this is checked here, once, on a few tokens.
         tokenizer: with a chat template.
         score_head: of a reward model or a critic: a number for each of its attributes, in reward units.
     """
@@ -61,12 +61,10 @@ class Policy(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.score_head = score_head
-        softcap = getattr(model.config, "final_logit_softcapping", None)
-        self.softcap = float(softcap) if softcap else None
         self._obstacle: str | None = None
         self._source: Path | Artifact | None = None
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
-        check_architecture(model, self.softcap)
+        self.logits = check_architecture(model)
         self._sharing = sharing_of(model)
         self._options = BlockOptions()
         self._is_adapted = False
@@ -149,8 +147,8 @@ class Policy(nn.Module):
             weight,
             batch.tokens[at],
             bias,
-            temperature=batch.temperature,
-            softcap=self.softcap,
+            temperature=batch.temperature / self.logits.scale,
+            softcap=self.logits.softcap,
             entropy="entropy" in needs,
         )
         found = {"logp": logp, "lse": lse, "entropy": entropy}
@@ -165,6 +163,8 @@ class Policy(nn.Module):
         at = batch.response_mask.nonzero()[:, 0]
         with torch.no_grad():
             other = teacher.to(hidden.device).hidden_states(batch)[at - 1]
+        # The kernel divides the logits of both heads by one number; the teacher's own factor goes into what it reads.
+        ratio = teacher.logits.scale / self.logits.scale
         weight, bias = head_of(self.model)
         teacher_weight, teacher_bias = head_of(teacher.model)
         found = {}
@@ -172,14 +172,14 @@ class Policy(nn.Module):
             kl = linear_kl(
                 hidden[at - 1],
                 weight,
-                other,
+                ratio * other,
                 teacher_weight,
                 bias,
-                teacher_bias,
+                None if teacher_bias is None else ratio * teacher_bias,
                 direction=_FROM_TEACHER[name],
-                temperature=batch.temperature,
-                softcap=self.softcap,
-                teacher_softcap=teacher.softcap,
+                temperature=batch.temperature / self.logits.scale,
+                softcap=self.logits.softcap,
+                teacher_softcap=None if teacher.logits.softcap is None else ratio * teacher.logits.softcap,
             )
             found[name] = _spread(kl, at, batch)
         return found
@@ -200,6 +200,17 @@ class Policy(nn.Module):
         """Longest sequence, in tokens."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0)) or 2**31
 
+    def narrower_than(self, asked: torch.dtype) -> str:
+        """Warning where its weights are kept in half precision against a run's; empty where they are not."""
+        dtype = self.model.dtype
+        if torch.finfo(dtype).bits >= min(32, torch.finfo(asked).bits):
+            return ""
+        return (
+            f"all weights are trained in {str(dtype).removeprefix('torch.')}, as the model was imported: steps below "
+            f"{50 * torch.finfo(dtype).eps:.2g} % of a weight are rounded away; import it with dtype=auto and set "
+            f"runtime.precision=bf16-mixed, or train an adapter"
+        )
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer: the one that is trained, EOS, and what the model's generation config adds."""
@@ -211,10 +222,10 @@ class Policy(nn.Module):
         added = more if isinstance(more, list) else [] if more is None else [more]
         return list(dict.fromkeys([*stop_tokens(self.tokenizer), *sorted(added)]))
 
-    def sampling_obstacle(self) -> str:
-        """Why the model cannot be sampled from (see `generate`); empty where it can. Found out once."""
+    def cache_obstacle(self) -> str:
+        """Why the model is sampled from without a cache, slowly; empty where it has a usable one. Found out once."""
         if self._obstacle is None:
-            self._obstacle = sampling_obstacle(self.model)
+            self._obstacle = cache_obstacle(self.model)
         return self._obstacle
 
     def freeze_idle(self, needs: frozenset[str]) -> None:
@@ -271,6 +282,10 @@ class Policy(nn.Module):
         if self.score_head is not None:
             weight = self.score_head.weight.detach().cpu().contiguous()
             add_score(folder, weight, self.score_head.attributes, self.model)
+
+    def list_stop_tokens(self, folder: Path) -> None:
+        """List the stop tokens in the generation config of a folder that holds the model."""
+        write_stop_tokens(folder, self._ordered_stop_ids())
 
     @classmethod
     def load(cls, source: Path | str | Artifact, dtype: torch.dtype = torch.float32) -> "Policy":

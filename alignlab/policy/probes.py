@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from alignlab.errors import ConfigError
-from alignlab.policy.lm_head import head_of
+from alignlab.policy.lm_head import body_of, head_of
+from alignlab.policy.logits import LogitForm, find_form
 
 if TYPE_CHECKING:
     import transformers
@@ -15,16 +16,17 @@ _LONG, _SHORT, _NEXT = [0, 1, 2, 3, 4], [2, 3, 1], 3
 
 
 @torch.no_grad()
-def check_architecture(model: "transformers.PreTrainedModel", softcap: float | None) -> None:
-    """Refuse an architecture whose token statistics would be wrong here.
+def check_architecture(model: "transformers.PreTrainedModel") -> LogitForm:
+    """Refuse an architecture whose token statistics would be wrong here; returns how it makes its logits.
 
     Args:
         model: in evaluation mode.
-        softcap: of its logits, as they are computed here.
 
     Raises:
-        ConfigError: its logits are not finite, not its head applied to its body, or not causal.
+        ConfigError: its logits are not finite, not its head applied to its body, or not causal; or it writes to its
+            own weights.
     """
+    written = sum(parameter._version for parameter in model.parameters())
     tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=model.device) % model.config.get_text_config().vocab_size
     logits = model(input_ids=tokens, use_cache=False).logits.float()
     if not bool(logits.isfinite().all()):
@@ -33,27 +35,44 @@ def check_architecture(model: "transformers.PreTrainedModel", softcap: float | N
             f"{str(model.dtype).removeprefix('torch.')}"
         )
     weight, bias = head_of(model)  # what the fused loss will read, whatever else the head's own forward does
-    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state.to(weight.dtype)
+    output = body_of(model)(input_ids=tokens, use_cache=False)
+    hidden = getattr(output, "last_hidden_state", logits.new_zeros(*tokens.shape, weight.shape[1])).to(weight.dtype)
     ours = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
-    ours = ours if softcap is None else softcap * torch.tanh(ours / softcap)
-    scale = logits.abs().max().clamp_min(1.0)
-    if not torch.allclose(ours / scale, logits / scale, atol=1e-3):
+    form = find_form(model.config, ours, logits, _rounding(model)) if ours.shape == logits.shape else LogitForm()
+    scale, bound = logits.abs().max().clamp_min(1.0), _tolerance(model)
+    if ours.shape != logits.shape or not torch.allclose(form.of(ours) / scale, logits / scale, atol=bound):
         raise ConfigError(
             f"{type(model).__name__}: its logits are not its head applied to its last hidden state, so its "
             f"log-probabilities would be wrong here; use another architecture"
         )
-    if not torch.allclose(logits[0, :-1] / scale, logits[1, :-1] / scale, atol=1e-3):
+    if not torch.allclose(logits[0, :-1] / scale, logits[1, :-1] / scale, atol=bound):
         raise ConfigError(
             f"{type(model).__name__}: its logits depend on later tokens, so it would see the answers that it is to "
             f"predict; use a causal language model (BERT's family: is_decoder in config.json)"
         )
+    if sum(parameter._version for parameter in model.parameters()) != written:
+        raise ConfigError(
+            f"{type(model).__name__}: it changes its weights while it computes, so that others would be published than "
+            f"were trained; use another architecture"
+        )
+    return form
+
+
+def _rounding(model: "transformers.PreTrainedModel") -> float:
+    """Difference of logits that is nothing but rounding, relative to the largest."""
+    return 4 * torch.finfo(model.dtype).eps
+
+
+def _tolerance(model: "transformers.PreTrainedModel") -> float:
+    """Difference of logits that rounding may make, relative to the largest: a model may scale and cap them in bf16."""
+    return 1e-3 if torch.finfo(model.dtype).bits >= 32 else 3e-2
 
 
 @torch.no_grad()
-def sampling_obstacle(model: "transformers.PreTrainedModel") -> str:
-    """Why `generate` would fail or be wrong with a model; empty where it works.
+def cache_obstacle(model: "transformers.PreTrainedModel") -> str:
+    """Why sampling with a cache would fail or be wrong with a model; empty where it works.
 
-    Sampling pads prompts on the left, keeps a cache of keys and values, and takes finished rows out of it.
+    It pads prompts on the left, keeps a cache of keys and values, and takes finished rows out of it.
     Architectures with another kind of state (Mamba) fail at one of these, or give numbers that depend on the padding.
     """
     training = model.training

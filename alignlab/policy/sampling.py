@@ -1,4 +1,4 @@
-"""Sampling answers, in batches, with a key-value cache.
+"""Sampling answers, in batches, with a key-value cache where the model has one.
 
 Every sample draws its randomness from (seed, its index) alone: one uniform number per token, turned into a token by the
 inverse of the cumulative distribution. A sample does not depend on its batch neighbours (beyond rounding), nor on the
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
-from alignlab.errors import ConfigError, DataError, NonFiniteError
+from alignlab.errors import DataError, NonFiniteError
 from alignlab.policy.policy import Policy
+from alignlab.policy.uncached import next_logits
 from alignlab.seed import fold_in
 
 
@@ -145,8 +146,6 @@ def draw(
     first_index: int = 0,
 ) -> list[Drawn]:
     """The tokens of one answer to each prompt, given as token ids; see `generate`."""
-    if obstacle := policy.sampling_obstacle():
-        raise ConfigError(f"generate: {obstacle}; use another architecture where answers are sampled")
     training = policy.training
     policy.eval()
     answers: dict[int, Drawn] = {}
@@ -180,7 +179,8 @@ def _uniforms(seed: int, index: int, count: int) -> Tensor:
 def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampling, uniforms: Tensor) -> list[Drawn]:
     """Answers to prompts of similar length; padded on the left, which the attention mask hides.
 
-    Equal prompts are run once, and their keys and values are then copied to the rows of their answers.
+    Equal prompts are run once, and their keys and values are then copied to the rows of their answers. From a model
+    that cannot be sampled from with a cache, every token takes a pass over its whole row.
     """
     device, longest = policy.device, max(map(len, ids))
     stop = torch.tensor(sorted(policy.stop_ids), device=device)
@@ -193,32 +193,41 @@ def _sample_batch(policy: Policy, ids: Sequence[Sequence[int]], sampling: Sampli
     # Each row's own room, so that a longer neighbour does not shorten an answer.
     room = torch.tensor([min(sampling.max_new_tokens, policy.context - len(row)) for row in ids], device=device)
     answers: list[Drawn] = [[] for _ in ids]
-    cache: Any = None
+    cache, whole = None, bool(policy.cache_obstacle())
     for t in range(int(room.max())):
-        position = (mask.cumsum(1) - 1).clamp_min(0)
-        output = policy.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=position[:, -tokens.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits, cache = output.logits[:, -1], output.past_key_values
-        if t == 0 and len(each) < len(ids):
-            cache.batch_select_indices(answers_to)
-            logits, mask = logits[answers_to], mask[answers_to]
+        if whole:
+            logits = next_logits(policy.model, [[*ids[r], *(k for k, _ in answers[r])] for r in alive.tolist()])
+        else:
+            logits, cache = _step(policy, tokens, mask, cache)
+            if t == 0 and len(each) < len(ids):
+                cache.batch_select_indices(answers_to)
+                logits = logits[answers_to]
+        mask = mask[answers_to] if t == 0 else mask
         chosen, logp = pick(logits, uniforms[alive, t], sampling)
         for row, token in zip(alive.tolist(), zip(chosen.tolist(), logp.tolist(), strict=True), strict=True):
             answers[row].append(token)
         going = (~torch.isin(chosen, stop) & (t + 1 < room[alive])).nonzero()[:, 0]
         if not going.numel():
             break
-        if going.numel() < alive.numel():
+        if cache is not None and going.numel() < alive.numel():
             cache.batch_select_indices(going)
         alive, tokens = alive[going], chosen[going, None]
         mask = torch.cat([mask[going], mask.new_ones(going.numel(), 1)], 1)
     return answers
+
+
+def _step(policy: Policy, tokens: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """Logits of the next token of each row, and the cache with the tokens that were read."""
+    position = (mask.cumsum(1) - 1).clamp_min(0)
+    output = policy.model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=position[:, -tokens.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1], output.past_key_values
 
 
 def pick(

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from alignlab.artifact import Artifact, Kind, digest_of_file, write_lines
+from alignlab.artifact import Artifact, Kind, write_lines
 from alignlab.data import conversations, preferences
 from alignlab.data.records import Comparison, Prompt
 from alignlab.data.split import held_out
+from alignlab.digests import digest_of_file
 from alignlab.errors import DataError
 from alignlab.judgements.aggregation import Aggregate, Consensus, Majority, votes
 from alignlab.judgements.records import JUDGEMENTS, Judgement, by_item, check_items, file_of, read

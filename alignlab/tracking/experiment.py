@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from alignlab.tracking.wandb_mode import Mode
 
 if TYPE_CHECKING:  # what the trackers need (rich, wandb) stays out of the path of `--help`
+    from alignlab.stage import Tracker
     from alignlab.tracking.stage_tracker import StageTracker
     from alignlab.tracking.wandb_run import WandbRun
 
@@ -114,6 +115,22 @@ class Tracking:
                 run.close(None)
             except Exception as error:  # as in training, nothing of W&B may stop a run
                 self.say(f"W&B does not have {name}: {type(error).__name__}: {error}")
+
+    @contextmanager
+    def line(self, name: str) -> Iterator["Tracker"]:
+        """A progress line outside of any stage, for data that takes long to read."""
+        from alignlab.stage import NullTracker
+        from alignlab.tracking.terminal import stage_line
+
+        line = stage_line(name) if self.progress else None
+        try:
+            yield line or NullTracker()
+        except BaseException as error:
+            if line:
+                line.close(error)
+            raise
+        if line:
+            line.close(None)
 
     @contextmanager
     def stage(

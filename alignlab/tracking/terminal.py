@@ -18,13 +18,31 @@ NAME_WIDTH = 18
 PLAIN_EVERY = 15.0
 """Seconds between two plain lines."""
 
-_UNITS = {"tokens_per_second": "tok/s", "answers_per_second": "answers/s", "prompts_per_second": "prompts/s"}
+_UNITS = {
+    "tokens_per_second": "tok/s",
+    "answers_per_second": "answers/s",
+    "prompts_per_second": "prompts/s",
+    "megabytes_per_second": "MB/s",
+}
 
 
 class StageLine(NullTracker, abc.ABC):
     """The line of one stage."""
 
     name: str
+    _started: float
+    _work: tuple[int, int, float] | None = None
+    """Total of the work that is under way, what of it was done when it was first reported, and when that was."""
+
+    def _left(self, done: int, total: int) -> str:
+        """Time left for this work: a stage may first read data, of which there is another total."""
+        now = time.monotonic()
+        if self._work is None:
+            self._work = total, 0, self._started
+        elif self._work[0] != total:
+            self._work = total, done, now
+        _, before, began = self._work
+        return _time_left(done - before, total - before, now - began)
 
     @abc.abstractmethod
     def close(self, error: BaseException | None) -> None:
@@ -50,7 +68,7 @@ class Bar(StageLine):
 
     def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
-        left = _time_left(done, total, time.monotonic() - self._started)
+        left = self._left(done, total)
         self._bars.update(self._task, completed=done, total=total, facts=facts(done, total, metrics, left))
 
     def say(self, text: str) -> None:
@@ -82,7 +100,7 @@ class PlainLines(StageLine):
     def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """A line, if the last one is long enough ago."""
         now = time.monotonic()
-        self._facts = facts(done, total, metrics, _time_left(done, total, now - self._started))
+        self._facts = facts(done, total, metrics, self._left(done, total))
         if now - self._printed >= PLAIN_EVERY:
             self._printed = now
             self._print(self._facts)

@@ -7,7 +7,7 @@ from alignlab.training.measure import measure
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
 from alignlab.training.online import OnlineStage
-from alignlab.training.optimizer import AdamW, OptimizerSpec, ParameterGroup
+from alignlab.training.optimizer import AdamW, AdamW8bit, OptimizerSpec, ParameterGroup
 from alignlab.training.policy_gradient import PolicyGradientStage
 from alignlab.training.preferences import PreferenceStage, RowPair
 from alignlab.training.rankings import RankingStage
@@ -16,6 +16,7 @@ from alignlab.training.stage import TrainingStage
 
 __all__ = [
     "AdamW",
+    "AdamW8bit",
     "AnswerStage",
     "Constant",
     "Cosine",

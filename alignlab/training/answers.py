@@ -7,7 +7,7 @@ from alignlab.artifact import Artifact, Kind
 from alignlab.batch import TokenBatch
 from alignlab.data import answers
 from alignlab.data.records import Example
-from alignlab.data.rows import Row, Truncation, check_max_length, example_parts, resolve_max_length, token_batch
+from alignlab.data.rows import Row, Truncation, check_max_length, example_parts, few, resolve_max_length, token_batch
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.objective import Objective
 from alignlab.policy import LoRA, previews
@@ -73,7 +73,7 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
             return []
         return [(self.data, Need("instructions", max_length=self.max_length))]
 
-    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
+    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[Sequence[Row], Sequence[Row]]:
         """Every answer, tokenised with its prompt."""
         skip = self.data is not None and self.data.on_bad_record == "skip"
         truncation, tokenizer = Truncation(self.length), self.policy.tokenizer
@@ -83,7 +83,7 @@ class AnswerStage(OfflineStage[TokenBatch, Row]):
         context.tracker.say(f"{len(train)} answers to learn from, {len(held_out)} held out")
         if cut := truncation.describe("instructions"):
             context.tracker.say(cut)
-        return train, held_out
+        return train, few(held_out, context.tracker.say)
 
     def batch_of(self, units: Sequence[Row]) -> TokenBatch:
         """One sequence per answer."""

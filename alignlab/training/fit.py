@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from alignlab import stopping
-from alignlab.artifact import digest_of_file
+from alignlab.digests import digest_of_file
 from alignlab.errors import ConfigError, Preempted
 from alignlab.stage import StageContext
 from alignlab.training.keeper import DIGEST, LAST, Keeper

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from alignlab import distributed, stopping
-from alignlab.artifact import digest_of_file
+from alignlab.digests import digest_of_file
 from alignlab.errors import NonFiniteError
 from alignlab.stage import StageContext
 from alignlab.training.module import StageModule

@@ -41,7 +41,7 @@ class LabelledStage(SourcedStage[LabelledBatch, LabelledRow]):
 
     def read(
         self, inputs: Mapping[str, Artifact], context: StageContext
-    ) -> tuple[list[LabelledRow], list[LabelledRow]]:
+    ) -> tuple[Sequence[LabelledRow], Sequence[LabelledRow]]:
         """Every answer, tokenised with its prompt."""
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         self.held_out = self._labelled("validation", inputs)

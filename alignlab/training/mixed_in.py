@@ -1,5 +1,6 @@
 """A further objective on another batch, added to that of every step: PPO-ptx, and the like for any method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -58,7 +59,7 @@ class MixedIn:
         """The records that it reads."""
         return self.data, Need(self.records, why="mixed_in")
 
-    def rows(self, policy: Policy, length: int) -> list[Row]:
+    def rows(self, policy: Policy, length: int) -> Sequence[Row]:
         """All records, tokenised.
 
         Raises:
@@ -72,7 +73,7 @@ class MixedIn:
             raise DataError(f"MixedIn: {type(self.data).__name__} has no {self.records} to mix in")
         return rows
 
-    def batch_at(self, rows: list[Row], step: int, seed: int) -> TokenBatch:
+    def batch_at(self, rows: Sequence[Row], step: int, seed: int) -> TokenBatch:
         """The records of a step, for all processes."""
         index = order_at(step, len(rows), self.batch_size, fold_in(seed, _STREAM))
         return token_batch([rows[i] for i in index])

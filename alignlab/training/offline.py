@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch
-from alignlab.data.rows import order_at, portions
+from alignlab.data.rows import Lazy, order_at, portions
 from alignlab.policy import Policy, digest_of_vocabulary, digest_of_weights, is_adapter
 from alignlab.stage import Shared, StageContext
 from alignlab.training.reference import Asked, ReferenceLogp
@@ -78,9 +78,9 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
         return self._batch(self.units, self._index(step), self._reference)
 
     def validation_batches(self) -> Sequence[B]:
-        """The held-out units."""
+        """The held-out units; each batch is made when its turn comes."""
         parts = portions(range(len(self.held_out_units)), self.loop.batch_size)
-        return [self._batch(self.held_out_units, part, self._held_out_reference) for part in parts]
+        return Lazy(parts, lambda part: self._batch(self.held_out_units, part, self._held_out_reference))
 
     def _index(self, step: int) -> list[int]:
         return order_at(step, len(self.units), self.loop.batch_size, self.seed)

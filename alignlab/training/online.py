@@ -91,6 +91,7 @@ class OnlineStage(TrainingStage[B], Generic[B]):
     FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = TrainingStage.IDENTITY_IF_SET | {"rollout"}
     PRODUCES: ClassVar[Kind] = "policy"
+    FROZEN_MODELS: ClassVar[int] = 1
     MONITOR: ClassVar[str] = "reward"
     HIGHER_IS_BETTER: ClassVar[bool] = True
     DROPOUT: ClassVar[bool] = False

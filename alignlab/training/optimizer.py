@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from alignlab.policy.gpu import check_gpu
+from alignlab.stage import Runtime
 from alignlab.training.schedule import Cosine, Schedule
 
 
@@ -40,8 +42,17 @@ class OptimizerSpec(abc.ABC):
     VERSION: ClassVar[str]
     ASKS_ONCE: ClassVar[bool] = False
     """Whether a step asks for loss and gradient once, before it moves a weight; so that `OnPolicy` may save a pass."""
+    MOMENT_BYTES: ClassVar[int] = 8
+    """What it keeps per parameter, in float32 training; for estimates of memory."""
     schedule: Schedule
     """Learning rate of each step over its peak."""
+
+    def check_runtime(self, runtime: Runtime) -> None:  # noqa: B027  # most can work anywhere
+        """Refuse a runtime that the optimizer cannot work on, before anything trains.
+
+        Raises:
+            ConfigError: says what is missing, and what to do.
+        """
 
     @abc.abstractmethod
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
@@ -74,25 +85,11 @@ class AdamW(OptimizerSpec):
     fused: bool = True
 
     def __post_init__(self) -> None:
-        if self.lr < 0:
-            raise ValueError(f"AdamW: lr must be >= 0, got {self.lr}; 1e-5 to 3e-3 is usual")
-        if not all(0 <= b < 1 for b in self.betas):
-            raise ValueError(f"AdamW: betas must be in [0, 1), got {self.betas}")
-        if self.eps <= 0:
-            raise ValueError(f"AdamW: eps must be > 0, got {self.eps}; it divides")
-        if self.weight_decay < 0:
-            raise ValueError(f"AdamW: weight_decay must be >= 0, got {self.weight_decay}; below 0 weights would grow")
+        _check(type(self).__name__, self.lr, self.betas, self.eps, self.weight_decay)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
         """The torch optimizer; each group is split into what decays and what does not."""
-        settings: list[dict[str, Any]] = []
-        for group in groups:
-            lr = self.lr if group.lr is None else group.lr
-            for decays in (True, False):
-                chosen = [p for p in group.parameters if (p.dim() > 1) == decays]
-                decay = self.weight_decay if decays else 0.0
-                if chosen:
-                    settings.append({"params": chosen, "lr": lr, "weight_decay": decay})
+        settings = _split(groups, self.lr, self.weight_decay)
         # The kernel reads memory in a row, whatever the strides say.
         fused = self.fused and all(_is_dense(p) for group in groups for p in group.parameters)
         made = torch.optim.AdamW(settings, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
@@ -108,6 +105,72 @@ def _is_dense(parameter: nn.Parameter) -> bool:
 def _as_asked(fused: bool, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's state, to be stepped on as this run asks for; torch takes the checkpoint's word otherwise."""
     return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
+
+
+@dataclass(frozen=True)
+class AdamW8bit(OptimizerSpec):
+    """AdamW with both moments in 8 bits, by bitsandbytes: 2 bytes per parameter in place of 8. On a GPU.
+
+    Moments of tensors of fewer than 4096 numbers stay in float32. What is learnt differs by their rounding.
+
+    Args:
+        lr: peak learning rate.
+        betas: decay of the first and second moment.
+        eps: added to the root of the second moment.
+        weight_decay: per step and learning rate; on matrices only, not on norms and biases.
+        schedule: learning rate of each step over its peak.
+
+    Source: Dettmers et al. 2022, arXiv:2110.02861.
+    """
+
+    VERSION: ClassVar[str] = "1"
+    ASKS_ONCE: ClassVar[bool] = True
+    MOMENT_BYTES: ClassVar[int] = 2
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-5
+    weight_decay: float = 0.01
+    schedule: Schedule = field(default_factory=Cosine)
+
+    def __post_init__(self) -> None:
+        _check(type(self).__name__, self.lr, self.betas, self.eps, self.weight_decay)
+
+    def check_runtime(self, runtime: Runtime) -> None:
+        """Refuse to begin without bitsandbytes, or without a GPU."""
+        package = "bitsandbytes", "bitsandbytes"
+        check_gpu("optimizer=adamw_8bit", package, "8bit", runtime, "optimizer=adamw keeps moments in full precision")
+
+    def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
+        """The optimizer of bitsandbytes, its groups split as AdamW's are."""
+        import bitsandbytes
+
+        settings = _split(groups, self.lr, self.weight_decay)
+        made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(settings, betas=tuple(self.betas), eps=self.eps)
+        return made
+
+
+def _check(owner: str, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+    if lr < 0:
+        raise ValueError(f"{owner}: lr must be >= 0, got {lr}; 1e-5 to 3e-3 is usual")
+    if not all(0 <= b < 1 for b in betas):
+        raise ValueError(f"{owner}: betas must be in [0, 1), got {betas}")
+    if eps <= 0:
+        raise ValueError(f"{owner}: eps must be > 0, got {eps}; it divides")
+    if weight_decay < 0:
+        raise ValueError(f"{owner}: weight_decay must be >= 0, got {weight_decay}; below 0 weights would grow")
+
+
+def _split(groups: Sequence[ParameterGroup], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Settings of each group, matrices apart from what does not decay."""
+    settings: list[dict[str, Any]] = []
+    for group in groups:
+        for decays in (True, False):
+            chosen = [p for p in group.parameters if (p.dim() > 1) == decays]
+            decay = weight_decay if decays else 0.0
+            if chosen:
+                rate = lr if group.lr is None else group.lr
+                settings.append({"params": chosen, "lr": rate, "weight_decay": decay})
+    return settings
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:

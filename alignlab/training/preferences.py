@@ -78,7 +78,9 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         """Texts that are mixed in; the pairs come from another stage."""
         return self.mixed_needs()
 
-    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowPair], list[RowPair]]:
+    def read(
+        self, inputs: Mapping[str, Artifact], context: StageContext
+    ) -> tuple[Sequence[RowPair], Sequence[RowPair]]:
         """Both answers of every pair, tokenised with their prompt.
 
         Raises:
@@ -96,13 +98,17 @@ class PreferenceStage(OfflineStage[PreferenceBatch, RowPair]):
         return train, held_out
 
     def _check_notes(self, pairs: Sequence[RowPair]) -> None:
-        for note in sorted(set(self._notes()) - DEFAULTS.keys()):
+        for note in sorted(self.needs_notes()):
             without = [chosen.name for chosen, _ in pairs if note not in chosen.notes]
             if without:
                 raise DataError(
                     f"{type(self.objective).__name__} reads {note}, which {len(without)} of {len(pairs)} preferences "
                     f"lack (first: {without[0]}); see docs/data.md on the columns that bring it"
                 )
+
+    def needs_notes(self) -> frozenset[str]:
+        """Those that the objective reads, but for what has a default."""
+        return frozenset(note for note in self._notes() if note not in DEFAULTS)
 
     def _notes(self) -> list[str]:
         """Numbers on the judgement that the objective reads."""

@@ -49,7 +49,9 @@ class RankingStage(SourcedStage[PreferenceBatch, RowList]):
                 f"objective on rankings (plackett_luce), or train it by a stage on preferences"
             )
 
-    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[RowList], list[RowList]]:
+    def read(
+        self, inputs: Mapping[str, Artifact], context: StageContext
+    ) -> tuple[Sequence[RowList], Sequence[RowList]]:
         """Every ranking, its answers tokenised with their prompt."""
         truncation = Truncation(resolve_max_length(type(self).__name__, self.max_length, self.policy.context))
         learnt, self.held_out = self._rankings("train", inputs), self._rankings("validation", inputs)

@@ -58,6 +58,9 @@ class TrainingStage(Stage, Trainable[B]):
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
     TRAINS: ClassVar[bool] = True
+    TRAINED_MODELS: ClassVar[int] = 1
+    """Models whose weights it trains, and below those that it holds besides; for estimates of memory."""
+    FROZEN_MODELS: ClassVar[int] = 0
     PROVIDES: ClassVar[frozenset[str]] = frozenset()
     """Extras that its batches can carry (`reference_logp`, ...): what an objective may name in `reads`."""
 
@@ -109,6 +112,7 @@ class TrainingStage(Stage, Trainable[B]):
     def check_runtime(self, runtime: Runtime) -> None:
         """Refuse a runtime that the adapter cannot be trained on."""
         super().check_runtime(runtime)
+        self.optimizer.check_runtime(runtime)
         if self.adapter is not None:
             self.adapter.check_runtime(runtime)
 
@@ -131,8 +135,10 @@ class TrainingStage(Stage, Trainable[B]):
 
     def load_trainable(self, artifact: Artifact, context: StageContext) -> Policy:
         """The policy of an input, to be trained: with a new adapter, where there is to be one, or all its weights."""
-        loaded = Policy.load(artifact, context.runtime.dtype)
-        found = trainable(loaded, self.adapter, fold_in(self.seed, _ADAPTER))
+        policy = Policy.load(artifact, context.runtime.dtype)
+        if self.adapter is None and (note := policy.narrower_than(context.runtime.dtype)):
+            context.tracker.say(note)
+        found = trainable(policy, self.adapter, fold_in(self.seed, _ADAPTER))
         return found.run_as(options(context.runtime))
 
     def modules(self) -> Mapping[str, nn.Module]:

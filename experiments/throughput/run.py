@@ -71,6 +71,8 @@ def measured(name: str, work: Path, given: argparse.Namespace) -> list[dict[str,
     if given.trl:
         ppo = ["--ppo", given.ppo] if TASKS[name].kind == "ppo" else []
         sides["trl"] = [given.trl, str(HERE / "side_trl.py"), *ppo]
+    if TASKS[name].kind == "sft":
+        sides["bare loop"] = [sys.executable, str(HERE / "side_bare.py")]
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(given.rounds):
         for side, command in sides.items():
@@ -80,17 +82,17 @@ def measured(name: str, work: Path, given: argparse.Namespace) -> list[dict[str,
     for side, results in found.items():
         row: dict[str, object] = {"task": name, "side": side}
         row |= {key: statistics.median(r[key] for r in results) for key in COLUMNS[2:7]}
-        if side == "trl":
-            row["ratio_cpu"] = round(ratio(found, "cpu_ms"), 2)
-            row["ratio_ms"] = round(ratio(found, "ms"), 2)
+        if side != "alignlab":
+            row["ratio_cpu"] = round(ratio(found, side, "cpu_ms"), 2)
+            row["ratio_ms"] = round(ratio(found, side, "ms"), 2)
         rows.append(row)
         print(row, flush=True)
     return rows
 
 
-def ratio(found: dict[str, list[dict[str, float]]], key: str) -> float:
-    """Median over the rounds of TRL over alignlab."""
-    both = zip(found["trl"], found["alignlab"], strict=True)
+def ratio(found: dict[str, list[dict[str, float]]], side: str, key: str) -> float:
+    """Median over the rounds of a side over alignlab."""
+    both = zip(found[side], found["alignlab"], strict=True)
     return statistics.median(theirs[key] / ours[key] for theirs, ours in both)
 
 

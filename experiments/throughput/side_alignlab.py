@@ -94,8 +94,9 @@ class TimedDPOEachStep(TimedDPO):
         super().prepare(inputs, context)
         self.reference = frozen_copy(self.policy)
 
-    def _scored(self, *_: Any) -> dict[int, Tensor]:
-        return {}
+    @property
+    def _reads_reference(self) -> bool:
+        return False
 
     def batch_at(self, step: int) -> Batch:
         """The stage's own, with the reference's log-probabilities."""

@@ -31,6 +31,9 @@ class PPOStage(PolicyGradientStage):
     VERSION: ClassVar[str] = "1"
     PROVIDES: ClassVar[frozenset[str]] = PolicyGradientStage.PROVIDES | {"old_value", "returns"}
 
+    TRAINED_MODELS: ClassVar[int] = 2
+    FROZEN_MODELS: ClassVar[int] = 2
+
     critic: Critic | None
     """None where neither the objective nor the advantage asks for values."""
 

@@ -1,12 +1,22 @@
 """Pretraining: tokenizer and model from scratch, or from a folder, on plain documents."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from alignlab import Artifact, Kind, Objective, StageContext, TokenBatch
 from alignlab.data.coverage import coverage
 from alignlab.data.records import Document
-from alignlab.data.rows import Row, check_max_length, document_rows, resolve_max_length, token_batch
+from alignlab.data.rows import (
+    Row,
+    check_max_length,
+    document_rows,
+    few,
+    num_tokens,
+    resolve_max_length,
+    sample,
+    token_batch,
+)
 from alignlab.data.source import DataSource, Need
 from alignlab.data.tokenizer import TokenizerSpec
 from alignlab.errors import MissingDataError
@@ -24,7 +34,8 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
     Args:
         data: gives the documents.
         model: built with random weights; not used where `inputs.policy` continues from a model.
-        tokenizer: trained on the documents (and the instructions, where there are any, so that their words are in).
+        tokenizer: trained on the documents (and the instructions, where there are any, so that their words are in); of
+            large data on a part of them.
         max_length: longest sequence in tokens; longer documents are cut into windows. Null takes the model's context.
     """
 
@@ -83,31 +94,28 @@ class Pretrain(OfflineStage[TokenBatch, Row]):
         """The layers of the model that it builds."""
         return None if "policy" in self.inputs else self.model_spec.skeleton()
 
-    def _texts(self) -> list[str]:
-        texts = [d.text for d in self.data.documents("train")]
-        try:
-            examples = self.data.instructions("train")
-        except MissingDataError:  # a corpus alone is enough to pretrain on
-            examples = []
-        for example in examples:
-            texts += [*(m.content for m in example.prompt.messages), example.answer]
-        return texts
+    def _texts(self) -> Iterator[str]:
+        """Documents, and the instructions where there are any; of large data a sample of each."""
+        yield from (document.text for document in sample(self.data.documents("train"), lambda d: len(d.text)))
+        with contextlib.suppress(MissingDataError):  # a corpus alone is enough to pretrain on
+            for example in sample(self.data.instructions("train"), lambda e: len(e.prompt.text) + len(e.answer)):
+                yield from (*(m.content for m in example.prompt.messages), example.answer)
 
     def data_needs(self) -> list[tuple[DataSource, Need]]:
         """Documents, and what is mixed in."""
         return [(self.data, Need("documents")), *self.mixed_needs()]
 
-    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
+    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[Sequence[Row], Sequence[Row]]:
         """Documents, tokenised and cut into windows."""
         length = resolve_max_length(type(self).__name__, self.max_length, self.policy.context)
         splits = self.data.documents("train"), self.data.documents("validation")
         train, held_out = (document_rows(self.policy.tokenizer, documents, length) for documents in splits)
-        tokens = sum(len(row.tokens) for row in train)
         words = len(self.policy.tokenizer)
-        if lost := coverage(self.policy.tokenizer, (d.text for part in splits for d in part)).warning():
+        texts = (d.text for part in splits for d in sample(part, lambda d: len(d.text), most=2**22))
+        if lost := coverage(self.policy.tokenizer, texts).warning():
             context.tracker.say(lost)
-        context.tracker.say(f"{len(splits[0])} documents, {tokens} tokens, {words} words in the vocabulary")
-        return train, held_out
+        context.tracker.say(f"{len(splits[0])} documents, {num_tokens(train)} tokens, {words} words in the vocabulary")
+        return train, few(held_out, context.tracker.say)
 
     def batch_of(self, units: Sequence[Row]) -> TokenBatch:
         """One sequence per document or window."""

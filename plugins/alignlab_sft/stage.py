@@ -1,13 +1,13 @@
 """Supervised fine-tuning on answered instructions, with a share of replayed documents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 
 from alignlab import Artifact, StageContext, TokenBatch
-from alignlab.data.rows import Row, document_rows, order_at
+from alignlab.data.rows import Lazy, Row, document_rows, order_at
 from alignlab.data.source import DataSource, Need
 from alignlab.seed import fold_in
 from alignlab.training import AnswerStage
@@ -55,12 +55,12 @@ class SFT(AnswerStage):
             needs.append((self.documents, Need("documents", why=f"replay={self.replay}")))
         return needs
 
-    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[list[Row], list[Row]]:
+    def read(self, inputs: Mapping[str, Artifact], context: StageContext) -> tuple[Sequence[Row], Sequence[Row]]:
         """Rows of answers; the documents are kept aside."""
         train, held_out = super().read(inputs, context)
         if self.train_on_prompts:
-            train = [replace(row, mask=[False, *[True] * (len(row.tokens) - 1)]) for row in train]
-        self._documents: list[Row] = []
+            train = Lazy(train, _whole)
+        self._documents: Sequence[Row] = []
         if self.replay and self.documents is not None:
             self._documents = document_rows(self.policy.tokenizer, self.documents.documents("train"), self.length)
         return train, held_out
@@ -75,3 +75,8 @@ class SFT(AnswerStage):
     def _replays(self, step: int) -> bool:
         generator = torch.Generator().manual_seed(fold_in(self.seed, 2, step))
         return float(torch.rand((), generator=generator)) < self.replay
+
+
+def _whole(row: Row) -> Row:
+    """The row with its prompt scored."""
+    return replace(row, mask=[False, *[True] * (len(row.tokens) - 1)])

@@ -1,7 +1,7 @@
 """Shapes of records, recognised by their columns, and how each is read.
 
-A file plays one of five roles: corpus, instructions, preferences, rankings, labelled. Each role accepts the shapes of
-`SHAPES`; the first whose columns are all there is taken, so the more specific ones stand first.
+A file plays one of six roles: corpus, prompts, instructions, preferences, rankings, labelled. Each role accepts the
+shapes of `SHAPES`; the first whose columns are all there is taken, so the more specific ones stand first.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Literal
 
 from alignlab.data import conversations, judgement
 from alignlab.data.files.fields import Fields
-from alignlab.data.records import Comparison, Document, Example, Facts, Labelled, Prompt, Ranking
+from alignlab.data.records import Asked, Comparison, Document, Example, Facts, Labelled, Prompt, Ranking
 from alignlab.errors import ConfigError, DataError
 
-Role = Literal["corpus", "instructions", "preferences", "rankings", "labelled"]
-Record = Document | Example | Comparison | Ranking | Labelled
+Role = Literal["corpus", "prompts", "instructions", "preferences", "rankings", "labelled"]
+Record = Document | Asked | Example | Comparison | Ranking | Labelled
 SYSTEM = "system"
 """A column that every shape with a prompt also reads."""
 ANSWER = "answer"
@@ -45,6 +45,30 @@ class Shape:
 
 def _text(row: Fields) -> list[Document]:
     return [Document(row.text("text"), row.where)]
+
+
+def _asked(row: Fields) -> list[Asked]:
+    return [Asked(row.prompt("prompt"), row.where)]
+
+
+def _asked_messages(row: Fields) -> list[Asked]:
+    """A conversation up to the last turn that is to be answered; an answer that it ends with is left out."""
+    said, _ = row.turns("messages")
+    asked = said[:-1] if said[-1].role == "assistant" else said
+    return [Asked(row.checked("messages", lambda: conversations.as_prompt(asked)), row.where)]
+
+
+def _asked_instruction(row: Fields) -> list[Asked]:
+    return [Asked(_alpaca_prompt(row), row.where)]
+
+
+def _asked_question(row: Fields) -> list[Asked]:
+    prompt, answer = _question(row), row.optional("answer")
+    return [Asked(replace(prompt, facts=((ANSWER, answer),)) if answer else prompt, row.where)]
+
+
+def _question(row: Fields) -> Prompt:
+    return _instructed(row.said("question"), row.optional("context"), row.optional("system"))
 
 
 def _instructed(instruction: str, context: str, system: str = "") -> Prompt:
@@ -78,8 +102,7 @@ def _prompt_completion_label(row: Fields) -> list[Labelled]:
 
 
 def _question_answer(row: Fields) -> list[Example]:
-    prompt = _instructed(row.said("question"), row.optional("context"), row.optional("system"))
-    answer = row.said("answer")
+    prompt, answer = _question(row), row.said("answer")
     return [Example(replace(prompt, facts=((ANSWER, answer),)), answer, source=row.where)]
 
 
@@ -115,6 +138,12 @@ _PREFERENCES = (
 )
 SHAPES: Mapping[Role, tuple[Shape, ...]] = {
     "corpus": (Shape("text", ("text",), _text),),
+    "prompts": (
+        Shape("messages", ("messages",), _asked_messages),
+        Shape("prompt", ("prompt",), _asked),
+        Shape("instruction", ("instruction",), _asked_instruction, ("input",)),
+        Shape("question", ("question",), _asked_question, ("context", "answer")),
+    ),
     "instructions": (
         Shape("messages", ("messages",), _messages),
         Shape("self_instruct", ("instruction", "instances"), _self_instruct),
@@ -217,6 +246,8 @@ def teaches_nothing(record: Record) -> str:
         return "" if record.text.strip() else "empty text"
     if not record.prompt.messages[-1].content.strip():
         return "empty prompt"
+    if isinstance(record, Asked):
+        return ""
     if isinstance(record, Comparison):
         answers: tuple[str, ...] = (record.chosen, record.rejected)
     else:

@@ -15,6 +15,8 @@ LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")
 KNOWN = (*TEXT, *LINES, ".json", *TABLES, ".parquet")
 """Suffixes that are read; all but parquet also with `.gz` behind them."""
+PACKED: Final = 4
+"""How many times larger the content of a compressed file is taken to be."""
 LONGEST_LINE: Final = 2**28
 """Characters; a longer line is not text but an archive that was blown up."""
 
@@ -53,6 +55,12 @@ def suffix(path: Path) -> str:
             f"{', '.join(KNOWN)} (all but .parquet also with .gz)"
         )
     return kind
+
+
+def size(path: Path) -> int:
+    """Bytes of a file's content; of a compressed one or a parquet file, an estimate."""
+    packed = _packed(path) or suffix(path) == ".parquet"
+    return path.stat().st_size * (PACKED if packed else 1)
 
 
 @contextmanager

@@ -15,37 +15,47 @@ from alignlab.data.files.raw import Raw
 from alignlab.errors import DataError
 
 
-def read(path: Path, is_record: IsRecord, document_characters: int | None = 2000) -> list[Raw]:
-    """All records of a file, in its order.
+def read(
+    path: Path, is_record: IsRecord, document_characters: int | None = 2000, prompts: bool = False
+) -> Iterator[Raw]:
+    """All records of a file, in its order, each when it is asked for.
+
+    JSON that is not one object per line is read as a whole.
 
     Args:
         path: named by what it holds (`opening.KNOWN`).
         is_record: whether some columns are those of a record; decides between layouts.
         document_characters: how plain text is cut into documents; see `documents`.
+        prompts: each line of plain text is a prompt.
 
     Raises:
         DataError: the file is missing, empty, damaged, not UTF-8 or not what its name says, or it is one JSON value
             that is broken.
     """
+    is_empty = True
     with readable(path):
-        found = list(_records(path, is_record, document_characters))
-    if not found:
+        for raw in _records(path, is_record, document_characters, prompts):
+            is_empty = False
+            yield raw
+    if is_empty:
         raise DataError(f"{path}: the file is empty; it holds no record")
-    return found
 
 
-def _records(path: Path, is_record: IsRecord, document_characters: int | None) -> Iterator[Raw]:
+def _records(path: Path, is_record: IsRecord, document_characters: int | None, prompts: bool) -> Iterator[Raw]:
     kind, name = suffix(path), str(path)
     if path.stat().st_size == 0:
         return
     if kind == ".parquet":
         yield from tables.parquet_rows(path)
+    elif kind in TEXT and prompts:
+        lines = enumerate(lines_of(path), start=1)
+        yield from (Raw(f"{name}:{number}", {"prompt": line.strip()}) for number, line in lines if line.strip())
     elif kind in TEXT:
         yield from documents(lines_of(path), name, document_characters)
     elif kind == ".csv":
         yield from tables.csv_rows(lines_of(path), name, is_record)
     elif kind == ".tsv":
-        yield from tables.tsv_rows(lines_of(path), name)
+        yield from tables.tsv_rows(lambda: lines_of(path), name)
     else:
         yield from json_files.records(lines_of(path), name, is_record)
 

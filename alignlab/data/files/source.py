@@ -11,24 +11,27 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal
 
-from alignlab.artifact import digest_of_file
-from alignlab.data.files import formats, opening
+from alignlab.data.cache import Cache
+from alignlab.data.files import opening
+from alignlab.data.files.arguments import Named, columns_named, paths_of, shapes_of
+from alignlab.data.files.digests import digest_of
 from alignlab.data.files.formats import Role
-from alignlab.data.files.loading import Loaded, Loader
+from alignlab.data.files.loaded import Loaded
+from alignlab.data.files.loading import Loader
 from alignlab.data.records import Comparison, Document, Example, Labelled, Prompt, Ranking
 from alignlab.data.source import DataSource, Need, Records, Split, each_once
+from alignlab.data.split import in_both
 from alignlab.errors import ConfigError, DataError
 
-Named = str | Sequence[str] | None
 ROLES: Mapping[Records, tuple[Role, ...]] = {
     "documents": ("corpus",),
     "instructions": ("instructions",),
     "comparisons": ("preferences",),
     "rankings": ("rankings",),
     "labelled": ("labelled",),
-    "prompts": ("instructions", "preferences"),
+    "prompts": ("prompts", "instructions", "preferences"),
 }
 """The roles that give each kind of records: the first that has a file."""
 
@@ -38,6 +41,7 @@ class Files(DataSource):
 
     Args:
         corpus: file or files of plain text, or of records with `text`.
+        prompts: file or files of prompts to be answered, in place of those of the instructions (preferences).
         instructions: file or files of answered instructions.
         preferences: file or files of preferred and rejected answers.
         rankings: file or files of ranked answers, the best first.
@@ -62,7 +66,7 @@ class Files(DataSource):
 
     VERSION: ClassVar[str] = "3"
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"corpus", "instructions", "preferences", "rankings", "labelled", "on_bad_record"}
+        {"corpus", "prompts", "instructions", "preferences", "rankings", "labelled", "on_bad_record"}
     )
     """Where the files lie does not matter; their contents do, by `content_digest`. Nor does `on_bad_record`: an
     artifact that was made with "stop" met no bad record, so it would be the same with "skip"."""
@@ -81,6 +85,7 @@ class Files(DataSource):
         split_seed: int = 0,
         on_bad_record: Literal["stop", "skip"] = "stop",
         document_characters: int | None = 2000,
+        prompts: Named = None,
     ) -> None:
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"data.validation_fraction must be in [0, 1), got {validation_fraction}; 0.1 is usual")
@@ -90,20 +95,22 @@ class Files(DataSource):
             raise ConfigError(f"data.document_characters must be >= 0 or null, got {document_characters}")
         named: dict[Role, Named] = {
             "corpus": corpus,
+            "prompts": prompts,
             "instructions": instructions,
             "preferences": preferences,
             "rankings": rankings,
             "labelled": labelled,
         }
-        self.files = {role: _paths(names) for role, names in named.items()}
-        self.shape = _checked_shapes(shape or {})
-        self.facts, self.scores = _names(facts), _names(scores)
+        self.files = {role: paths_of(names) for role, names in named.items()}
+        self.shape = shapes_of(shape or {})
+        self.facts, self.scores = columns_named(facts), columns_named(scores)
         self.validation_fraction = validation_fraction
         self.split_seed = split_seed
         self.on_bad_record = on_bad_record
         self.document_characters = document_characters
         self._loaded: dict[Role, Loaded[Any]] = {}
         self._digests: dict[Path, str] = {}
+        self.keep_in(Cache())
         self._check_files()
 
     def _check_files(self) -> None:
@@ -111,9 +118,10 @@ class Files(DataSource):
             for path in paths:
                 kind = opening.suffix(path)
                 opening.check_exists(path)
-                if kind in opening.TEXT and role != "corpus":
+                if kind in opening.TEXT and role not in ("corpus", "prompts"):
                     raise DataError(
-                        f"data.{role}: {path} is plain text, which only data.corpus takes; {role} are records, as "
+                        f"data.{role}: {path} is plain text, which only data.corpus and data.prompts take; {role} are "
+                        f"records, as "
                         f"{', '.join(k for k in opening.KNOWN if k not in opening.TEXT)}"
                     )
 
@@ -146,10 +154,16 @@ class Files(DataSource):
         return self._of("labelled", split) if self.has("labelled") else super().labelled(split)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Those of the instructions, each once; of the preferences where no instructions are named."""
+        """Those of `prompts`, else of the instructions, else of the preferences; each once."""
+        if self.has("prompts"):
+            return each_once(asked.prompt for asked in self._of("prompts", split))
         if self.has("instructions") or not self.has("preferences"):
             return super().prompts(split)
         return each_once(c.prompt for c in self.comparisons(split))
+
+    def keep_in(self, cache: Cache) -> None:
+        """Keep the records of large files, and their tokens, in this cache."""
+        self._cache = cache
 
     def content_digest(self) -> str:
         """SHA-256 over the contents of all files, by role and in order; where they lie does not matter."""
@@ -157,7 +171,7 @@ class Files(DataSource):
         for role, paths in self.files.items():
             for path in paths:
                 if path not in self._digests:
-                    self._digests[path] = digest_of_file(path)
+                    self._digests[path] = digest_of(path)
                 # The suffix decides how the content is read.
                 total.update(f"{role}\0{opening.suffix(path)}\0{self._digests[path]}\n".encode())
         return total.hexdigest()
@@ -188,11 +202,14 @@ class Files(DataSource):
     def _in_two_parts(self, roles: Sequence[Role]) -> list[str]:
         problems = []
         for learnt, held in itertools.permutations(roles, 2):
-            train, validation = self._loaded[learnt].keys("train"), self._loaded[held].keys("validation")
-            if both := [key for key in validation if key in train]:
+            train = self._loader(learnt).places(self._loaded[learnt].train)
+            validation = self._loader(held).places(self._loaded[held].validation)
+            if both := in_both(train, validation, self.validation_fraction):
+                first = self._loaded[learnt].train[train.index(both[0])]
+                other = self._loaded[held].validation[validation.index(both[0])]
                 problems.append(
                     f"{len(both)} prompts are in the training {learnt} and the held-out {held} (first: "
-                    f"{train[both[0]]} and {validation[both[0]]}), as one of the two has too few prompts to hold out "
+                    f"{first.source} and {other.source}), as one of the two has too few prompts to hold out "
                     f"the same ones; add records, or set another data.validation_fraction or data.split_seed"
                 )
         return problems
@@ -211,43 +228,24 @@ class Files(DataSource):
 
     def _of(self, role: Role, split: Split) -> Sequence[Any]:
         if role not in self._loaded:
-            loader = Loader(
-                role,
-                self.shape.get(role),
-                self.validation_fraction,
-                self.split_seed,
-                self.on_bad_record == "skip",
-                self.document_characters,
-                self.facts,
-                self.scores,
-            )
-            self._loaded[role] = loader.load(self.files[role])
+            self._loaded[role] = self._loader(role).load(self.files[role], self._cache, digest_of)
             self._check_unchanged(self.files[role])
         return self._loaded[role].train if split == "train" else self._loaded[role].validation
+
+    def _loader(self, role: Role) -> Loader:
+        return Loader(
+            role,
+            self.shape.get(role),
+            self.validation_fraction,
+            self.split_seed,
+            self.on_bad_record == "skip",
+            self.document_characters,
+            self.facts,
+            self.scores,
+        )
 
     def _check_unchanged(self, paths: Sequence[Path]) -> None:
         """A file is read long after its digest went into a fingerprint; in between it may have been written to."""
         for path in paths:
-            if path in self._digests and digest_of_file(path) != self._digests[path]:
+            if path in self._digests and digest_of(path) != self._digests[path]:
                 raise DataError(f"{path} has changed since this run began; start it again, once the file is finished")
-
-
-def _paths(names: Named) -> tuple[Path, ...]:
-    listed = [names] if isinstance(names, str) else list(names or [])
-    return tuple(Path(name).expanduser() for name in listed)
-
-
-def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([columns] if isinstance(columns, str) else columns))
-
-
-def _checked_shapes(asked: Mapping[str, str | None]) -> dict[Role, str]:
-    named = {_checked_role("shape", role): name for role, name in asked.items()}
-    return {role: formats.named(role, name).name for role, name in named.items() if name is not None}
-
-
-def _checked_role(key: str, name: str) -> Role:
-    for role in get_args(Role):
-        if role == name:
-            return cast(Role, role)
-    raise ConfigError(f"data.{key}: there is no {name!r}; files play the roles {', '.join(get_args(Role))}")

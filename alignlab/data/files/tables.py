@@ -7,7 +7,7 @@ column. TSV has no quotes and no escapes: a row is a line, and the text between 
 import csv
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -69,23 +69,32 @@ def _parsed(lines: Iterable[str], name: str, delimiter: str, note: str, skipped:
         csv.field_size_limit(before)
 
 
-def tsv_rows(lines: Iterable[str], name: str) -> Iterator[Raw]:
+def tsv_rows(lines_of: Callable[[], Iterable[str]], name: str) -> Iterator[Raw]:
     """The rows of a TSV file, quotes as they stand.
+
+    Args:
+        lines_of: gives the lines of the file, each time from the first one.
+        name: of the file, for messages.
 
     Raises:
         DataError: a column is named twice.
     """
-    lines = iter(lines)
-    header = _header(next(lines, "").split("\t"), f"{name}:1")
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=2) if line]
-    quoted = sum(any(_quoted(v) for v in values) for _, values in rows)
+    header = _header(next(iter(lines_of()), "").split("\t"), f"{name}:1")
+    rows, quoted = 0, 0
+    for _, values in _tsv_cells(lines_of()):
+        rows, quoted = rows + 1, quoted + any(_quoted(v) for v in values)
     note = (
-        f'{quoted} of {len(rows)} rows have cells that look quoted as in CSV ("a ""b"""); TSV has no quotes, so they '
+        f'{quoted} of {rows} rows have cells that look quoted as in CSV ("a ""b"""); TSV has no quotes, so they '
         f"are kept (name the file .csv to have them read as quotes)"
         if quoted
         else ""
     )
-    yield from (_row(header, values, f"{name}:{number}", note) for number, values in rows)
+    yield from (_row(header, values, f"{name}:{number}", note) for number, values in _tsv_cells(lines_of()))
+
+
+def _tsv_cells(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of each row below the header."""
+    return ((number, line.split("\t")) for number, line in enumerate(lines, start=1) if number > 1 and line)
 
 
 def _quoted(cell: str) -> bool:

@@ -65,5 +65,13 @@ class Linear4bit(torch_nn.Linear):
         return torch_nn.functional.linear(x, _whole(self.weight.data, self.weight.quant_state).to(x.dtype), self.bias)
 
 
+class AdamW8bit(torch.optim.AdamW):
+    """Its moments are in full precision; what it was given is that of bitsandbytes."""
+
+    def __init__(self, params: Any, *, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(params, betas=betas, eps=eps)
+
+
+optim = SimpleNamespace(AdamW8bit=AdamW8bit)
 nn = SimpleNamespace(Linear4bit=Linear4bit, Params4bit=Params4bit)
 functional = SimpleNamespace(dequantize_4bit=_whole)
