@@ -1,8 +1,10 @@
 """stage=import_model: a model from a folder or the hub becomes an artifact; weights are links, and checked once."""
 
+import functools
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from alignlab.models import Imported, ImportModel
 from alignlab.pipeline.store import Store
 from alignlab.policy import Policy
 from alignlab.stage import NullTracker, StageContext
+from alignlab.testing import Check, conforms_stage
 
 
 class Notes(NullTracker):
@@ -449,3 +452,23 @@ def test_statistics_of_an_imported_model_are_those_of_its_folder(tmp_path: Path)
     batch = TokenBatch.of([[1, 5, 9, 4]], [[False, True, True, True]])
     found = [Policy.load(m).token_stats(batch, frozenset({"logp"})).logp for m in (made, given)]
     assert torch.equal(*found)
+
+
+# ---- as any stage ----------------------------------------------------------------------------------------------------
+@functools.cache
+def conforming() -> str:
+    """A folder that stays for all checks."""
+    return str(llama(Path(tempfile.mkdtemp(prefix="import-")) / "given"))
+
+
+NO_TRAINING = dict.fromkeys(
+    ("memory_budget_changes_nothing", "the_stop_token_is_scored", "the_reference_stays", "batches_hold_what_was_given"),
+    "trains no policy",
+)
+
+
+@conforms_stage(
+    lambda: ImportModel(name_or_path=conforming()), skip={**NO_TRAINING, "reports_progress": "is done at once"}
+)
+def test_it_is_a_stage_like_any_other(check: Check) -> None:
+    check()

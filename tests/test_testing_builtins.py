@@ -98,6 +98,7 @@ def test_panel(check: Check) -> None:
 
 # ---- and nothing is left out -----------------------------------------------------------------------------------------
 CHECKED_IN = {
+    "alignlab.models.ImportModel": "tests/test_import_model.py",
     "alignlab_raters.StyleOfAnswers": "tests/test_testing_builtin_stages.py",
     "alignlab.evaluation.CalibrationEvaluation": "tests/test_testing_evaluation.py",
     "alignlab.evaluation.Compare": "tests/test_testing_builtin_stages.py",

@@ -177,7 +177,7 @@ def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
     parts = {h: [w for row in rows for w in (row[h].split() if h == "takes" else [row[h]])] for h in heads}
     words = {h: max(map(len, [h, *parts[h]])) for h in heads}
     for dropped in ("key", "makes", "memory", "sizes", "takes"):
-        if sum(words[h] + 2 for h in heads) > console.width + 2:
+        if dropped in heads and sum(words[h] + 2 for h in heads) > console.width + 2:
             heads.remove(dropped)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in heads:

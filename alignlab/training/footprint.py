@@ -51,7 +51,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a training stage holds.
+    """The memory that a training stage holds at once.
 
     Args:
         size: of each of its models.

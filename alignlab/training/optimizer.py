@@ -43,7 +43,7 @@ class OptimizerSpec(abc.ABC):
     ASKS_ONCE: ClassVar[bool] = False
     """Whether a step asks for loss and gradient once, before it moves a weight; so that `OnPolicy` may save a pass."""
     MOMENT_BYTES: ClassVar[int] = 8
-    """What it keeps per parameter, in float32 training; for estimates of memory."""
+    """Bytes that it keeps per parameter, in float32 training; for estimates of memory."""
     schedule: Schedule
     """Learning rate of each step over its peak."""
 
