@@ -60,6 +60,7 @@ def test_every_command_can_be_planned(words: list[str], here: Path, capsys: pyte
     assert main(["plan", *[w for w in words if w != "plan"]]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_has_every_stage_of_the_run(run: Path) -> None:
     stages = json.loads((run / "manifest.json").read_text())["stages"]
     page = docs_pages.text(PAGE)
@@ -68,6 +69,7 @@ def test_the_table_has_every_stage_of_the_run(run: Path) -> None:
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_it_made_is_talked_to_and_taken_elsewhere(
     run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
 
 
 LONG = {
+    "mixed_kl",
+    "reinforce, unbiased",
     "rloo, clipped and averaged within answers",
     "ppo, not whitened",
     "ppo, the sampler's weights",
