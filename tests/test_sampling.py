@@ -174,3 +174,26 @@ def test_a_prompt_that_the_template_refuses_is_named_with_its_reason(policy: Pol
             fitting(policy, [*PROMPTS, Prompt.user("w1", system="w2")], False, lambda _: None)
     finally:
         policy.tokenizer.chat_template = own
+
+
+def test_small_products_are_computed_by_one_thread_and_the_others_are_there_again(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = torch.get_num_threads(), []
+    inner = policy.model.forward
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return inner(*arguments, **named)
+
+    monkeypatch.setattr(policy.model, "forward", counted)
+    torch.set_num_threads(2)
+    try:
+        generate(policy, PROMPTS, Sampling(max_new_tokens=2), 0)
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+        seen.clear()
+        monkeypatch.setattr("alignlab.policy.sampling._SHARED_PRODUCT", 6 * 16**2)
+        generate(policy, PROMPTS, Sampling(max_new_tokens=2), 0)
+        assert set(seen) == {2}
+    finally:
+        torch.set_num_threads(before)

@@ -154,7 +154,7 @@ def stage_of(task: Task, rows: Rows, clock: Clock, work: Path) -> Any:
     """The stage of a task, and the names of its inputs are those of folders in `work`."""
     optimizer = AdamW(lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule=Linear(0, 0.0))
     never = 10**8
-    loop = Loop(10**5, task.batch, 10**9, validate_every=never, save_every=never, log_every=50, keep="last")
+    loop = Loop(10**5, task.batch, validate_every=never, save_every=never, log_every=50, keep="last")
     given = {"optimizer": optimizer, "loop": loop, "inputs": {"policy": "policy"}}
     if task.kind == "sft":
         stage: Any = TimedSFT(objective=AnswerNLL(), data=Given(Policy.load(work / "policy"), rows), **given)
