@@ -92,8 +92,9 @@ def draw(cpu: Rows, gpu: Rows, file: Path) -> None:
     left.barh(tasks, [ratios[task] for task in tasks], color=colors)
     for place, task in enumerate(tasks):
         left.plot([GOALS[task]] * 2, [place - 0.4, place + 0.4], color="#d1495b", lw=2)
-        left.text(ratios[task] + 0.04, place, f"{ratios[task]:.2f}", va="center", fontsize=9)
+        left.text(max(ratios[task], GOALS[task]) + 0.06, place, f"{ratios[task]:.2f}", va="center", fontsize=9)
     left.axvline(1, color="#888", lw=0.8)
+    left.set_xlim(0, 1.1 * max(*ratios.values(), *GOALS.values()))
     left.set_xlabel("CPU time per step, TRL over alignlab (red: goal)")
     works = list(dict.fromkeys(row["work"] for row in gpu))
     shown = {"trl": "#d1a25b", "trl checkpoint": "#e6cfa8", "alignlab": "#a9c4d4", "alignlab compile": "#2a6f97"}
