@@ -105,6 +105,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
 
 
 LONG = {
+    "grpo",
+    "forward_kl",
     "mixed_kl",
     "reinforce, unbiased",
     "rloo, clipped and averaged within answers",
