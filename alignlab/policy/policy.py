@@ -9,6 +9,7 @@ Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,7 @@ class Policy(nn.Module):
     def as_loaded(self) -> "Policy":
         """The policy with its blocks as they were loaded, until it is run again: it can be copied."""
         restore_blocks(self.model)
-        self._is_adapted = False
+        self._is_adapted, self._sharing = False, replace(self._sharing, flat=False)
         return self
 
     def _rows(self, rows: layout.Rows) -> Tensor:
