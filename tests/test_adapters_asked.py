@@ -13,6 +13,7 @@ from alignlab.pipeline.plan import Step, plan
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
+from alignlab.policy.adapter_files import read_adapter
 from alignlab.stage import Runtime
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 
@@ -121,4 +122,7 @@ def test_so_it_is_where_the_store_has_it(tmp_path: Path) -> None:
 def test_a_target_that_fits_trains(tmp_path: Path) -> None:
     policy = tiny_policy_artifact(tmp_path / "policy").path
     preferences = tiny_preferences_artifact(tmp_path / "preferences").path
-    runner({"dpo": dpo(policy, preferences, "q_proj", "v_proj")}, tmp_path).run()
+    ran = runner({"dpo": dpo(policy, preferences, "q_proj", "v_proj")}, tmp_path)
+    ran.run()
+    layers = read_adapter(ran.store.path(ran.steps[0].fingerprint)).changes
+    assert sorted(name.rpartition(".")[2] for name in layers) == ["q_proj", "v_proj"]

@@ -222,4 +222,6 @@ def test_processes_of_other_lengths_gather_the_same_layers(which: str, tmp_path:
     with torch.no_grad():
         wanted["logp"] = [policy.token_stats(of(), LOGP).logp for of in UNEVEN[which]]
     torch.save(wanted, tmp_path / "wanted.pt")
-    run_together(Path(__file__).with_name("sharded_layers.py"), tmp_path, which)
+    said = run_together(Path(__file__).with_name("sharded_layers.py"), tmp_path, which)
+    parameters = len(list(policy.named_parameters()))
+    assert said == [f"log-probabilities and {parameters} gradients agree\n"] * 2
