@@ -172,7 +172,8 @@ def draw(
 @contextlib.contextmanager
 def _threads_for(policy: Policy, rows: int) -> Iterator[None]:
     """One thread where a step's matrix products are too small to share: to wake another takes longer than its half."""
-    width, before = policy.model.get_input_embeddings().weight.shape[1], torch.get_num_threads()
+    embedding: Any = policy.model.get_input_embeddings()
+    width, before = embedding.weight.shape[1], torch.get_num_threads()
     alone = policy.device.type == "cpu" and rows * width**2 < _SHARED_PRODUCT
     if alone:
         torch.set_num_threads(1)
