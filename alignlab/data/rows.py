@@ -6,12 +6,13 @@ function of (seed, k): a run that is resumed at step k needs no other state to s
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import TypeVar
 
 import torch
 
 from alignlab.batch import PreferenceBatch, TokenBatch
 from alignlab.data.encoding import ComparisonEncoder, DocumentEncoder, ExampleEncoder, quiet
+from alignlab.data.itemwise import Itemwise
 from alignlab.data.records import Comparison, Document, Example
 from alignlab.data.tokenised import StoredRows, collected, num_tokens, settled
 from alignlab.data.truncation import REMEDY, Encode, Row, Truncation
@@ -148,7 +149,7 @@ def preference_batch(pairs: Sequence[tuple[Row, Row]]) -> PreferenceBatch:
     return PreferenceBatch.of([r.tokens for r in rows], [r.mask for r in rows], [r.name for r in rows])
 
 
-class Lazy(Sequence[R], Generic[R]):
+class Lazy(Itemwise[R]):
     """`make(item)` of each item, made whenever it is asked for: only what is in use is in memory.
 
     Args:
@@ -163,13 +164,8 @@ class Lazy(Sequence[R], Generic[R]):
     def __len__(self) -> int:
         return len(self._items)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            return [self._make(item) for item in self._items[index]]
+    def item(self, index: int) -> R:
+        """Made now."""
         return self._make(self._items[index])
 
 

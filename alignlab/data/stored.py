@@ -12,11 +12,12 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from alignlab.data.cache import Cache
+from alignlab.data.itemwise import Itemwise
 from alignlab.data.records import Asked, Comparison, Document, Example, Labelled, Message, Prompt, Ranking
 from alignlab.data.source import Split
 
@@ -89,7 +90,7 @@ class Head:
     notes: Mapping[str, float]
 
 
-class StoredRecords(Sequence[R], Generic[R]):
+class StoredRecords(Itemwise[R]):
     """One part of the records that a `RecordWriter` has written, each read when it is asked for.
 
     A copy, also in another process, opens the same files.
@@ -121,13 +122,8 @@ class StoredRecords(Sequence[R], Generic[R]):
     def __len__(self) -> int:
         return len(self._index)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> R:
+        """Read now."""
         head, body = self._lines(index)
         kind, file, where, known = json.loads(head)
         return cast(R, _read(kind, json.loads(body), self._paths[file] + where, known))

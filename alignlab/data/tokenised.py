@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar
 
 from alignlab.artifact import write_json
 from alignlab.data.cache import Tell
 from alignlab.data.encoding import Encoder
+from alignlab.data.itemwise import Itemwise
 from alignlab.data.parallel import in_order
 from alignlab.data.problems import fact_of
 from alignlab.data.stored import StoredRecords
@@ -83,7 +84,7 @@ def _encoded(
 
 
 # ---- in token shards -------------------------------------------------------------------------------------------------
-class StoredRows(Sequence[R], Generic[R]):
+class StoredRows(Itemwise[R]):
     """The units of stored records; each is read from the shards when it is asked for.
 
     Args:
@@ -103,17 +104,10 @@ class StoredRows(Sequence[R], Generic[R]):
     def __len__(self) -> int:
         return len(self._shards) // len(self._encode.NAMES)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"unit {index} of {len(self)}")
+    def item(self, index: int) -> R:
+        """Read now."""
         names = self._encode.NAMES
-        first = index % len(self) * len(names)
+        first = index * len(names)
         head = self._records.head(self._shards.record(first))
         rows = [Row(*self._shards.row(first + n), head.source + name, head.notes) for n, name in enumerate(names)]
         return self._encode.unit(rows)
