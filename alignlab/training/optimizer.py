@@ -60,7 +60,42 @@ class OptimizerSpec(abc.ABC):
 
 
 @dataclass(frozen=True)
-class AdamW(OptimizerSpec):
+class _Adam(OptimizerSpec):
+    """Settings that the forms of AdamW share."""
+
+    ASKS_ONCE: ClassVar[bool] = True
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-5
+    weight_decay: float = 0.01
+    schedule: Schedule = field(default_factory=Cosine)
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        if self.lr < 0:
+            raise ValueError(f"{owner}: lr must be >= 0, got {self.lr}; 1e-5 to 3e-3 is usual")
+        if not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"{owner}: betas must be in [0, 1), got {self.betas}")
+        if self.eps <= 0:
+            raise ValueError(f"{owner}: eps must be > 0, got {self.eps}; it divides")
+        if self.weight_decay < 0:
+            raise ValueError(f"{owner}: weight_decay must be >= 0, got {self.weight_decay}; below 0 weights would grow")
+
+    def split(self, groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+        """Settings of each group, matrices apart from what does not decay."""
+        settings: list[dict[str, Any]] = []
+        for group in groups:
+            for decays in (True, False):
+                chosen = [p for p in group.parameters if (p.dim() > 1) == decays]
+                decay = self.weight_decay if decays else 0.0
+                if chosen:
+                    rate = self.lr if group.lr is None else group.lr
+                    settings.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        return settings
+
+
+@dataclass(frozen=True)
+class AdamW(_Adam):
     """AdamW.
 
     Args:
@@ -76,20 +111,11 @@ class AdamW(OptimizerSpec):
     """
 
     VERSION: ClassVar[str] = "1"
-    ASKS_ONCE: ClassVar[bool] = True
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-5
-    weight_decay: float = 0.01
-    schedule: Schedule = field(default_factory=Cosine)
     fused: bool = True
-
-    def __post_init__(self) -> None:
-        _check(type(self).__name__, self.lr, self.betas, self.eps, self.weight_decay)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
         """The torch optimizer; each group is split into what decays and what does not."""
-        settings = _split(groups, self.lr, self.weight_decay)
+        settings = self.split(groups)
         # The kernel reads memory in a row, whatever the strides say.
         fused = self.fused and all(_is_dense(p) for group in groups for p in group.parameters)
         made = torch.optim.AdamW(settings, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
@@ -108,7 +134,7 @@ def _as_asked(fused: bool, _: torch.optim.Optimizer, state: dict[str, Any]) -> d
 
 
 @dataclass(frozen=True)
-class AdamW8bit(OptimizerSpec):
+class AdamW8bit(_Adam):
     """AdamW with both moments in 8 bits, by bitsandbytes: 2 bytes per parameter in place of 8. On a GPU.
 
     Moments of tensors of fewer than 4096 numbers stay in float32. What is learnt differs by their rounding.
@@ -124,16 +150,7 @@ class AdamW8bit(OptimizerSpec):
     """
 
     VERSION: ClassVar[str] = "1"
-    ASKS_ONCE: ClassVar[bool] = True
     MOMENT_BYTES: ClassVar[int] = 2
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-5
-    weight_decay: float = 0.01
-    schedule: Schedule = field(default_factory=Cosine)
-
-    def __post_init__(self) -> None:
-        _check(type(self).__name__, self.lr, self.betas, self.eps, self.weight_decay)
 
     def check_runtime(self, runtime: Runtime) -> None:
         """Refuse to begin without bitsandbytes, or without a GPU."""
@@ -144,33 +161,9 @@ class AdamW8bit(OptimizerSpec):
         """The optimizer of bitsandbytes, its groups split as AdamW's are."""
         import bitsandbytes
 
-        settings = _split(groups, self.lr, self.weight_decay)
+        settings = self.split(groups)
         made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(settings, betas=tuple(self.betas), eps=self.eps)
         return made
-
-
-def _check(owner: str, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    if lr < 0:
-        raise ValueError(f"{owner}: lr must be >= 0, got {lr}; 1e-5 to 3e-3 is usual")
-    if not all(0 <= b < 1 for b in betas):
-        raise ValueError(f"{owner}: betas must be in [0, 1), got {betas}")
-    if eps <= 0:
-        raise ValueError(f"{owner}: eps must be > 0, got {eps}; it divides")
-    if weight_decay < 0:
-        raise ValueError(f"{owner}: weight_decay must be >= 0, got {weight_decay}; below 0 weights would grow")
-
-
-def _split(groups: Sequence[ParameterGroup], lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Settings of each group, matrices apart from what does not decay."""
-    settings: list[dict[str, Any]] = []
-    for group in groups:
-        for decays in (True, False):
-            chosen = [p for p in group.parameters if (p.dim() > 1) == decays]
-            decay = weight_decay if decays else 0.0
-            if chosen:
-                rate = lr if group.lr is None else group.lr
-                settings.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    return settings
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
