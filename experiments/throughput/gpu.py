@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from work import Done
+
 HERE = Path(__file__).resolve().parent
 PEAK = 989e12
 WARMUP = 3
@@ -126,25 +128,21 @@ def main() -> None:
     return None
 
 
-class Done(Exception):
-    """Enough steps were timed."""
-
-
 class Clock:
     """Times a step from one `tick` to the next, the GPU's work included."""
 
     def __init__(self, steps: int) -> None:
-        self._steps, self._times = steps, [0.0][:0]
+        self._steps, self._times = steps, list[float]()
 
-    def tick(self) -> None:
+    def tick(self) -> bool:
+        """Whether enough steps were timed."""
         import torch
 
         torch.cuda.synchronize()
         self._times.append(time.perf_counter())
         if len(self._times) == WARMUP:
             torch.cuda.reset_peak_memory_stats()
-        if len(self._times) > WARMUP + self._steps:
-            raise Done
+        return len(self._times) > WARMUP + self._steps
 
     @property
     def seconds(self) -> list[float]:
@@ -232,39 +230,26 @@ def with_alignlab(work: Work, rows: Any, clock: Clock, switches: Mapping[str, bo
     """Train by the framework's own stages; the rows are given as token ids."""
     from alignlab_dpo import DPO
     from alignlab_sft import SFT, AnswerNLL
+    from side_alignlab import Timed, row
 
-    from alignlab import Artifact, Batch, Runtime, StageContext
+    from alignlab import Artifact, Runtime, StageContext
     from alignlab.data.rows import Row
     from alignlab.policy import Policy
     from alignlab.policy.layout import Sharing
-    from alignlab.training import AdamW, Linear, Loop, PreferenceStage, TrainingStage
+    from alignlab.training import AdamW, Linear, Loop, PreferenceStage
 
-    def row(prompt: list[int], answer: list[int]) -> Row:
-        return Row([*prompt, *answer], [False] * len(prompt) + [True] * len(answer), "row")
-
-    class Timed(TrainingStage[Any]):
+    class Built(Timed):
         def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
             policy = Policy(model_of(work.size), tokenizer_of())
             if switches.get("unshared"):
                 policy._sharing = Sharing()
             return policy
 
-        def batch_at(self, step: int) -> Batch:
-            clock.tick()
-            found: Batch = super().batch_at(step)
-            return found
-
-        def validate_now(self) -> dict[str, float]:
-            return {}
-
-        def samples(self) -> Sequence[Mapping[str, object]]:
-            return ()
-
-    class Texts(Timed, SFT):
+    class Texts(Built, SFT):
         def read(self, inputs: Any, context: StageContext) -> tuple[list[Row], list[Row]]:
             return [row(p, a[0]) for p, a in rows], []
 
-    class Pairs(Timed, PreferenceStage):
+    class Pairs(Built, PreferenceStage):
         def read(self, inputs: Any, context: StageContext) -> Any:
             return [(row(p, a[0]), row(p, a[1])) for p, a in rows], []
 
@@ -274,6 +259,7 @@ def with_alignlab(work: Work, rows: Any, clock: Clock, switches: Mapping[str, bo
     given: dict[str, Any] = {"optimizer": optimizer, "loop": loop, "inputs": {"policy": "policy"}}
     data: Any = type("Nothing", (), {"on_bad_record": "stop"})()
     stage: Any = Pairs(objective=DPO(), **given) if work.pairs else Texts(objective=AnswerNLL(), data=data, **given)
+    stage.clock = clock
     runtime = Runtime(
         accelerator="gpu",
         precision="bf16-mixed",
@@ -297,7 +283,8 @@ def with_trl(work: Work, rows: Any, clock: Clock, switches: Mapping[str, bool]) 
 
     class Ticking(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            clock.tick()
+            if clock.tick():
+                raise Done
 
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {

@@ -5,7 +5,6 @@
 Only where the rows come from is replaced: they are read from the work folder's file, as token ids.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from alignlab_reward_model import BradleyTerry, RewardModel
 from alignlab_sft import SFT, AnswerNLL
 from jaxtyping import Float
 from torch import Tensor
-from work import TASKS, Clock, Done, Rows, Task, until_done
+from work import TASKS, Clock, Done, Rows, Task, arguments, until_done
 
 from alignlab import Artifact, Batch, RewardSource, Runtime, StageContext
 from alignlab.data.records import Prompt
@@ -180,12 +179,7 @@ def _online(task: Task, data: Given, given: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments()
     torch.set_num_threads(given.threads)
     task, clock = TASKS[given.task], Clock(given.seconds)
     rows = Rows.read(given.work / f"{given.task}.json")

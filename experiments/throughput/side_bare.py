@@ -5,22 +5,15 @@
 The model's own loss on padded rows, clipping, fused AdamW.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
-from work import PAD, TASKS, Clock, Rows
+from work import PAD, TASKS, Clock, Rows, arguments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("task", choices=[name for name, task in TASKS.items() if task.kind == "sft"])
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments(name for name, task in TASKS.items() if task.kind == "sft")
     torch.set_num_threads(given.threads)
     task, rows, clock = TASKS[given.task], Rows.read(given.work / f"{given.task}.json"), Clock(given.seconds)
     model = AutoModelForCausalLM.from_pretrained(given.work / "policy", dtype=torch.float32).train()

@@ -6,7 +6,6 @@ TRL 1.13 dropped its PPO: `--ppo` names a folder with an unpacked wheel of TRL 1
 Rows are given as token ids, so that no trainer tokenises anything; caches and outputs stay in the work folder.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -14,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from work import TASKS, Clock, Done, Rows, Task, until_done
+from work import TASKS, Clock, Done, Rows, Task, arguments, until_done
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ppo", default="")
-    given = parser.parse_args()
+    given = arguments(ppo="")
     torch.set_num_threads(given.threads)
     task = TASKS[given.task]
     if task.kind == "ppo" and given.ppo:

@@ -3,6 +3,7 @@
 Each task is timed by a process of its own, on rows that one file holds, so that both sides see the same tokens.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -10,7 +11,7 @@ import random
 import resource
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,18 @@ class Clock:
 
 def _differences(times: Sequence[float]) -> list[float]:
     return [b - a for a, b in zip(times[WARMUP:], times[WARMUP + 1 :], strict=False)]
+
+
+def arguments(tasks: Iterable[str] = TASKS, **further: str) -> argparse.Namespace:
+    """The arguments of one side; `further` are options by their defaults."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task", choices=list(tasks))
+    parser.add_argument("--work", type=Path, required=True, help="folder with the models and the rows")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--threads", type=int, default=2)
+    for name, default in further.items():
+        parser.add_argument(f"--{name}", default=default)
+    return parser.parse_args()
 
 
 @contextlib.contextmanager
