@@ -87,13 +87,13 @@ def pairs(prompt: int, *answers: int, count: int = 6, kind: type[Batch] = Prefer
 def counted(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
     """The rows that the body is then run on."""
     seen: list[Rows] = []
-    inner = policy._rows
+    inner = policy.body.run
 
     def run(rows: Rows) -> Tensor:
         seen.append(rows)
         return inner(rows)
 
-    monkeypatch.setattr(policy, "_rows", run)
+    monkeypatch.setattr(policy.body, "run", run)
     return seen
 
 
@@ -246,20 +246,20 @@ def test_an_answer_sees_its_prompt_and_itself_alone() -> None:
     ids=["mamba", "mistral", "gemma3", "llama"],
 )
 def test_an_architecture_says_how_far_it_shares(config: PreTrainedConfig, longest: int) -> None:
-    assert policy_of(config)._sharing.longest == longest
+    assert policy_of(config).body.sharing.longest == longest
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_done_by_column_is_found_also_where_rounding_hides_it(dtype: torch.dtype) -> None:
     """At random weights, Jamba's answers see each other by less than bfloat16 rounds; trained ones see more."""
     size = {**SIZE, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}
-    assert policy_of(JambaConfig(**size), dtype)._sharing.longest == 0
+    assert policy_of(JambaConfig(**size), dtype).body.sharing.longest == 0
     by_column = BlenderbotSmallConfig(
         vocab_size=32, d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=32, encoder_layers=1
     )
     assert sharing_of(AutoModelForCausalLM.from_config(by_column, dtype=dtype)).longest == 0
     llama_too = policy_of(LlamaConfig(**SIZE), dtype)
-    assert llama_too._sharing.longest > 0 and {p.dtype for p in llama_too.parameters()} == {dtype}
+    assert llama_too.body.sharing.longest > 0 and {p.dtype for p in llama_too.parameters()} == {dtype}
 
 
 @torch.no_grad()
@@ -282,7 +282,7 @@ def test_a_layer_that_masks_columns_by_itself_has_no_wider_rows(positions: int) 
     for batch in (pairs(20, 15, 18, 12, kind=TokenBatch, count=4), pairs(20, 4, 5, 6, kind=TokenBatch, count=4)):
         expected = alone(policy, batch)
         assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert (policy._sharing.longest, policy._sharing.widest) == (40, 40)
+    assert (policy.body.sharing.longest, policy.body.sharing.widest) == (40, 40)
 
 
 @torch.no_grad()
@@ -293,7 +293,7 @@ def test_a_longer_neighbour_does_not_turn_the_angles_of_a_sequence() -> None:
     policy = policy_of(Phi3Config(**SIZE, original_max_position_embeddings=64, rope_parameters=rope))
     for parameter in policy.model.parameters():
         parameter.mul_(4)  # so that attention matters
-    assert policy._sharing.turn == 64
+    assert policy.body.sharing.turn == 64
     for batch in (pairs(60, 4, 5), pairs(30, 30, 40), pairs(70, 3, 30)):
         expected = alone(policy, batch)
         assert (policy.hidden_states(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -306,7 +306,7 @@ def test_attention_costs_what_arithmetic_says() -> None:
     # Per layer: four projections, three of the feed-forward, two norms; and a last norm.
     others = 3 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32
     # To attend to a column takes two products of 32 numbers per layer; a parameter takes one product per token.
-    assert policy._sharing.attention == pytest.approx(3 * 2 * 32 / others)
+    assert policy.body.sharing.attention == pytest.approx(3 * 2 * 32 / others)
 
 
 @pytest.mark.parametrize("seed", range(20))

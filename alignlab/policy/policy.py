@@ -1,15 +1,14 @@
 """A causal language model as the lab sees it: token statistics of a flat batch, saving and loading.
 
-How a flat batch is run is `layout`'s: rows in length buckets, equal prompts computed once where the architecture allows
-it. The head runs on scored tokens only, fused with the loss, so that the logits of a batch never exist.
+How the body runs is up to `states`: rows in length buckets, equal prompts computed once where the architecture allows
+it. The head runs on scored tokens only (`next_tokens`), fused with the loss: the logits of a batch never exist.
 
-Left out: rows of unrelated texts (some architectures silently let them see each other), and bidirectional models.
+Left out: bidirectional models.
 
-Axes: T tokens, S sequences, N scored tokens, V vocabulary, d width.
+Axes: T tokens, S sequences, d width.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,29 +16,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError
-from alignlab.kernels import Direction, linear_kl, linear_logprobs
-from alignlab.policy import layout, lora
+from alignlab.policy import lora
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
-from alignlab.policy.blocks import BlockOptions, adapt_blocks, restore_blocks
-from alignlab.policy.body import body_states, sharing_of, with_flat_rows
+from alignlab.policy.blocks import BlockOptions
 from alignlab.policy.files import add_score, write_folder, write_stop_tokens
-from alignlab.policy.lm_head import head_of
 from alignlab.policy.loading import read_folder
+from alignlab.policy.next_tokens import FROM_HEAD, FROM_TEACHER, from_head, from_teacher
 from alignlab.policy.probes import cache_obstacle, check_architecture
 from alignlab.policy.score_head import REWARD, STATISTICS, ScoreHead
+from alignlab.policy.states import BodyRunner
 from alignlab.stats import TokenStats
 
 if TYPE_CHECKING:
     import transformers
 
-_FROM_HEAD = frozenset({"logp", "lse", "entropy"})
-_FROM_TEACHER: Mapping[str, Direction] = {"kl_to_teacher": "reverse", "kl_from_teacher": "forward"}
-_KNOWN = _FROM_HEAD | _FROM_TEACHER.keys() | STATISTICS
+_KNOWN = FROM_HEAD | FROM_TEACHER.keys() | STATISTICS
 
 
 class Policy(nn.Module):
@@ -66,9 +61,7 @@ class Policy(nn.Module):
         self._source: Path | Artifact | None = None
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         self.logits = check_architecture(model)
-        self._sharing = sharing_of(model)
-        self._options = BlockOptions()
-        self._is_adapted = False
+        self.body = BodyRunner(model)
 
     # ---- statistics -----------------------------------------------------------------------------------------------
     def token_stats(self, batch: Batch, needs: frozenset[str], teacher: "Policy | None" = None) -> TokenStats:
@@ -92,98 +85,37 @@ class Policy(nn.Module):
             raise ConfigError(f"Policy: gives {', '.join(sorted(_KNOWN))}, not {', '.join(sorted(needs - _KNOWN))}")
         hidden = self.hidden_states(batch)
         values: dict[str, Tensor] = {}
-        if needs & _FROM_HEAD:
-            values |= self._from_head(hidden, batch, needs)
-        if needs & _FROM_TEACHER.keys():
-            values |= self._from_teacher(hidden, batch, needs, teacher)
+        if needs & FROM_HEAD:
+            values |= from_head(self.model, self.logits, hidden, batch, needs)
+        if needs & FROM_TEACHER.keys():
+            values |= self._from_teacher(hidden, batch, needs & frozenset(FROM_TEACHER), teacher)
         if needs & STATISTICS:
             values |= self._from_score_head(hidden, batch, needs)
         return TokenStats(values)
 
     def hidden_states(self, batch: Batch) -> Float[Tensor, "T d"]:
         """The body's last hidden state at every token of a flat batch."""
-        # Where layers are shards of their own, processes gather them together: each as often as the one that has to
-        # most often. Every one runs the body in every micro-batch, also when none is left for it.
-        self._adapt()
-        idle = 0
-        if distributed.is_sharded(self.model):
-            calls = layout.calls(batch, self._sharing) if batch.num_tokens else 1
-            idle = distributed.max_of(calls, self.device) - calls
-        found = layout.hidden_states(batch, self._rows, self._sharing) if batch.num_tokens else self._nothing()
-        return torch.cat([found, *(self._nothing() for _ in range(idle))]) if idle else found
-
-    def _nothing(self) -> Float[Tensor, "0 d"]:
-        """The states of no token, for which the body has run all the same."""
-        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        return self._rows(layout.Rows(token)).flatten(0, 1)[:0]
-
-    def _adapt(self) -> None:
-        """Adapt the blocks where that is asked for; at first use, since adapted ones can be neither copied nor sent."""
-        if self._is_adapted:
-            return
-        self._is_adapted = True
-        adapt_blocks(self.model, self._options)
-        if self._options.compiled and self.device.type == "cuda":
-            self._sharing = with_flat_rows(self.model, self._sharing)
+        return self.body.hidden_states(batch)
 
     def run_as(self, options: BlockOptions) -> "Policy":
         """Run the body's blocks in another way from now on; sampling is not changed."""
-        self._options = options
-        return self.as_loaded()
+        self.body.run_as(options)
+        return self
 
     def as_loaded(self) -> "Policy":
         """The policy with its blocks as they were loaded, until it is run again: it can be copied."""
-        restore_blocks(self.model)
-        self._is_adapted, self._sharing = False, replace(self._sharing, flat=False)
+        self.body.restore()
         return self
-
-    def _rows(self, rows: layout.Rows) -> Tensor:
-        return body_states(self.model, rows)
-
-    def _from_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
-        at = batch.response_mask.nonzero()[:, 0]
-        weight, bias = head_of(self.model)
-        logp, lse, entropy = linear_logprobs(
-            hidden[at - 1],
-            weight,
-            batch.tokens[at],
-            bias,
-            temperature=batch.temperature / self.logits.scale,
-            softcap=self.logits.softcap,
-            entropy="entropy" in needs,
-        )
-        found = {"logp": logp, "lse": lse, "entropy": entropy}
-        return {k: _spread(v, at, batch) for k, v in found.items() if k in needs and v is not None}
 
     def _from_teacher(
         self, hidden: Tensor, batch: Batch, needs: frozenset[str], teacher: "Policy | None"
     ) -> dict[str, Tensor]:
-        """Exact divergences of next-token distributions over the whole vocabulary."""
         if teacher is None:
-            raise ConfigError(f"Policy: {', '.join(sorted(needs & _FROM_TEACHER.keys()))} needs a teacher")
-        at = batch.response_mask.nonzero()[:, 0]
+            raise ConfigError(f"Policy: {', '.join(sorted(needs))} needs a teacher")
         with torch.no_grad():
-            other = teacher.to(hidden.device).hidden_states(batch)[at - 1]
-        # The kernel divides the logits of both heads by one number; the teacher's own factor goes into what it reads.
-        ratio = teacher.logits.scale / self.logits.scale
-        weight, bias = head_of(self.model)
-        teacher_weight, teacher_bias = head_of(teacher.model)
-        found = {}
-        for name in needs & _FROM_TEACHER.keys():
-            kl = linear_kl(
-                hidden[at - 1],
-                weight,
-                ratio * other,
-                teacher_weight,
-                bias,
-                None if teacher_bias is None else ratio * teacher_bias,
-                direction=_FROM_TEACHER[name],
-                temperature=batch.temperature / self.logits.scale,
-                softcap=self.logits.softcap,
-                teacher_softcap=None if teacher.logits.softcap is None else ratio * teacher.logits.softcap,
-            )
-            found[name] = _spread(kl, at, batch)
-        return found
+            other = teacher.to(hidden.device).hidden_states(batch)
+        models, forms = (self.model, teacher.model), (self.logits, teacher.logits)
+        return from_teacher(models, forms, (hidden, other), batch, needs)
 
     def _from_score_head(self, hidden: Tensor, batch: Batch, needs: frozenset[str]) -> dict[str, Tensor]:
         if self.score_head is None:
@@ -234,7 +166,7 @@ class Policy(nn.Module):
         if self.score_head is not None and not needs & STATISTICS:
             self.score_head.requires_grad_(False)
         tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
-        if not tied and not needs & (_FROM_HEAD | _FROM_TEACHER.keys()):
+        if not tied and not needs & (FROM_HEAD | FROM_TEACHER.keys()):
             self.model.get_output_embeddings().requires_grad_(False)
 
     def add_score_head(self, seed: int, attributes: Sequence[str] = REWARD) -> None:
@@ -323,7 +255,3 @@ class Policy(nn.Module):
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.to(dtype)
         return self
-
-
-def _spread(x: Float[Tensor, "N"], at: Tensor, batch: Batch) -> Float[Tensor, "T"]:
-    return x.new_zeros(batch.num_tokens).index_put((at,), x)

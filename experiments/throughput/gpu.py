@@ -242,7 +242,7 @@ def with_alignlab(work: Work, rows: Any, clock: Clock, switches: Mapping[str, bo
         def load_policy(self, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
             policy = Policy(model_of(work.size), tokenizer_of())
             if switches.get("unshared"):
-                policy._sharing = Sharing()
+                policy.body.sharing = Sharing()
             return policy
 
     class Texts(Built, SFT):

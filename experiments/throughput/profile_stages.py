@@ -101,7 +101,7 @@ def profiled(name: str, work: Path, seconds: float) -> dict[str, float]:
     torch.set_num_threads(1)
     task, rows, shares = TASKS[name], Rows.read(work / f"{name}.json"), Shares()
     shares.timed(policy.Policy, "hidden_states", "forward")
-    shares.timed(policy.Policy, "_from_head", "head and loss")
+    shares.timed(policy, "from_head", "head and loss")
     shares.timed(policy.Policy, "_from_score_head", "head and loss")
     shares.timed(torch.Tensor, "backward", "backward")
     shares.timed(importlib.import_module("torch.optim.adam"), "adam", "optimizer")
