@@ -151,7 +151,7 @@ def test_the_same_answer_twice_and_an_answer_that_is_missing() -> None:
 def test_what_does_not_pay_is_not_shared() -> None:
     long_answers = pairs(10, 200, 200)
     assert _columns(pairs(100, 20, 30), PAY) == [150] * 6
-    assert max(_columns(pairs(4, 20, 30), PAY)) <= 34  # so short a prompt is not looked at
+    assert sum(_columns(pairs(4, 20, 30), PAY)) == 6 * (24 + 34)  # so short a prompt is not looked at
     assert max(_columns(long_answers, Sharing(10**6, attention=1e-2))) == 210  # attention would cost more than it saves
     assert max(_columns(pairs(100, 20, 30), Sharing(longest=100))) == 130  # beyond the attention's window
     assert max(_columns(pairs(100, 20, 30), Sharing())) == 130
@@ -164,6 +164,42 @@ def test_a_long_group_is_split_where_attention_grows() -> None:
     # 2 * 2000 * 1.40 = 5600, 4 rows of 2 cost 4 * 1200 * 1.24 = 5952, and 8 rows of 1 cost 8 * 800 * 1.08 = 6912.
     assert _columns(group, Sharing(10**6, attention=2e-4)) == [2000] * 2
     assert _columns(group, Sharing(10**6, attention=3e-3)) == [800] * 8
+
+
+def test_uneven_texts_share_rows_where_that_takes_less_arithmetic() -> None:
+    uneven = TokenBatch.of([[3] * n for n in (40, 10, 10, 10)], [[True] * n for n in (40, 10, 10, 10)])
+    # One row of 70; four padded ones take 160 tokens, two calls 40 + 30 and another 256.
+    assert _columns(uneven, PAY) == [70]
+    # With an attention of .01: 1 row costs 70 * 1.7 = 119 tokens, 2 rows 2 * 40 * 1.4 = 112, 4 padded ones
+    # 4 * 40 * 1.2 = 192.
+    assert _columns(uneven, Sharing(10**6, attention=1e-2)) == [40, 40]
+    # With one of .1: 350 * 1.6 = 560, 2 * 40 * 5 = 400, 4 * 40 * 3 = 480; two calls 40 * 3 + 30 * 1.5 + 256 = 421.
+    assert _columns(uneven, Sharing(10**6, attention=1e-1)) == [40, 40]
+    assert _columns(uneven, Sharing(10**6, attention=1.0)) == [10, 10, 10, 40]
+    assert _columns(uneven, Sharing(10**6, widest=50)) == [40, 40]
+    assert _columns(TokenBatch.of([[3] * 40] * 4, [[True] * 40] * 4), PAY) == [40] * 4
+
+
+def test_unrelated_texts_share_no_row_whose_mask_would_be_large() -> None:
+    lengths = [3000, *[100] * 20]
+    uneven = TokenBatch.of([[3] * n for n in lengths], [[True] * n for n in lengths])
+    assert max(_columns(uneven, PAY)) == 3000 and len(_columns(uneven, PAY)) == 21
+
+
+@pytest.mark.parametrize("attention", [None, "eager"])
+@pytest.mark.parametrize("name", list(SHARING))
+@torch.no_grad()
+def test_unrelated_texts_in_one_row_change_no_state(
+    name: str, attention: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = policy_of(SHARING[name](**SIZE, attn_implementation=attention))
+    policy.body.sharing = replace(policy.body.sharing, attention=0.0)
+    rows, draw = counted(policy, monkeypatch), random.Random(0)
+    texts = [[draw.randrange(3, 32) for _ in range(length)] for length in (50, 3, 17, 1, 30)]
+    batch = TokenBatch.of(texts, [[True] * len(text) for text in texts])
+    found, expected = policy.hidden_states(batch), alone(policy, batch)
+    assert [r.tokens.shape for r in rows] == [(1, 101)]
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def _columns(batch: Batch, sharing: Sharing) -> list[int]:

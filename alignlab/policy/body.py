@@ -23,7 +23,7 @@ _TAKES_MASKS = frozenset({"eager", "sdpa"})
 """Implementations of attention that take a mask of any form."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "local_attention_window")
 """Names under which configurations have the span of attention that does not reach back to the beginning, tokens."""
-_PROMPT, _ANSWERS = 9, (23, 4)
+_PROMPT, _ANSWERS, _NEXT = 9, (23, 4), 5
 """Lengths for the probe: an answer that was placed behind a longer one would be far from where it belongs."""
 
 
@@ -113,18 +113,21 @@ def with_flat_rows(model: "transformers.PreTrainedModel", sharing: Sharing) -> S
 
 @torch.no_grad()
 def _is_exact(model: "transformers.PreTrainedModel", flat: bool = False) -> bool:
-    """Whether answers that share a prompt in one row have the states that they have alone.
+    """Whether answers that share a prompt in one row, and a text after them, have the states that they have alone.
 
     Architectures that keep a state (Mamba) or place tokens by their column have other ones.
     """
     vocabulary = model.config.get_text_config().vocab_size
     first, second = _ANSWERS
-    prompt, tokens = _PROMPT, torch.arange(_PROMPT + first + second, device=model.device) * 7 % vocabulary
-    alone = [torch.cat([tokens[:prompt], part]) for part in (tokens[prompt : prompt + first], tokens[prompt + first :])]
-    answer = torch.tensor([[0] * prompt + [1] * first + [2] * second], device=model.device)
-    place = [*range(prompt), *range(prompt, prompt + first), *range(prompt, prompt + second)]
-    position = torch.tensor([place], device=model.device)
-    rows = Rows(tokens[None], position, Mask(torch.zeros_like(answer), answer), flat)
+    columns = (_PROMPT, first, second, _NEXT)
+    tokens = torch.arange(sum(columns), device=model.device) * 7 % vocabulary
+    prompt, *answers, after = tokens.split(columns)
+    alone = [torch.cat([prompt, answers[0]]), torch.cat([prompt, answers[1]]), after]
+    place = [*range(_PROMPT + first), *range(_PROMPT, _PROMPT + second), *range(_NEXT)]
+    text = [0] * (len(tokens) - _NEXT) + [1] * _NEXT
+    answer = [0] * _PROMPT + [1] * first + [2] * second + [1] * _NEXT
+    position, *which = torch.tensor([place, text, answer], device=model.device)[:, None].unbind()
+    rows = Rows(tokens[None], position, Mask(*which), flat)
     if flat:
         rows = _padded(rows)
     training = model.training
@@ -137,7 +140,7 @@ def _is_exact(model: "transformers.PreTrainedModel", flat: bool = False) -> bool
         return False
     finally:
         model.train(training)
-    wanted = torch.cat([expected[0], expected[1][prompt:]])
+    wanted = torch.cat([expected[0], expected[1][_PROMPT:], expected[2]])
     half = torch.finfo(model.dtype).bits < 32 or torch.is_autocast_enabled(model.device.type)
     bound = 1e-5 if not flat else 3e-2 if half else 1e-4  # FlexAttention may use TF32
     return bool((found - wanted).abs().max() <= bound * wanted.abs().max().clamp_min(1.0))

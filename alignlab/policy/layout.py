@@ -2,15 +2,16 @@
 
 A causal model's state at a token depends on the tokens before it alone. So sequences may be padded on the right without
 a mask; and sequences with the same prompt may share it: one row holds the prompt and then each answer, and a mask keeps
-the answers from seeing each other. Which of the two takes less arithmetic is worked out beforehand. Where attention
-skips what its mask hides (`Sharing.flat`), everything stands in one row, without padding.
+the answers from seeing each other. A row may also hold unrelated texts, one after the other, in place of padding; of
+its attention, most is computed and thrown away. Which of these takes least arithmetic is worked out beforehand. Where
+attention skips what its mask hides (`Sharing.flat`), everything stands in one row.
 
-Left out: tokens that two answers have in common after their prompt (they are few), and, in rows of an ordinary mask,
-unrelated texts (their attention would be computed and thrown away).
+Left out: tokens that two answers have in common after their prompt (they are few).
 
 Axes: T tokens of the batch, R rows, L columns, d width.
 """
 
+import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _LITTLE = 1.03
 """Padding that is cheaper than a mask: columns of plain rows over those of a flat one."""
 _LEAST_SHARED = 8
 """Tokens of the shortest prompt that is shared."""
+_WIDEST_MASK = 2**22
+"""Entries of the largest mask that keeps unrelated texts apart; some implementations hold one for each head."""
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,14 @@ def _calls_of(
         padded = len(alone) * longest
         return plain if padded <= _LITTLE * sum(text.columns for text in families) else [[families]]
     rows = [row for family in families for row in _split(family, lengths, sharing)]
+    options = [(plain, cost)]
     single, several = ([r for r in rows if (len(r.members) > 1) == many] for many in (False, True))
-    if not several:
-        return plain
-    mixed = [_bucketed(part, sharing) for part in (single, several) if part]
-    return plain if cost <= sum(cost for _, cost in mixed) else [call for calls, _ in mixed for call in calls]
+    if several:
+        mixed = [_bucketed(part, sharing) for part in (single, several) if part]
+        options.append(([call for calls, _ in mixed for call in calls], sum(cost for _, cost in mixed)))
+    if packed := _packed(rows, sharing):
+        options.append(packed)
+    return min(options, key=lambda option: option[1])[0]
 
 
 def _families(members: Sequence[int], batch: Batch, lengths: np.ndarray, starts: np.ndarray) -> list[_Text]:
@@ -274,6 +280,25 @@ def _split(family: _Text, lengths: np.ndarray, sharing: Sharing) -> list[_Text]:
             best, least = rows, cost
         each = 0 if each == 1 else (each + 1) // 2
     return best
+
+
+def _packed(texts: Sequence[_Text], sharing: Sharing) -> tuple[list[_Call], float] | None:
+    """Texts one after the other, in one call of as many rows as cost least; nothing if they would be too wide."""
+    order = sorted(range(len(texts)), key=lambda i: (-texts[i].columns, i))
+    best, least, count = None, float("inf"), 1
+    while count < len(texts):
+        rows: list[list[_Text]] = [[] for _ in range(count)]
+        filled = [(0, number) for number in range(count)]
+        for text in (texts[i] for i in order):  # the longest first, each into the row that has most space
+            used, number = heapq.heappop(filled)
+            rows[number].append(text)
+            heapq.heappush(filled, (used + text.columns, number))
+        widest = max(used for used, _ in filled)
+        cost = count * float(sharing.cost(widest, shared=True)) + TOKENS_PER_CALL
+        if cost < least and widest <= sharing.widest and count * widest**2 <= _WIDEST_MASK:
+            best, least = rows, cost
+        count += max(1, count // 4)
+    return ([best], least) if best else None
 
 
 def _bucketed(rows: Sequence[_Text], sharing: Sharing) -> tuple[list[_Call], float]:
