@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -12,7 +13,7 @@ from alignlab.data.records import Comparison, Document, Example, Message, Prompt
 from alignlab.data.rows import Truncation, comparison_rows, document_rows, example_rows, order_at
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
-from alignlab.seed import fold_in
+from alignlab.seed import fold_in, seed_torch
 
 TEXTS = ["the cat sat on the mat", "a cat and a dog", "the dog ran"] * 3
 BPE = TrainTokenizer("bpe", 300).train(TEXTS)
@@ -106,6 +107,16 @@ def test_the_order_is_a_function_of_the_step_alone() -> None:
 def test_mixed_seeds_differ() -> None:
     assert len({fold_in(a, b) for a in range(100) for b in range(100)}) == 10_000
     assert fold_in(1, 2) != fold_in(2, 1)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
+def test_pytorch_is_seeded_as_by_its_own_function_and_queues_nothing(seed: int) -> None:
+    torch.manual_seed(seed)
+    expected = torch.rand(3)
+    queued = len(torch.cuda._queued_calls)
+    seed_torch(seed)
+    assert torch.rand(3).tolist() == expected.tolist()
+    assert len(torch.cuda._queued_calls) == queued  # torch.manual_seed's own grows by one with every call
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(9, 2), (2, 9), (9, 9)])

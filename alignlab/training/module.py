@@ -18,7 +18,7 @@ from alignlab import distributed
 from alignlab.batch import Batch
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.policy import Policy
-from alignlab.seed import fold_in
+from alignlab.seed import fold_in, seed_torch
 from alignlab.stats import Mean, TokenStats
 from alignlab.training.average import WeightAverage
 from alignlab.training.loop import StepNumbers, StepReport
@@ -112,9 +112,9 @@ class StageModule(pl.LightningModule):
         stage = self.stage
         # Functions of the step, so that a resumed run draws the same: the batch alike on every process, dropout not.
         self.train(stage.DROPOUT)
-        torch.manual_seed(fold_in(stage.seed, step))
+        seed_torch(fold_in(stage.seed, step))
         whole = stage.batch_at(step)
-        torch.manual_seed(fold_in(stage.seed, step, self.global_rank))
+        seed_torch(fold_in(stage.seed, step, self.global_rank))
         batch = self._mine(whole)
         mixed = {name: (part, self._mine(texts)) for name, (part, texts) in stage.mixed_at(step).items()}
         optimizer: Any = self.optimizers()
