@@ -23,6 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleTy
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_every_job_composes(script: Callable[[str], ModuleType]) -> None:
     grid, jobs = script("grid"), script("run").jobs
     assert len(jobs(list(grid.METHODS), [0, 1, 2])) == 3 * sum(len(m.values) for m in grid.METHODS.values())

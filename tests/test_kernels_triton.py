@@ -214,7 +214,7 @@ def compiled(capability: int, only: str, tmp_path: Path, monkeypatch: pytest.Mon
     return list(compile_for(capability, only))
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [80, pytest.param(90, marks=pytest.mark.slow)])
 def test_every_kernel_compiles_and_fits(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all features on, in bfloat16: a shared memory that fits, tensor cores, and few spills, in the epilogue."""
     from alignlab.kernels.aot import SHARED_LIMIT

@@ -119,6 +119,8 @@ LONG = {
     "dapo, k3",
     "gspo, k2",
     "reinforce, k1 does nothing",
+    "gspo, the KL in the reward",
+    "dapo, the sampler's weights, the KL in the reward",
 }
 """Variants of methods that stand above in another form, 10 s each."""
 

@@ -137,6 +137,7 @@ def test_under_autocast_the_statistics_stay_in_float32() -> None:
     assert not torch.equal(logp, exact)
 
 
+@pytest.mark.slow
 def test_a_compiled_body_changes_nothing() -> None:
     """Traced by dynamo and aot_autograd; what inductor makes of the arithmetic is not ours to test."""
     policy, batch = small(), batch_of(TokenBatch, 1)

@@ -101,6 +101,7 @@ def test_it_trains_alone(project: Path) -> None:
     assert "alignlab_hinge.Hinge" in (project / "alone" / "config.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_it_trains_inside_a_lifecycle(project: Path) -> None:
     (words,) = [c for c in docs_pages.commands(PAGE) if "experiment=smoke" in c]
     alignlab([*words, *SMALLER, "hydra.run.dir=whole"], project)

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from together import run_together
 
@@ -26,6 +27,7 @@ def by_two_processes(policy: Path, folder: Path) -> list[dict[str, torch.Tensor]
     return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(policy: Artifact, tmp_path: Path) -> None:
     alone = script().train(policy.path, tmp_path / "one", processes=1)
     start = torch.cat([v.flatten() for v in alone.values()])

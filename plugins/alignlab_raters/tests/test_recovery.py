@@ -124,7 +124,10 @@ def test_flips_are_found_back(flip: float) -> None:
     assert inside.max() - inside.min() < 0.06
 
 
-@pytest.mark.parametrize(("target", "flip"), [(0.6, 0.0), (0.8, 0.0), (0.66, 0.1)])
+@pytest.mark.parametrize(
+    ("target", "flip"),
+    [pytest.param(0.6, 0.0, marks=pytest.mark.slow), pytest.param(0.8, 0.0, marks=pytest.mark.slow), (0.66, 0.1)],
+)
 def test_target_agreement_is_found_back(target: float, flip: float) -> None:
     """Two raters who share utilities that are normal: the noise of one name is the same for both."""
     spread = 3.0
