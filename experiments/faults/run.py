@@ -33,8 +33,10 @@ FIELDS = ("round", "place", "attempt", "kind", "moment", "ended", "published", "
 PLACES = ("plain", "temp elsewhere", "temp full", "clock jumps", "small disk", "plain")
 """Where a round's files and clock are; "temp elsewhere" is another file system than the store's."""
 SHM = Path("/dev/shm")
-MOMENTS = {"step": 26, "checkpoint": 1600, "publication": 40, "file": 500}
+MOMENTS = {"step": 18, "checkpoint": 1200, "publication": 24, "file": 300}
 """Kinds of kill that are counted, and below which moment one is drawn."""
+ROOM = 1_200_000
+"""Bytes that are free at most on a disk that is about to fill up."""
 VOLATILE = ("seconds", "tokens_per_second", "peak_memory_mb")
 ONCE = ("files", "created", "host", "pid", "git", "started", "seconds")
 STEPS = {"pretrain": 12, "sft": 10, "reward_model": 8, "dpo": 6}
@@ -94,9 +96,9 @@ class Round:
             disk = stack.enter_context(small_disk(self.folder / "disk")) if self.place == "small disk" else self.folder
             temp = stack.enter_context(temp_folder(self.place, self.number))
             for attempt in range(200):
-                kind = draw.choice(["full", *MOMENTS, "anytime"] if disk != self.folder else [*MOMENTS, "anytime"])
+                kind = draw.choice([*["full"] * 5, *MOMENTS, "anytime"] if disk != self.folder else [*MOMENTS, "anytime"])
                 kind = "command" if kind == "anytime" and draw.random() < 0.2 else kind
-                number = draw.randrange(MOMENTS[kind]) if kind in MOMENTS else draw.randrange(300, 4000)
+                number = draw.randrange(MOMENTS[kind] if kind in MOMENTS else 4000)
                 ended = self.attempt(disk, temp, kind, number)
                 wrong = [*self.lost(disk), *self.unclear(disk, kind, ended)]
                 if ended == "completed":
@@ -118,7 +120,7 @@ class Round:
             if not process:
                 self.child(disk, temp, Moment(kind, number) if kind in MOMENTS else None, log)  # type: ignore[arg-type]
             if kind == "anytime":
-                time.sleep(number / 1000)
+                time.sleep(0.3 + number / 1000)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -239,7 +241,7 @@ def ballast(disk: Path, number: int | None) -> Iterator[None]:
     file = disk / "ballast"
     if number is not None:
         free = shutil.disk_usage(disk).free
-        file.write_bytes(bytes(max(0, free - number * 1000)))
+        file.write_bytes(bytes(max(0, free - number * ROOM // 4000)))
     try:
         yield
     finally:
