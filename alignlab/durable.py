@@ -53,7 +53,7 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     text = str(error).lower()
-    return any(words in text for words in _WORDS) or isinstance(error, RuntimeError) and any(w in text for w in _TORN)
+    return any(words in text for words in _WORDS) or (isinstance(error, RuntimeError) and any(w in text for w in _TORN))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -38,7 +38,7 @@ from alignlab.testing import (
     tiny_preferences_artifact,
     tiny_rankings_artifact,
 )
-from alignlab.testing.kills import KINDS, Kind, Moment, arm
+from alignlab.testing.kills import KINDS, Moment, arm
 from alignlab.tracking.curves import Curves
 from alignlab.training import (
     AdamW,
@@ -120,14 +120,12 @@ CASES: dict[str, Case] = {
     "dpo": offline(PreferenceStage, DPO(0.3), "preferences"),
     "kto": offline(LabelledStage, KTO(0.5), "preferences"),
     "rankings": offline(RankingStage, PlackettLuce(), "rankings", inputs={"rankings": "rank"}),
-    "distill": offline(
-        AnswerStage, ForwardKL(), "teacher", data=Tiny(), inputs={"policy": "sft", "teacher": "dpo"}
-    ),
-    "grpo": Case(
-        lambda: sampled(PolicyGradientStage, objective=GRPO(), advantage=GroupRelative()), given("policy")
-    ),
+    "distill": offline(AnswerStage, ForwardKL(), "teacher", data=Tiny(), inputs={"policy": "sft", "teacher": "dpo"}),
+    "grpo": Case(lambda: sampled(PolicyGradientStage, objective=GRPO(), advantage=GroupRelative()), given("policy")),
     "ppo": Case(
-        lambda: sampled(PPOStage, objective=PPO(), advantage=GAE(), epochs=2, prompts_per_rollout=2, loop=loop(batch_size=2)),
+        lambda: sampled(
+            PPOStage, objective=PPO(), advantage=GAE(), epochs=2, prompts_per_rollout=2, loop=loop(batch_size=2)
+        ),
         given("policy"),
     ),
     "online_dpo": Case(
@@ -193,11 +191,11 @@ def _steady(line: Any) -> Any:
 
 
 def moments(counts: Mapping[str, int], few: int | None) -> list[Moment]:
-    """All moments but those of single files, or a few of each kind."""
+    """All moments before and after steps and twenty of the other kinds, or a few of each."""
     found: list[Moment] = []
     for kind in KINDS:
         numbers = list(range(counts.get(kind, 0)))
-        most = few if few is not None else (20 if kind == "file" else len(numbers))
+        most = few if few is not None else (len(numbers) if kind == "step" else 20)
         found += [Moment(kind, n) for n in sorted(random.Random(kind).sample(numbers, min(most, len(numbers))))]
     return found
 

@@ -9,7 +9,6 @@ Left out so far: listing and collecting garbage.
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence

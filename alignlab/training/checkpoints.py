@@ -109,7 +109,7 @@ class Checkpoints(CheckpointIO):
             say: tells the user where the stage continues, and why not from the last checkpoint.
         """
         self._tidy()
-        problems = []
+        problems = list[str]()
         for file in (self.last, self._previous):
             if not (problem := self._problem(file)):
                 step = sealed.notes_of(file)["step"]

@@ -96,7 +96,9 @@ class Round:
             disk = stack.enter_context(small_disk(self.folder / "disk")) if self.place == "small disk" else self.folder
             temp = stack.enter_context(temp_folder(self.place, self.number))
             for attempt in range(200):
-                kind = draw.choice([*["full"] * 5, *MOMENTS, "anytime"] if disk != self.folder else [*MOMENTS, "anytime"])
+                kind = draw.choice(
+                    [*["full"] * 5, *MOMENTS, "anytime"] if disk != self.folder else [*MOMENTS, "anytime"]
+                )
                 kind = "command" if kind == "anytime" and draw.random() < 0.2 else kind
                 number = draw.randrange(MOMENTS[kind] if kind in MOMENTS else 4000)
                 ended = self.attempt(disk, temp, kind, number)
@@ -124,9 +126,8 @@ class Round:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        is_full = code == 1 and "the disk is full" in (text := (self.folder / "log").read_text()) or (
-            code == 1 and "No space left on device" in text
-        )
+        text = (self.folder / "log").read_text()
+        is_full = code == 1 and any(words in text for words in ("the disk is full", "No space left on device"))
         return "full" if kind == "full" and is_full else ended(code)
 
     def child(self, disk: Path, temp: Path, moment: Moment | None, log: Any) -> None:
@@ -170,7 +171,9 @@ class Round:
     def differences(self, disk: Path) -> list[str]:
         """Files that are not what they are in the lifecycle that was left alone."""
         found = content(disk)
-        return [f"{name} differs" for name in sorted({*found, *self.wanted}) if found.get(name) != self.wanted.get(name)]
+        return [
+            f"{name} differs" for name in sorted({*found, *self.wanted}) if found.get(name) != self.wanted.get(name)
+        ]
 
 
 def arguments(folder: Path) -> list[str]:
