@@ -4,6 +4,7 @@ A job of a sweep that fails does not end the others; the sweep's exit code is 1 
 in its `status.json`; where that is missing, it is not.
 """
 
+import contextlib
 import errno
 import sys
 import time
@@ -231,6 +232,7 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
 
 
 def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:
-    folder.status(status, error=redact(str(error)))
+    with contextlib.suppress(OSError):  # a disk so full that there is not even the status of the beginning
+        folder.status(status, error=redact(str(error)))
     print(f"alignlab: {printable(str(error))}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
     return JobFailed(str(error))

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, write_json, write_lines
+from alignlab.durable import is_full
 
 STATUS: Final = "status.json"
 CONFIG: Final = "config.yaml"
 STAGES: Final = "stages"
 """Links to the artifact of each stage: `stages/dpo` loads as a model, and can be the input of another run."""
+
+_LONGEST: Final = 300
+"""Characters of an entry of a status that is written on a full disk."""
 
 Status = Literal["running", "completed", "failed", "preempted"]
 
@@ -72,7 +76,13 @@ class RunFolder:
         """Write how the run stands, and which process it is."""
         times = {"started": self._started, "updated": _now()}
         process: dict[str, str | int] = {"pid": os.getpid(), "host": socket.gethostname()}
-        write_json(self.path / STATUS, {"status": status, **times, **process, **self.marks, **more})
+        content = {"status": status, **times, **process, **self.marks, **more}
+        try:
+            write_json(self.path / STATUS, content)
+        except OSError as error:
+            if not is_full(error) or not (self.path / STATUS).is_file():
+                raise
+            _overwrite(self.path / STATUS, content)
 
     def add(self, name: str, artifact: Artifact, inputs: Mapping[str, str], seconds: float, cached: bool) -> None:
         """Take in a stage that is done.
@@ -141,6 +151,14 @@ class RunFolder:
         """Answers in the order in which their models were made."""
         made = list(self._stages)
         return {name: answers[name] for name in sorted(answers, key=made.index)}
+
+
+def _overwrite(file: Path, content: Mapping[str, str | int]) -> None:
+    """Write JSON over a small file, on a full disk: within the block that the file has already."""
+    short = {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in content.items()}
+    with file.open("r+", encoding="utf-8") as stream:
+        stream.write(json.dumps(short, indent=2, sort_keys=True) + "\n")
+        stream.truncate()
 
 
 def read_status(folder: Path) -> str:

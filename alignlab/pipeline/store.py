@@ -9,20 +9,23 @@ Left out so far: listing and collecting garbage.
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alignlab.artifact import LINKS, MANIFEST, Artifact, files_of, fingerprint, links_of, write_json
+from alignlab.digests import digest_of_file
+from alignlab.durable import cause, is_full, put, sync_tree
 from alignlab.errors import StoreError
 
 RERUN = "rerun"
 """Marks a work folder as that of a rerun."""
+PUBLISHED = "published"
+"""File of a work folder with the digest of the manifest that its stage is about to publish."""
 
 
 class Store:
@@ -60,6 +63,7 @@ class Store:
             The artifact, and whether it was there already.
         """
         if self.has(key, since):
+            self._tidy(key)
             return self._open(key), True
         with self._locked(key, "objects", "work"):
             if self.has(key, since):
@@ -128,10 +132,15 @@ class Store:
     def _forget_work(self, key: str) -> None:
         """Begin a rerun without the checkpoints of the first run; an interrupted rerun keeps its own."""
         work = self.root / "work" / key[:32]
-        if not (work / RERUN).exists():
+        if not (work / RERUN).exists() or self._has_published(key):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             (work / RERUN).touch()
+
+    def _has_published(self, key: str) -> bool:
+        """Whether what is in the work folder of a key has become the artifact that is there."""
+        mark = self.root / "work" / key[:32] / PUBLISHED
+        return mark.is_file() and mark.read_text(encoding="utf-8") == digest_of_file(self.path(key) / MANIFEST)
 
     def _open(self, key: str) -> Artifact:
         artifact = Artifact.open(self.path(key))
@@ -148,9 +157,22 @@ class Store:
             links = {LINKS: found} if (found := links_of(folder)) else {}
             files = files_of(folder, linked=False)
             write_json(folder / MANIFEST, {**manifest, "fingerprint": key, "files": files, **links})
+            (work / PUBLISHED).write_text(digest_of_file(folder / MANIFEST), encoding="utf-8")
 
         self._publish(self.path(key), write)
         shutil.rmtree(work, ignore_errors=True)
+
+    def _tidy(self, key: str) -> None:
+        """Remove what a process that was killed after it had published left, unless another one uses it."""
+        path, work = self.path(key), self.root / "work" / key[:32]
+        begun = list(path.parent.glob(f".{path.name[:12]}-*"))
+        if not begun and not work.is_dir():
+            return
+        with contextlib.suppress(OSError, Timeout), FileLock(self.root / "locks" / f"{key[:32]}.lock", timeout=0):
+            if self._has_published(key) or not (work / RERUN).exists():  # a rerun that was interrupted continues
+                begun.append(work)
+            for folder in begun:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, path: Path, write: Callable[[Path], None]) -> None:
         """Write a folder under another name, and give it its own in one step; its lock is held."""
@@ -162,30 +184,16 @@ class Store:
         try:
             write(folder)
             folder.chmod(0o755)
-            _sync(folder)
+            sync_tree(folder)
             if path.exists():  # a rerun
                 path.rename(folder.with_name(f"{folder.name}-old"))
-            folder.rename(path)
-            _sync_folder(path.parent)
-        except BaseException:
+            put(folder, path)
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Exception) and not isinstance(error, StoreError) and is_full(error):
+                raise StoreError(
+                    f"the disk is full ({cause(error)}); finished stages and the last resumable checkpoint are kept: "
+                    f"make space, and the same command continues"
+                ) from error
             raise
         shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for entry in folder.rglob("*"):
-        if entry.is_dir():
-            _sync_folder(entry)
-        elif not entry.is_symlink():
-            with entry.open("rb") as stream:
-                os.fsync(stream.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from alignlab.artifact import CURVES
+from alignlab.artifact import CURVES, write_lines
 from alignlab.stage import NullTracker
 
 
@@ -27,6 +28,7 @@ class Curves(NullTracker):
         self._path = (work or folder) / CURVES
         self._stream: IO[str] | None = None
         self._step = 0
+        self._written = -1
         self._line: dict[str, float | None] = {}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -40,11 +42,12 @@ class Curves(NullTracker):
         self._line.update({name: value if math.isfinite(value) else None for name, value in numbers.items()})
 
     def flush(self) -> None:
-        """Write the line of the last logged step and close the file; the next log opens it again."""
+        """Bring the line of the last logged step to the disk and close the file; the next log opens it again."""
         if self._stream is not None:
             self._write()
+            os.fsync(self._stream.fileno())
             self._stream.close()
-            self._stream = None
+            self._stream, self._written = None, self._step
 
     def close(self) -> None:
         """Write the last line and copy the file into the artifact, also where a spawned process has written it."""
@@ -63,15 +66,18 @@ class Curves(NullTracker):
         return Curves, (self._published.parent, self._path.parent)  # a spawned process opens the file again
 
     def _start(self, step: int) -> IO[str]:
+        if not 0 <= self._written < step:
+            self._keep_before(step)
+        return self._path.open("a", encoding="utf-8", buffering=1)  # line by line: a crash loses at most one
+
+    def _keep_before(self, step: int) -> None:
+        """Leave the lines of earlier steps alone in the file, in one step: a kill must not lose those, too."""
         before = [json.loads(line) for line in _complete_lines(self._path)]
-        kept = [json.dumps(line) + "\n" for line in before if line["step"] < step]
+        write_lines(self._path, (line for line in before if line["step"] < step))
         # The step that a checkpoint was made at may have been logged to already: those numbers are kept.
         for line in before:
             if line.pop("step") == step:
                 self._step, self._line = step, line
-        stream = self._path.open("w", encoding="utf-8", buffering=1)  # line by line: a crash loses at most one
-        stream.writelines(kept)
-        return stream
 
     def _write(self) -> None:
         if self._line and self._stream is not None:

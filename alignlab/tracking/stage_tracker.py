@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from alignlab.artifact import REPORT, SAMPLES, Artifact
+from alignlab.durable import is_full
 from alignlab.stage import Tracker
 from alignlab.tracking.curves import Curves
 from alignlab.tracking.terminal import PlainLines, StageLine, say
@@ -18,7 +19,8 @@ from alignlab.tracking.wandb_run import ROWS, WandbRun
 class StageTracker(Tracker):
     """Passes every report on to its listeners.
 
-    A listener that fails (a full disk, a service that went away) is dropped and named once; the stage continues.
+    A listener that fails (a service that went away) is dropped and named once; the stage continues. On a full disk it
+    ends: the curves are part of the artifact, and without space nothing of it could be published.
     A spawned process gets a copy that prints plain lines and writes the curves; W&B reads those when the stage ends.
     """
 
@@ -68,7 +70,7 @@ class StageTracker(Tracker):
     def close(self, error: BaseException | None) -> None:
         """End everything. A samples file that no stage showed as a table is sent as one."""
         if curves := self._curves:
-            self._try("curves.jsonl", curves.close)
+            self._try("curves.jsonl", curves.close, has_failed=error is not None)
         if run := self._wandb:
             self._try("W&B", lambda: self._end_run(run, error))
         if line := self._line:
@@ -85,11 +87,13 @@ class StageTracker(Tracker):
             run.page("report", page)
         run.close(error)
 
-    def _try(self, what: str, action: Callable[[], None]) -> None:
+    def _try(self, what: str, action: Callable[[], None], has_failed: bool = False) -> None:
         try:
             action()
         except Exception as error:  # an error of a listener must not stop training
             self._drop(what, error)
+            if what == "curves.jsonl" and is_full(error) and not has_failed:
+                raise
             say(f"{what} failed and is left out from here on, the stage continues: {type(error).__name__}: {error}")
 
     def _drop(self, what: str, error: Exception) -> None:

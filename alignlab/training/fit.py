@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-import os
 import signal
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -14,10 +14,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from alignlab import stopping
-from alignlab.digests import digest_of_file
 from alignlab.errors import ConfigError, Preempted
 from alignlab.stage import StageContext
-from alignlab.training.keeper import DIGEST, LAST, Keeper
+from alignlab.training.checkpoints import Checkpoints
+from alignlab.training.keeper import Keeper
 from alignlab.training.module import StageModule
 from alignlab.training.reports import Reports
 from alignlab.training.trainable import Trainable
@@ -33,17 +33,17 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
     try:
         module.train()
         with _without_chatter():
-            trainer = _trainer(stage, context, [Reports(stage, context), keeper])
+            trainer = _trainer(stage, context, [Reports(stage, context), keeper], keeper.checkpoints)
             # Processes that the strategy spawns would never check for a request to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
             with stopping.deferred() if alone else _ended_together(trainer):
-                _fitted(trainer, module, _resumable(context))
+                _fitted(trainer, module, keeper.checkpoints.resumable(context.tracker.say))
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
 
 
-def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: str | None) -> None:
+def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: Path | None) -> None:
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException as error:
@@ -61,21 +61,6 @@ def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
         if hasattr(launcher, "kill"):
             launcher.kill(signal.SIGKILL)
         raise
-
-
-def _resumable(context: StageContext) -> str | None:
-    """The checkpoint to continue from; a damaged one is set aside."""
-    file = context.work / LAST
-    if not file.is_file():
-        return None
-    digest = file.with_suffix(DIGEST)
-    if digest.is_file() and digest_of_file(file) in digest.read_text(encoding="utf-8").split():
-        context.tracker.say(f"continues from {file}")
-        return str(file)
-    aside = file.with_suffix(".damaged")
-    os.replace(file, aside)
-    context.tracker.say(f"{file} is damaged, so the stage starts again; the old files are kept as {aside.name}")
-    return None
 
 
 @contextlib.contextmanager
@@ -96,7 +81,9 @@ def _without_chatter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trainer(stage: Trainable[Any], context: StageContext, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    stage: Trainable[Any], context: StageContext, callbacks: list[pl.Callback], checkpoints: Checkpoints
+) -> pl.Trainer:
     runtime = context.runtime
     try:
         return pl.Trainer(
@@ -110,6 +97,7 @@ def _trainer(stage: Trainable[Any], context: StageContext, callbacks: list[pl.Ca
             limit_val_batches=0,
             num_sanity_val_steps=0,
             callbacks=callbacks,
+            plugins=[checkpoints],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

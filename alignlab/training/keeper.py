@@ -1,31 +1,28 @@
 """Keeper: validation, early stopping, and the two kinds of checkpoint of a stage that trains.
 
 They are not to be mixed up. `last.ckpt` in the work folder holds weights, optimizer and step, and lets a killed run
-continue where it was. What is *published* is a model in Hugging Face layout: the best or last one, the other one below
+continue where it was (`alignlab.training.checkpoints`). What is *published* is a model in Hugging Face layout: the best or last one, the other one below
 `checkpoints/` when they differ, and intermediate ones when asked for.
 """
 
 import json
 import math
-import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytorch_lightning as pl
-import torch
 
 from alignlab import distributed, stopping
-from alignlab.digests import digest_of_file
+from alignlab.durable import put, sync_tree
 from alignlab.errors import NonFiniteError
 from alignlab.stage import StageContext
+from alignlab.training.cadence import Cadence
+from alignlab.training.checkpoints import Checkpoints
 from alignlab.training.module import StageModule
 
-LAST: Final = "last.ckpt"
-"""The resumable checkpoint, in a stage's work folder."""
-DIGEST: Final = ".sha256"
-"""Suffix of the file with the digests of that checkpoint."""
 _PUBLISHED: Final = "checkpoints"
 _END: Final = "end.json"
 
@@ -40,7 +37,8 @@ class Keeper(pl.Callback):
         self._since_best = 0
         self._step = 0
         self._published = context.folder / _PUBLISHED
-        self._best_file = context.work / "best.pt"
+        self.checkpoints = Checkpoints(context.work)
+        self._cadence = Cadence(module.stage.loop.save_every)
         self._intermediate = context.work / _PUBLISHED  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
         self._said: set[str] = set()
@@ -59,7 +57,7 @@ class Keeper(pl.Callback):
                 if publishes:
                     self._publish(self._intermediate / f"step-{self._step:06d}")
         stop = stopping.requested()
-        if stop or (not last and self._step % loop.save_every == 0):
+        if stop or (not last and self._is_due()):
             self.save(trainer)
         if stop:
             raise stop
@@ -88,6 +86,7 @@ class Keeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """A run that was killed after it had stopped early has nothing left to train."""
+        self._cadence.start()
         if self._step and self._out_of_patience():
             trainer.should_stop = True
 
@@ -127,24 +126,25 @@ class Keeper(pl.Callback):
             self._context.tracker.say(text)
 
     # ---- keeping --------------------------------------------------------------------------------------------------
+    def _is_due(self) -> bool:
+        due = self._cadence.is_due(self._step)
+        # A checkpoint is written by all processes together, and their clocks differ.
+        return bool(distributed.max_of(due, self._module.device)) if self._cadence.is_by_time else due
+
     def save(self, trainer: pl.Trainer) -> None:
         """Write the resumable checkpoint; the good one is replaced only by a whole one."""
-        file = self._context.work / LAST
-        temporary = file.with_suffix(".new")
-        trainer.save_checkpoint(temporary)
+        began = time.monotonic()
         if trainer.is_global_zero:
-            # Both digests are written before the file is replaced: whenever this is cut short, one of them fits.
-            digests = [digest_of_file(f) for f in (temporary, file) if f.is_file()]
-            listed = file.with_suffix(f"{DIGEST}.new")
-            listed.write_text("\n".join(digests), encoding="utf-8")
-            os.replace(listed, file.with_suffix(DIGEST))
-            os.replace(temporary, file)
+            self._context.tracker.flush()  # a run that continues from here logs no earlier step again
+        trainer.save_checkpoint(self.checkpoints.last)
+        if trainer.is_global_zero:
+            self.checkpoints.forget_bests(self._best_step)
+        self._cadence.saved(time.monotonic() - began)
 
     def _save_best(self) -> None:
         if distributed.rank() == 0:
-            temporary = self._best_file.with_suffix(".new")
-            torch.save(self._module.state_dict(), temporary)
-            os.replace(temporary, self._best_file)
+            self.checkpoints.save_best(self._module.state_dict(), self._best_step)
+            self.checkpoints.forget_bests(self._best_step)
 
     def _publish(self, folder: Path) -> None:
         """Write the model as it is, whole or not at all where it is an intermediate one."""
@@ -154,7 +154,8 @@ class Keeper(pl.Callback):
             self._stage.publish(new)
             if new != folder:
                 shutil.rmtree(folder, ignore_errors=True)  # of a run that died after its last resumable checkpoint
-                new.rename(folder)
+                sync_tree(new)
+                put(new, folder)
 
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
@@ -187,4 +188,4 @@ class Keeper(pl.Callback):
             return self._stage.validate_now()
 
     def _load_best(self) -> None:
-        self._module.load_state_dict(torch.load(self._best_file, map_location="cpu", weights_only=True))
+        self._module.load_state_dict(self.checkpoints.load_best(self._best_step))

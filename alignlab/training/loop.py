@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from alignlab.stats import Mean
+from alignlab.training.cadence import Every
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Loop:
         checkpoint_every: also publish the model every so many steps, as `checkpoints/step-000100`; null does not.
         keep: publish the model that validated "best", or the "last".
         log_every: optimizer steps between two logged points; each is the mean of what came between.
-        save_every: optimizer steps between two resumable checkpoints.
+        save_every: when resumable checkpoints are written: "2%" as often as that takes at most this share of the time,
+            "10min" (s, min, h) so much time after the last one, 48 every so many optimizer steps. It changes no bits.
         ema: decay of an exponential moving average of the weights, which is then what is validated and published; 0.99
             to 0.9999. Gradients, references and sampled rollouts are those of the trained weights. null: none.
     """
@@ -37,16 +39,17 @@ class Loop:
     checkpoint_every: int | None = None
     keep: Literal["best", "last"] = "best"
     log_every: int = 5
-    save_every: int = 100
+    save_every: int | str = "2%"
     ema: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "micro_batch_tokens", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Loop: {name} must be >= 1, got {getattr(self, name)}")
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"Loop: {name} must be >= 1 or null, got {getattr(self, name)}")
+        Every.parse(self.save_every)
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"Loop: clip_norm must be > 0 or null, got {self.clip_norm}")
         if self.ema is not None and not 0 < self.ema < 1:
