@@ -16,6 +16,7 @@ import pytest
 
 from alignlab.artifact import fingerprint, write_json
 from alignlab.errors import PipelineError, StoreError
+from alignlab.pipeline import run_folder
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder, read_status
 from alignlab.pipeline.store import Store
@@ -196,15 +197,38 @@ def test_without_locks_the_status_decides(tmp_path: Path, monkeypatch: pytest.Mo
         pass
 
 
-def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path) -> None:
+def test_a_run_whose_process_is_gone_is_dead(tmp_path: Path) -> None:
     RunFolder(tmp_path).status("running")
     assert read_status(tmp_path) == "running"
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["pid"] == os.getpid() and status["host"] == socket.gethostname()
     write_json(tmp_path / "status.json", {**status, "pid": dead_process()})
-    assert read_status(tmp_path) == "lost"
+    assert read_status(tmp_path) == "dead"
     write_json(tmp_path / "status.json", {**status, "pid": dead_process(), "host": "elsewhere"})
     assert read_status(tmp_path) == "running", "nobody here can tell"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the time at which a process began is read from /proc")
+def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    RunFolder(tmp_path).status("running")
+    status = json.loads((tmp_path / "status.json").read_text())
+    write_json(tmp_path / "status.json", {**status, "began": status["began"] - 1})
+    assert read_status(tmp_path) == "dead"
+    write_json(tmp_path / "status.json", {k: v for k, v in status.items() if k != "began"})
+    assert read_status(tmp_path) == "running", "an older record does not say when"
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        while run_folder.began(process.pid) != run_folder.ENDED:
+            time.sleep(0.01)
+        write_json(tmp_path / "status.json", {**status, "pid": process.pid, "began": None})
+        assert read_status(tmp_path) == "dead", "it has ended, though nobody has collected it"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"status": "running"}', '{"status": "running", "pid": {}}']
+)
+def test_a_record_that_cannot_be_read_is_of_no_living_run(content: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(content)
+    assert read_status(tmp_path) in ("missing", "dead")
 
 
 def dead_process() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from alignlab import __version__
 from alignlab.errors import AlignlabError, Preempted
-from alignlab.sanitize import printable, redact_override
+from alignlab.sanitize import printable, redact_override, redact_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,4 +76,4 @@ def _announce(arguments: Sequence[str]) -> None:
 
 
 def _complain(error: object) -> None:
-    print(f"alignlab: {printable(str(error))}", file=sys.stderr, flush=True)
+    print(f"alignlab: {printable(redact_text(str(error)))}", file=sys.stderr, flush=True)

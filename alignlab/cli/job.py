@@ -24,7 +24,7 @@ from alignlab.config import experiment
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
-from alignlab.sanitize import printable, redact, redact_override
+from alignlab.sanitize import printable, redact_override, redact_text
 
 if TYPE_CHECKING:
     from alignlab.pipeline.plan import Step
@@ -232,7 +232,8 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
 
 
 def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:
+    message = redact_text(str(error))
     with contextlib.suppress(OSError):  # a disk so full that there is not even the status of the beginning
-        folder.status(status, error=redact(str(error)))
-    print(f"alignlab: {printable(str(error))}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
-    return JobFailed(str(error))
+        folder.status(status, error=message)
+    print(f"alignlab: {printable(message)}\nrun folder: {folder.path} ({status})", file=sys.stderr, flush=True)
+    return JobFailed(message)

@@ -98,12 +98,12 @@ class Sweep:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """While the jobs run in other processes, let a first SIGTERM or Ctrl-C end them as it would end one job.
+        """While the jobs run in other processes, let a first request to stop end them as it would end one job.
 
         Raises:
             Preempted: at the end, after the jobs have saved their work.
         """
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         # What is ignored on purpose (nohup) stays ignored.
         heeded = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
         before = {number: signal.signal(number, self._asked) for number in heeded}

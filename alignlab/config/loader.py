@@ -5,6 +5,7 @@ overrides keep the form in which they were typed until the very end, wherever th
 `hydra.sweeper.params` in a file, a sweeper's own suggestion), and what manifests and tags show is what was typed.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 
 from alignlab.config import options, untrusted
+from alignlab.config.files import Repository
 from alignlab.config.grammar import parse
 from alignlab.config.overrides import Choice, Choices, Reader
 from alignlab.config.plugins import CORE
@@ -28,6 +30,8 @@ from alignlab.errors import ConfigError
 
 NAME: Final = "config"
 """Of the root configuration."""
+GIVEN: Final = ("command-line", "--config")
+"""Hydra's providers of what comes from a folder or file that the command was given."""
 
 
 class Loader(ConfigLoaderImpl):
@@ -48,6 +52,7 @@ class Loader(ConfigLoaderImpl):
         is_guarded: bool = False,
     ) -> None:
         super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
         self.catalog = options.catalog(options.options(folders))
         self.top = top_groups()
         self.on_job: Callable[[Tree, Sequence[str]], object] | None = None
@@ -56,6 +61,7 @@ class Loader(ConfigLoaderImpl):
         """Folder of the sweep that the jobs belong to."""
         self._ready: dict[tuple[str, ...], tuple[Tree, int]] = {}
         self._own = [p.input_line for p in parse(typed) if p.is_hydra_override()]
+        self._typed = [str(p.key_or_group) for p in parse(typed)]
         self._is_guarded = is_guarded or bool(folders) or any("hydra.searchpath" in text for text in self._own)
         self._trusted: Tree = None
         self._files: dict[str, ConfigResult | None] = {}
@@ -94,7 +100,7 @@ class Loader(ConfigLoaderImpl):
             rename(cfg, self._replaced.renames())
         self._show_as_typed(cfg, overrides)
         if self._is_guarded:
-            untrusted.check(cfg, self._trusted_hydra(run_mode))
+            untrusted.check(cfg, self._trusted_hydra(run_mode), self._typed)
         if run_mode == RunMode.RUN and self.on_job is not None:
             self.on_job(cfg, overrides)
             self.keep(cfg, run_mode, overrides)  # Hydra's sweepers compose each job once to see that it can be
@@ -127,11 +133,15 @@ class Loader(ConfigLoaderImpl):
             )
 
     def _trusted_hydra(self, run_mode: RunMode) -> Tree:
-        """Hydra's section as the root and the command line have it."""
+        """Hydra's section as the root and the command line have it, without any option of a folder."""
         if self._trusted is None:
-            self._files = {}
-            written = [text for text in self._own if text is not None]
-            self._trusted = super().load_configuration(NAME, written, run_mode, True, False).hydra
+            path = copy.deepcopy(self.config_search_path)
+            path.get_path()[:] = [place for place in path.get_path() if place.provider not in GIVEN]
+            written = [text for text in self._own if not text.lstrip("+").startswith("hydra.searchpath")]
+            loader = ConfigLoaderImpl(path)
+            for choice in parse(written):
+                _check_installed(choice, loader)
+            self._trusted = loader.load_configuration(NAME, written, run_mode, True, False).hydra
         return self._trusted
 
     # ---- overrides ------------------------------------------------------------------------------------------------
@@ -218,6 +228,18 @@ class Loader(ConfigLoaderImpl):
         group = Reader([], self.catalog, self.top)._group(group_name, {}) if "." in group_name else group_name
         found: list[str] = super().get_group_options(group, results_filter, config_name, overrides)
         return found
+
+
+def _check_installed(choice: Any, loader: ConfigLoaderImpl) -> None:
+    """Refuse an option of Hydra's own groups that only a folder has: Hydra would build whatever stands in it."""
+    group, value = str(choice.key_or_group), choice.value()
+    if not group.startswith("hydra/") or not isinstance(value, str):
+        return
+    if value not in (known := loader.get_group_options(group)):
+        raise ConfigError(
+            f"{choice.input_line}: a folder given by --config-dir may not bring options of Hydra's own groups, because "
+            f"they can run code; put it into an installed plugin; {group} has {', '.join(known)}"
+        )
 
 
 def top_groups() -> list[str]:

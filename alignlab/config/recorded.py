@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 
 from alignlab.config import options
+from alignlab.config.files import check_text, not_yaml
 from alignlab.config.grammar import parse
 from alignlab.config.plugins import CORE
 from alignlab.errors import ConfigError
@@ -51,13 +52,13 @@ def recorded_root(file: Path | None, overrides: Sequence[str]) -> Iterator[Path 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(check_text(file, "--config"))
     except OSError as error:
         raise ConfigError(
             f"--config: {file} cannot be read ({error.strerror}); name the config.yaml of a run"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config: {file} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(not_yaml(file, "--config", error)) from error
     if not isinstance(content, dict) or "pipeline" not in content or {"hydra", "defaults"} & content.keys():
         raise ConfigError(
             f"--config: {file} is not the config.yaml of a run; a folder of options is given by --config-dir"

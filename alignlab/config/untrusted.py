@@ -3,15 +3,18 @@
 Hydra sets up logging and builds its callbacks, launcher and sweeper as soon as it has composed, before alignlab's own
 check of `_target_` can see them: `hydra.callbacks.x._target_: os.system` in an experiment's file would be code that
 runs at once. So where such a folder is used, Hydra's section of every composed configuration is compared with that of
-the root and the command line alone. A folder may set the keys of `ALLOWED`; it may build only classes of Hydra, and it
-may not read environment variables, whose values would end up in the run's files.
+the root and the command line alone, composed without the folder. A folder may set the keys of `ALLOWED`; it may build
+only classes of Hydra. It may not read environment variables, whose values would end up in the run's files, nor name one
+to be sent anywhere (`NAMES_A_SECRET`), and its run's files stay below the working directory.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config.locate import TARGET, locate
 from alignlab.errors import ConfigError
@@ -23,28 +26,42 @@ ALLOWED: Final = re.compile(
     r"|launcher\.(?:_target_|n_jobs))"
 )
 """Keys of Hydra's section that a folder may set."""
-COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|job\.(?:override_dirname|config_name|num|id))\b")
-"""Keys that Hydra fills in itself."""
+PLACES: Final = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+"""Those of them that name a folder to write to."""
+COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|searchpath|job\.(?:override_dirname|config_name|num|id))\b")
+"""Keys that Hydra fills in itself, or takes from the root and the command line alone."""
 BUILT_BY: Final = ("hydra", "hydra_plugins")
-ENVIRONMENT: Final = re.compile(r"\$\{\s*(?:oc\.)?env\s*:")
+RESOLVERS: Final = frozenset({"now", "hydra", "oc.select", "oc.dict.keys", "oc.dict.values"})
+"""Functions that a value may call, `${now:%Y}`. `oc.env` reads the environment; `oc.decode` evaluates a text that may
+have been put together so that nobody sees a call in it."""
+NAMES_A_SECRET: Final = frozenset({"bearer_from"})
+"""Keys whose value is the name of an environment variable that is sent to a service."""
+_PLAIN: Final = re.compile(r"(?:[^$]|\$(?!\{)|\$\{[\w.\[\]]+\})*")
+"""Texts that refer to other values at most, and call nothing."""
 
 
-def check(cfg: Tree, trusted: Tree) -> None:
+def check(cfg: Tree, trusted: Tree, typed: Collection[str] = ()) -> None:
     """Check a composed configuration.
 
     Args:
         cfg: with Hydra's section.
         trusted: Hydra's section as the root and the command line have it.
+        typed: keys of the command's overrides.
 
     Raises:
         ConfigError: the folder sets something that it must not set.
     """
     before = dict(_leaves(OmegaConf.to_container(trusted, resolve=False), "hydra"))
-    for path, value in _leaves(OmegaConf.to_container(cfg, resolve=False), ""):
+    leaves = list(_leaves(OmegaConf.to_container(cfg, resolve=False), ""))
+    for path, value in leaves:
         if not path.startswith("hydra."):
-            _no_environment(path, value)
+            _no_calls(path, value)
+            _no_secret(path, value, typed)
         elif not COMPUTED.match(path) and before.get(path, ...) != value:
             _check_key(path, value)
+    for path, value in leaves:
+        if path in PLACES and before.get(path) != value:
+            _check_place(cfg, path)
 
 
 def _check_key(path: str, value: Any) -> None:
@@ -55,15 +72,55 @@ def _check_key(path: str, value: Any) -> None:
             f"{path}: a folder given by --config-dir may not set this key of Hydra's; if you want it, set it on the "
             f"command line"
         )
-    _no_environment(path, value)
+    _no_calls(path, value)
 
 
-def _no_environment(path: str, value: Any) -> None:
-    if isinstance(value, str) and ENVIRONMENT.search(value):
+def _check_place(cfg: Tree, path: str) -> None:
+    """Refuse a folder outside of the working directory."""
+    try:
+        place = Path(str(OmegaConf.select(cfg, path)))
+    except OmegaConfBaseException:  # it is named after something that only a job has; the job's own check sees it
+        return
+    if place.is_absolute() or ".." in place.parts or not (Path.cwd() / place).resolve().is_relative_to(Path.cwd()):
         raise ConfigError(
-            f"{path}: a folder given by --config-dir may not read environment variables ({value}); write the value on "
-            f"the command line"
+            f"{path}: a folder given by --config-dir may not write outside of the working directory ({place}); if you "
+            f"want it, set it on the command line"
         )
+
+
+def _no_secret(path: str, value: Any, typed: Collection[str]) -> None:
+    key = path.rpartition(".")[2]
+    if key in NAMES_A_SECRET and value is not None and not any(t.rpartition(".")[2] == key for t in typed):
+        raise ConfigError(
+            f"{path}: a folder given by --config-dir may not name an environment variable to send ({value}); write it "
+            f"on the command line"
+        )
+
+
+def _no_calls(path: str, value: Any) -> None:
+    if not isinstance(value, str) or _PLAIN.fullmatch(value):
+        return
+    for name in _calls(path, value):
+        if name not in RESOLVERS:
+            what = "read environment variables" if name in ("oc.env", "env") else f"call {name or 'a function'}"
+            raise ConfigError(
+                f"{path}: a folder given by --config-dir may not {what} ({value}); write the value on the command line"
+            )
+
+
+def _calls(path: str, value: str) -> Iterator[str]:
+    """Names of the functions that a text calls, a computed name as it is written."""
+    from omegaconf.grammar_parser import parse
+
+    try:
+        nodes: list[Any] = [parse(value)]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    while nodes:
+        node = nodes.pop()
+        if (name := getattr(node, "resolverName", None)) is not None:
+            yield name().getText()
+        nodes += getattr(node, "children", None) or []
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:

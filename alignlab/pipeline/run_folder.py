@@ -75,7 +75,7 @@ class RunFolder:
     def status(self, status: Status, **more: str) -> None:
         """Write how the run stands, and which process it is."""
         times = {"started": self._started, "updated": _now()}
-        process: dict[str, str | int] = {"pid": os.getpid(), "host": socket.gethostname()}
+        process: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid())}
         content = {"status": status, **times, **process, **self.marks, **more}
         try:
             write_json(self.path / STATUS, content)
@@ -162,29 +162,50 @@ def _overwrite(file: Path, content: Mapping[str, str | int]) -> None:
 
 
 def read_status(folder: Path) -> str:
-    """How a run stands; `missing` without a record, `lost` where its process ended without writing one."""
+    """How a run stands; `missing` without a record, `dead` where its process ended without writing one."""
     found = status_of(folder)
     status = str(found.get("status", "missing"))
-    return "lost" if status == "running" and not is_alive(found) else status
+    return "dead" if status == "running" and not is_alive(found) else status
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """The content of `status.json`; empty where there is none."""
+    """The content of `status.json`; empty where there is none, or none that can be read."""
     file = folder / STATUS
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # somebody's own file, or half of one after a power failure
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a status may still run; one on another host may."""
+    """Whether the process that wrote a status may still run; one on another host may.
+
+    A number that another process has by now is told by the time at which that one began.
+    """
     if status.get("host", socket.gethostname()) != socket.gethostname():
         return True
     try:
-        os.kill(int(status["pid"]), 0)
-    except (KeyError, ValueError, ProcessLookupError):
-        return False
+        pid = int(status["pid"])
+        os.kill(pid, 0)
     except PermissionError:  # somebody else's process
         return True
-    return True
+    except (KeyError, TypeError, ValueError, OverflowError, ProcessLookupError):
+        return False
+    now, then = began(pid), status.get("began")
+    return now != ENDED and (None in (now, then) or now == then)
+
+
+ENDED: Final = -1
+
+
+def began(pid: int) -> int | None:
+    """When a process began, in ticks since the machine did; `ENDED` if nobody has collected its end; None: unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return ENDED if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return None
 
 
 def _now() -> str:

@@ -1,5 +1,6 @@
 """Read the artifacts of a run into what the report shows. Nothing else of the run is read."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,13 +59,14 @@ class StageView:
         return str(self.artifact.manifest.get("stage", "")).rsplit(".", 1)[-1]
 
     def curves(self) -> dict[str, list[Point]]:
-        """Points of each logged metric, by its name; gaps are left out."""
+        """Points of each logged metric, by its name; gaps are left out, and what follows a damaged line."""
         found: dict[str, list[Point]] = {}
-        for line in self.artifact.lines(CURVES):
-            step = int(line.pop("step"))
-            for name, value in line.items():
-                if value is not None:
-                    found.setdefault(name, []).append((step, float(value)))
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # curves are not worth a run that cannot report
+            for line in self.artifact.lines(CURVES):
+                step = int(line.pop("step"))
+                for name, value in line.items():
+                    if value is not None:
+                        found.setdefault(name, []).append((step, float(value)))
         return found
 
 

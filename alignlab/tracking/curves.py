@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -52,8 +51,8 @@ class Curves(NullTracker):
     def close(self) -> None:
         """Write the last line and copy the file into the artifact, also where a spawned process has written it."""
         self.flush()
-        if self._path != self._published and self._path.is_file():
-            shutil.copyfile(self._path, self._published)
+        if self._path.is_file():  # what is published can be read, whatever was killed while it was written
+            self._published.write_text("".join(_complete_lines(self._path)), encoding="utf-8")
 
     def lines(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Step and numbers of every line that was written."""
@@ -86,7 +85,15 @@ class Curves(NullTracker):
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Lines of a file that a crash may have cut short."""
+    """Lines of a file that a crash may have cut short, without what is damaged in it."""
     if not path.is_file():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n") and _is_line(line)]
+
+
+def _is_line(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text)["step"], int)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False

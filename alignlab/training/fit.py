@@ -19,6 +19,7 @@ from alignlab.stage import StageContext
 from alignlab.training.checkpoints import Checkpoints
 from alignlab.training.keeper import Keeper
 from alignlab.training.module import StageModule
+from alignlab.training.orphans import held
 from alignlab.training.reports import Reports
 from alignlab.training.trainable import Trainable
 
@@ -32,8 +33,8 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
     keeper = Keeper(module, context)
     try:
         module.train()
-        with _without_chatter():
-            trainer = _trainer(stage, context, [Reports(stage, context), keeper], keeper.checkpoints)
+        with _without_chatter(), held(context.work, context.tracker.say) as ranks:
+            trainer = _trainer(stage, context, [Reports(stage, context), keeper, ranks], keeper.checkpoints)
             # Processes that the strategy spawns would never check for a request to stop.
             alone = context.runtime.devices * context.runtime.num_nodes == 1
             with stopping.deferred() if alone else _ended_together(trainer):
