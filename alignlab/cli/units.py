@@ -16,6 +16,8 @@ def duration(seconds: float | None) -> str:
     """Seconds in the unit that fits: `12 s`, `3 min`, `2.5 h`, `4 days`; empty where they are not known."""
     if seconds is None:
         return ""
+    if seconds < 0.95:
+        return "<1 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     if seconds < 99.5:

@@ -19,8 +19,8 @@ from alignlab.pipeline.plan import Step, trains
 from alignlab.sanitize import redact
 
 ABSENT: Final = "(not set)"
-LATEST: Final = 5
-"""Earlier artifacts whose time is looked at."""
+LATEST: Final = 20
+"""Earlier artifacts that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,15 @@ class History:
 
     root: Path
 
-    def last(self, step: Step) -> Mapping[str, Any] | None:
-        """Manifest of the last artifact of the same class, under the same name if there is one."""
-        return next(self._of_class(step), None)
-
     def changes(self, step: Step, precision: str) -> list[Change]:
-        """In what a stage differs from the last one of its name; nothing where there was none."""
-        before = self.last(step)
-        if before is None or before.get("fingerprint") == step.fingerprint:
-            return []
-        own = list(_differing(before.get("identity"), identity_of(step, precision), step.spec.path))
-        if "identity" not in before:
-            own = list(_differing(before.get("config"), step.spec.redacted(), step.spec.path))
-        return [*own, *_inputs(before, step), *_code(before, step)]
+        """In what a stage differs from the nearest of the latest of its class; nothing where there was none.
+
+        Those of the same name come first. Of equally near ones the latest counts.
+        """
+        found = list(self._of_class(step))
+        named = [m for m in found if m.get("name") == step.name] or found
+        compared = [list(_changes(before, step, precision)) for before in named[:LATEST]]
+        return min(compared, key=len, default=[])
 
     def seconds(self, step: Step) -> float | None:
         """Expected time of a stage: the median of the latest of its class, in proportion to their steps."""
@@ -99,6 +95,15 @@ class History:
                     yield content
 
 
+def _changes(before: Mapping[str, Any], step: Step, precision: str) -> Iterator[Change]:
+    if "identity" in before:
+        yield from _differing(before["identity"], identity_of(step, precision), step.spec.path)
+    else:
+        yield from _differing(before.get("config"), step.spec.redacted(), step.spec.path)
+    yield from _inputs(before, step)
+    yield from _code(before, step)
+
+
 def _differing(old: Any, new: Any, path: str) -> Iterator[Change]:
     """The keys that differ; of an object of another class, the class alone."""
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
@@ -124,7 +129,8 @@ def _inputs(before: Mapping[str, Any], step: Step) -> Iterator[Change]:
         if name not in old:
             yield Change(f"it has a further input, {name} ({step.inputs[name]})")
         elif old[name].get("fingerprint") != key:
-            yield Change(f"its input {name} ({step.inputs[name]}) changed")
+            source = step.inputs[name]
+            yield Change(f"its input {name if name == source else f'{name} ({source})'} changed")
     for name in old.keys() - step.inputs.keys():
         yield Change(f"it has no input {name} any more")
 
@@ -133,7 +139,7 @@ def _code(before: Mapping[str, Any], step: Step) -> Iterator[Change]:
     old = before.get("code") or {}
     for path, digest in step.code.items():
         if old.get(path, digest) != digest:
-            yield Change(f"the code of {path} changed")
+            yield Change(f"the code of {path} has changed since it last ran")
 
 
 def _ratio(loop: Any, manifest: Mapping[str, Any]) -> float:

@@ -130,6 +130,11 @@ class Store:
             finally:
                 about.unlink(missing_ok=True)
 
+    def has_work(self, key: str) -> bool:
+        """Whether an interrupted run left checkpoints to continue from."""
+        work = self.root / "work" / key[:32]
+        return work.is_dir() and any(work.iterdir())
+
     def code_of(self, recipe: str) -> dict[str, str]:
         """The code with which a recipe was last used; empty where it is not known."""
         file = self.root / "code" / f"{recipe[:32]}.json"
