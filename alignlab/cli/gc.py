@@ -3,7 +3,6 @@
 Without `--delete` it only lists what would go. What a run of the last days names stays, with all its ancestors.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,8 +52,7 @@ def _parser() -> Parser:
     parser = Parser(
         "alignlab gc",
         description="Remove from the store what no run needs. Lists only, unless --delete is given.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="runs, or folders of runs, that the store may lack")
     parser.add_argument("--days", type=float, default=30.0, metavar="N", help="heed runs of the last N days; 30")

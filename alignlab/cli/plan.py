@@ -11,7 +11,6 @@ Composes and checks the configuration as a run would, makes every fingerprint an
 nothing is written. With `-m` it does so for every job of the sweep.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,8 +55,7 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         "alignlab plan",
         description="The stages of an experiment: what the store has, what would run, why, and for how long.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     asked = read_request(parser, arguments)
     with planning(asked, config) as jobs:

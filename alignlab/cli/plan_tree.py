@@ -226,7 +226,8 @@ def _print_table(rows: Sequence[Mapping[str, str]], console: Any) -> None:
 
 def about(seconds: float | None) -> str:
     """An estimate of time: `~ 3 min`."""
-    return "" if seconds is None else f"~ {duration(seconds)}"
+    text = duration(seconds)
+    return f"~ {text}" if text and not text.startswith("<") else text
 
 
 def _expected(stages: Sequence[Stage]) -> str:
@@ -236,7 +237,7 @@ def _expected(stages: Sequence[Stage]) -> str:
         return ""
     missing = len(stages) - len(known)
     rest = f", and {missing} that {'was' if missing == 1 else 'were'} never timed" if missing else ""
-    return f" (about {duration(sum(known))}{rest})"
+    return f" ({about(sum(known))}{rest})"
 
 
 def _amount(mib: int | None) -> str:

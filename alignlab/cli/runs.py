@@ -3,7 +3,6 @@
 The newest is last, next to the prompt. Runs of one sweep stand together.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,8 +101,7 @@ def _parser() -> Parser:
     parser = Parser(
         "alignlab runs",
         description="Runs and sweeps below a folder, the newest last.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("folder", nargs="?", default=str(RUNS), metavar="FOLDER", help="where the runs are; runs")
     parser.add_argument("--metrics", metavar="NAMES", help="STAGE/METRIC,...; by default the last model's loss and more")
@@ -250,12 +248,16 @@ def _title(group: Group, root: Path, width: int) -> list[Any]:
     told = ", ".join(f"{count} {word}" for word, count in states.most_common())
     text = f"sweep of {len(group.runs)}: {told}" if group.is_sweep else group.runs[0].status
     state = Text(text, style=_colour(states))
-    folder, name = Text(str(root / group.name), style="bold"), Text(f"  {printable(group.runs[-1].name)}  ")
+    folder, name = Text(str(root / group.name), style="bold"), Text(f"  {printable(_what(group.runs[-1]))}  ")
     about = Text(f"  {when(group.runs[0].started)}  {duration(group.seconds)}".rstrip())
     whole = Text.assemble(folder, name, state, about)
     if whole.cell_len <= width:
         return [whole]
     return [Text.assemble(folder, "  ", state), Text(f"    {name.plain.strip()}{about.plain}")]
+
+
+def _what(run: RunRecord) -> str:
+    return f"{run.name} (prepare)" if run.about.get("prepares") else run.name
 
 
 def _colour(states: Mapping[str, int]) -> str:
