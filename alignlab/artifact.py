@@ -191,7 +191,7 @@ def lost(path: Path) -> str:
     if not path.is_symlink() or path.exists():
         return ""
     return (
-        f"it is a link to {os.path.normpath(path.parent / os.readlink(path))}, which is not there: a run's folder and "
+        f"it is a link to {os.path.abspath(path.parent / os.readlink(path))}, which is not there: a run's folder and "
         f"its store are moved together; put the store there, or move both"
     )
 

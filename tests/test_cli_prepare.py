@@ -60,7 +60,9 @@ def test_what_fails_is_recorded_and_the_rest_is_kept(capsys: pytest.CaptureFixtu
     assert "corpus.jsonl:3: text is missing" in capsys.readouterr().err
     (folder,) = Path("runs").glob("*/*-prepare")
     assert read_status(folder) == "failed"
-    assert names(prepared(capsys, "-m", "experiment=troubled", "seed=0,0"), made=False) == ["base"]
+    assert names(
+        prepared(capsys, "-m", "experiment=troubled", "pipeline.trouble.how=fine", "seed=0,0"), made=False
+    ) == ["base"]
 
 
 @pytest.mark.parametrize(

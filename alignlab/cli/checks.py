@@ -22,7 +22,7 @@ State = Literal["ok", "warn", "fail"]
 FILES: Final = 1024
 """Open files that data loaders and launchers soon need."""
 FREE: Final = (1e9, 20e9)
-"""Bytes below which a store fails, and below which it warns: a small model with its checkpoints takes some gigabytes."""
+"""Bytes below which a store fails, and below which it warns: a small model and its checkpoints take gigabytes."""
 INODES: Final = 100_000
 PATIENCE: Final = 30.0
 """Seconds that another process is given."""
@@ -91,8 +91,6 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Iterator[Finding]:
 # ---- what is installed -----------------------------------------------------------------------------------------------
 def versions() -> Iterator[Finding]:
     """Versions of what alignlab requires, those outside of the tested range first."""
-    if sys.version_info < (3, 11):
-        yield Finding("python", "fail", platform.python_version(), "install Python 3.11 or 3.12")
     try:
         required = importlib.metadata.requires("alignlab") or []
     except importlib.metadata.PackageNotFoundError:
@@ -118,7 +116,7 @@ def versions() -> Iterator[Finding]:
 def _requirement(text: str) -> tuple[str, str]:
     """Name and bounds of what is always required on this machine; empty names for extras and other systems."""
     what, _, marker = text.partition(";")
-    if "extra ==" in marker or "platform_system" in marker and not _is_linux(marker):
+    if "extra ==" in marker or ("platform_system" in marker and not _is_linux(marker)):
         return "", ""
     found = re.match(r"([A-Za-z0-9_.\-]+)(?:\[[^\]]*\])?\s*(.*)", what.strip())
     return (found[1], found[2].strip("() ")) if found else ("", "")
@@ -148,7 +146,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def compiler() -> Finding:
     """A C compiler, which Triton and torch.compile call."""
-    found = next((path for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (path := shutil.which(name))), "")
+    found = next(
+        (path for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (path := shutil.which(name))), ""
+    )
     if found:
         return Finding("compiler", "ok", found)
     advice = "install gcc or set CC, if you use runtime.compile or fused kernels on a GPU"

@@ -107,7 +107,9 @@ def _title(setting: "Setting") -> Any:
     seeds = ", ".join(dict.fromkeys(trial.seed for trial in setting.trials if trial.seed))
     several = f"{len(setting.trials)} runs, seeds {seeds}" if len(setting.trials) > 1 else f"seed {seeds}"
     common = _shown(setting.trials[0].folder)
-    return Text.assemble((setting.letter, "bold"), f"  {common}{' ...' if len(setting.trials) > 1 else ''}  ({several})")
+    return Text.assemble(
+        (setting.letter, "bold"), f"  {common}{' ...' if len(setting.trials) > 1 else ''}  ({several})"
+    )
 
 
 def _shown(folder: Path) -> str:

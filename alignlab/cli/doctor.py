@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
         found.append(finding)
         if not asked.json:
             _print(finding)
-    states = Counter(finding.state for finding in found)
+    states: Counter[str] = Counter(finding.state for finding in found)
     if asked.json:
         print(json.dumps([vars(finding) for finding in found], indent=2))
     else:

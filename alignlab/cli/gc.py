@@ -54,7 +54,9 @@ def _parser() -> Parser:
         description="Remove from the store what no run needs. Lists only, unless --delete is given.",
         examples=EXAMPLES,
     )
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="runs, or folders of runs, that the store may lack")
+    parser.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="runs, or folders of runs, that the store may lack"
+    )
     parser.add_argument("--days", type=float, default=30.0, metavar="N", help="heed runs of the last N days; 30")
     parser.add_argument("--delete", action="store_true", help="delete, rather than list")
     parser.add_argument("--store", default=".alignlab", metavar="FOLDER", help="the store; .alignlab")

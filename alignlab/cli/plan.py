@@ -1,14 +1,8 @@
 """`alignlab plan [-m] experiment=... [KEY=VALUE ...] [--json]`: the stages, what the store has, and what would run.
 
 Composes and checks the configuration as a run would, makes every fingerprint and asks the store; nothing trains and
-nothing is written. Of a stage that would run it says in what it differs from the last one, and how long the earlier ones
+nothing is written. Of a stage that would run it says in what it differs from the last one, and how long earlier ones
 took. With `-m` it does so for a whole sweep, and shows what its jobs share.
-"""
-
-"""`alignlab plan experiment=... [KEY=VALUE ...] [--json]`: the stages, their inputs and sizes, and what would run.
-
-Composes and checks the configuration as a run would, makes every fingerprint and asks the store; nothing trains and
-nothing is written. With `-m` it does so for every job of the sweep.
 """
 
 import json
@@ -48,6 +42,7 @@ examples
   alignlab plan -m experiment=lifecycle seed=0,1,2                     what a sweep shares
   alignlab plan --config RUN/config.yaml
 """
+
 
 def run(arguments: list[str]) -> int:
     """Print the plan, or JSON; exit code."""

@@ -71,7 +71,9 @@ def _rows(guide: str, stage: Stage) -> Iterator[dict[str, str]]:
     if shared := stage["shares"]:
         state = "cached" if shared["cached"] else "missing"
         part = {"name": shared["name"], "makes": "logp", "state": state, "fingerprint": shared["recipe"]}
-        yield _cells(_inside(guide), {**part, "inputs": shared["inputs"], "sizes": {}, "memory_mb": None, "seconds": None})
+        yield _cells(
+            _inside(guide), {**part, "inputs": shared["inputs"], "sizes": {}, "memory_mb": None, "seconds": None}
+        )
 
 
 def _inside(guide: str) -> str:
@@ -82,7 +84,9 @@ def _inside(guide: str) -> str:
 def _cells(guide: str, stage: Stage) -> dict[str, str]:
     """Text of each column for one stage."""
     inputs = stage["inputs"]
-    takes = "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(list(inputs.values())[1:])
+    takes = (
+        "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(list(inputs.values())[1:])
+    )
     return {
         "stage": f"{guide}{stage['name']}",
         "state": stage["state"],
@@ -197,7 +201,8 @@ def _totals(plans: Sequence[Mapping[str, Any]], distinct: Sequence[Stage]) -> It
     alone = [stage for plan in plans for stage in plan["stages"] if not stage["cached"]]
     todo = [stage for stage in distinct if not stage["cached"]]
     total = sum(len(plan["stages"]) for plan in plans)
-    yield f"{total} stages in {len(plans)} jobs, {len(distinct)} of them distinct; {len(todo)} would run{_expected(todo)}"
+    jobs = f"{len(plans)} {'job' if len(plans) == 1 else 'jobs'}"
+    yield f"{total} stages in {jobs}, {len(distinct)} of them distinct; {len(todo)} would run{_expected(todo)}"
     if len(alone) > len(todo):
         yield f"without sharing {len(alone)} would run{_expected(alone)}"
     if any(stage["jobs"] > 1 for stage in todo):

@@ -104,7 +104,9 @@ def _parser() -> Parser:
         examples=EXAMPLES,
     )
     parser.add_argument("folder", nargs="?", default=str(RUNS), metavar="FOLDER", help="where the runs are; runs")
-    parser.add_argument("--metrics", metavar="NAMES", help="STAGE/METRIC,...; by default the last model's loss and more")
+    parser.add_argument(
+        "--metrics", metavar="NAMES", help="STAGE/METRIC,...; by default the last model's loss and more"
+    )
     parser.add_argument("--status", metavar="WORDS", help="only these: failed,dead")
     parser.add_argument("--last", type=int, metavar="N", help="only the newest N runs and sweeps")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -116,7 +118,9 @@ def _chosen(records: Sequence[RunRecord], words: str | None) -> list[RunRecord]:
     wanted = _words(words or "")
     for word in wanted:
         if word not in STATES:
-            raise ConfigError(f"--status {word}: no such status; there are {', '.join(STATES)}{suggestion(word, STATES)}")
+            raise ConfigError(
+                f"--status {word}: no such status; there are {', '.join(STATES)}{suggestion(word, STATES)}"
+            )
     return [record for record in records if not wanted or record.status in wanted]
 
 
@@ -155,7 +159,7 @@ def usual_metrics(runs: Sequence[RunRecord]) -> list[str]:
         policies = [name for name, stage in run.stages.items() if stage.get("kind") in ("policy", "reward_model")]
         of_last = [m for m in run.metrics if policies and m.partition("/")[0] == policies[-1]]
         ranked = sorted(of_last, key=lambda m: _rank(m.partition("/")[2]))
-        counted.update({m: 1 for m in ranked[:SHOWN]})
+        counted.update(dict.fromkeys(ranked[:SHOWN], 1))
     return [name for name, _ in counted.most_common(SHOWN)]
 
 

@@ -22,6 +22,7 @@ from alignlab.artifact import MANIFEST
 from alignlab.errors import StoreError
 from alignlab.pipeline import registry
 from alignlab.pipeline.registry import Known
+from alignlab.pipeline.run_folder import status_of
 from alignlab.pipeline.store import Store, is_locked
 
 DAY: Final = 86400.0
@@ -100,9 +101,7 @@ def survey(store: Store, days: float, runs: Sequence[Known], is_complete: bool =
     return Survey(found, len(runs), len(recent), len(artifacts) - len(loose), len(unsure))
 
 
-def delete(
-    store: Store, days: float, folders: Sequence[Path], is_complete: bool = False
-) -> tuple[Survey, list[Entry]]:
+def delete(store: Store, days: float, folders: Sequence[Path], is_complete: bool = False) -> tuple[Survey, list[Entry]]:
     """Remove what no run needs; returns what was found, and what went.
 
     Args:
@@ -135,7 +134,7 @@ def _read(folder: Path) -> Known:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise StoreError(f"{file} cannot be read ({error}), so what it needs is not known; remove the run") from error
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Known(folder, keys, _changed(folder), registry.status_of(folder))
+        return Known(folder, keys, _changed(folder), status_of(folder))
     return Known(folder, keys, _changed(folder), {})
 
 

@@ -108,7 +108,7 @@ def where_is(run: Path, stage: str, node: Mapping[str, Any]) -> Path:
     """
     link = run / STAGES / stage
     near = node.get("artifact_from_here")
-    places = [link, *([run.resolve() / near] if near else []), Path(str(node.get("artifact", "")))]
+    places = [link, *([run.resolve() / str(near)] if near else []), Path(str(node.get("artifact", "")))]
     found = next((place for place in places if place.is_dir()), None)
     if found is not None:
         return found.resolve()

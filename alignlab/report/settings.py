@@ -95,7 +95,8 @@ class Difference:
 
     @cached_property
     def _format(self) -> Format:
-        return Format.of([value for v in self.values if v is not None for value in v.values], share=False)
+        known = [v for v in self.values if v is not None]
+        return Format.of([number for v in known for number in (v.mean, v.error or 0.0, *v.values)], share=False)
 
     @property
     def size(self) -> float:
@@ -173,7 +174,9 @@ class Comparison:
             "configuration": {key.name: list(key.values) for key in self.keys},
             "changes_along": {key.name: list(key.along) for key in self.keys if key.along},
             "paired": self.is_paired,
-            "metrics": {d.metric: [_plain(*row) for row in zip(d.values, d.gaps, d.errors, strict=True)] for d in found},
+            "metrics": {
+                d.metric: [_plain(*row) for row in zip(d.values, d.gaps, d.errors, strict=True)] for d in found
+            },
         }
 
     def _difference(self, metric: str) -> Difference:
@@ -207,7 +210,12 @@ def _latest(trials: Sequence[Trial]) -> list[Trial]:
 def _plain(value: OverSeeds | None, gap: float | None, error: float | None) -> dict[str, Any] | None:
     if value is None:
         return None
-    own = {"mean": value.mean, "standard_error": value.error, "n": value.count, "values": list(map(float, value.values))}
+    own = {
+        "mean": value.mean,
+        "standard_error": value.error,
+        "n": value.count,
+        "values": list(map(float, value.values)),
+    }
     return own if gap is None else {**own, "difference": gap, "standard_error_of_difference": error}
 
 
@@ -224,7 +232,7 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _is_seed(key: str, values: Sequence[str], of_seed: Sequence[str] | None) -> bool:
     """Whether a key is the seed, or a stage's copy of it."""
-    return key == "seed" or key.rpartition(".")[2] == "seed" and values == of_seed
+    return key == "seed" or (key.rpartition(".")[2] == "seed" and values == of_seed)
 
 
 def _merged(differing: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
