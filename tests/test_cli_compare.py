@@ -96,7 +96,7 @@ def test_three_settings_are_compared_with_the_first(sweep: Path, capsys: pytest.
     run(sweep / "0.9-0", config(0.9, 0), {"dpo/loss": 0.5})
     assert main(["compare", str(sweep), "--metrics", "dpo/loss"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["dpo/loss", "A", "2.00", "±", "1.00", "(2)"] in lines and ["C", "0.50", "-1.50"] in lines
+    assert ["dpo/loss", "A", "2.00", "±", "1.00", "(2)"] in lines and ["C", "0.50", "−1.50"] in lines
 
 
 def test_what_is_not_completed_is_left_out_by_name(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from alignlab.cli import checks
+from alignlab.cli import checks, store_checks
 from alignlab.cli.app import main
+from alignlab.cli.finding import Finding
 from alignlab.tracking import wandb_mode
 
 
@@ -20,7 +21,7 @@ from alignlab.tracking import wandb_mode
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No torch in another process, and no network."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checks, "gpu", lambda: checks.Finding("gpu", "ok", "none was asked for"))
+    monkeypatch.setattr(checks, "gpu", lambda: Finding("gpu", "ok", "none was asked for"))
     monkeypatch.setattr(wandb_mode, "reachable", lambda: True)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
 
@@ -50,15 +51,15 @@ def test_lines_fit_in_eighty_columns(capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_locks_that_exclude_nobody_fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a network file system grants every lock."""
-    monkeypatch.setattr(checks, "HOLD", "import sys; print('held', flush=True); sys.stdin.readline()")
-    monkeypatch.setattr(checks, "_python", lambda *_, timeout: SimpleNamespace(stdout="held\n"))
+    monkeypatch.setattr(store_checks, "HOLD", "import sys; print('held', flush=True); sys.stdin.readline()")
+    monkeypatch.setattr(store_checks, "python", lambda *_, timeout: SimpleNamespace(stdout="held\n"))
     code, found = doctor(capsys)
     assert code == 1 and found["locks"]["state"] == "fail" and "two processes hold one lock" in found["locks"]["found"]
     assert "flock" in found["locks"]["advice"]
 
 
 def test_a_file_system_without_locks_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "HOLD", "raise OSError('No locks available')")
+    monkeypatch.setattr(store_checks, "HOLD", "raise OSError('No locks available')")
     code, found = doctor(capsys)
     assert code == 1 and "No locks available" in found["locks"]["found"]
 
@@ -79,7 +80,7 @@ def test_a_store_where_nothing_can_be_made_fails(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(("free", "state"), [(1e8, "fail"), (5e9, "warn"), (1e12, "ok")])
 def test_room_on_the_disk(free: float, state: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
-    assert checks.disk(tmp_path).state == state
+    assert store_checks.disk(tmp_path).state == state
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ def test_room_on_the_disk(free: float, state: str, monkeypatch: pytest.MonkeyPat
 )
 def test_inodes(files: int, free: int, state: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_files=files, f_favail=free))
-    assert checks.inodes(tmp_path).state == state
+    assert store_checks.inodes(tmp_path).state == state
 
 
 def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 8192))
-    assert (checks.open_files().state, checks.open_files().advice) == ("warn", "ulimit -n 4096")
+    assert (store_checks.open_files().state, store_checks.open_files().advice) == ("warn", "ulimit -n 4096")
 
 
 def test_no_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,7 @@ def test_a_network_that_swallows_everything_is_waited_for_briefly(monkeypatch: p
 
 
 def test_a_check_that_breaks_is_a_finding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> checks.Finding:
+    def broken() -> Finding:
         raise RuntimeError("the driver")
 
     monkeypatch.setattr(checks, "gpu", broken)
@@ -161,7 +162,7 @@ def test_the_gpu_is_asked_in_another_process(monkeypatch: pytest.MonkeyPatch) ->
             returncode=code, stdout=text, stderr="Traceback\nImportError: libcuda"
         )
 
-    monkeypatch.setattr(checks, "_python", says("2.13.0|13.0|H100 (80 GiB)\n"))
+    monkeypatch.setattr(checks, "python", says("2.13.0|13.0|H100 (80 GiB)\n"))
     assert "H100 (80 GiB)" in checks.gpu().found
-    monkeypatch.setattr(checks, "_python", says("", 1))
+    monkeypatch.setattr(checks, "python", says("", 1))
     assert checks.gpu().state == "fail" and "ImportError: libcuda" in checks.gpu().found

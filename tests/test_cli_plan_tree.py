@@ -111,7 +111,7 @@ def test_a_stage_that_another_process_makes_is_named_with_that_process(capsys: p
     held, text = seen[0], seen[1]["text"]
     assert held["state"] == "running" and held["checkpoint"]
     assert (held["running"]["pid"], held["running"]["host"]) == (os.getpid(), socket.gethostname())
-    assert f"base: process {os.getpid()} on {socket.gethostname()} makes it, since " in text
+    assert f"base: process {os.getpid()} on {socket.gethostname()} makes it, for <1 s" in text
     assert not list(Path(".alignlab/locks").glob("*.json")), "nobody holds a lock any more"
 
 

@@ -14,7 +14,7 @@ import pytest
 from sweep_runs import make
 
 from alignlab.cli.app import main
-from alignlab.cli.runs import short
+from alignlab.cli.runs_table import short
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
 

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Name the mistake, and where the flags are listed."""
         flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        wrong = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
+        wrong = next((word for word in message.split() if word.startswith("--")), "").rstrip(":,").partition("=")[0]
         meant = "" if wrong in flags else suggestion(wrong, flags)
         raise ConfigError(f"{message}{meant}; `{self.prog} --help` lists the flags")
 

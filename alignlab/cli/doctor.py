@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from alignlab.cli.arguments import Parser
-from alignlab.cli.checks import Finding, every_check
+from alignlab.cli.checks import every_check
+from alignlab.cli.finding import Finding
 from alignlab.sanitize import printable
 
 EXAMPLES: Final = """\

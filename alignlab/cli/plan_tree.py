@@ -1,7 +1,7 @@
-"""Print plans: a tree of stages for one run, and for a sweep what its jobs share."""
+"""Print the plan of a run: a tree of its stages, and why some of them would run."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from alignlab.cli.units import duration
@@ -31,12 +31,12 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     for key, sizes in plan["made_of"].items():
         console.print(Text(f"  {key}: {_row(sizes)}"), soft_wrap=True)
     rows = [cells for row in tree(plan["stages"]) for cells in _rows(*row)]
-    _print_table(rows, console)
+    print_table(rows, console)
     for stage in plan["stages"]:
         for line in _notes(stage):
             console.print(Text(printable(line)), soft_wrap=True)
     todo = [stage for stage in plan["stages"] if not stage["cached"]]
-    told = f"{len(todo)} of {len(plan['stages'])} stages would run{_expected(todo)}; store: {plan['store']}"
+    told = f"{len(todo)} of {len(plan['stages'])} stages would run{expected(todo)}; store: {plan['store']}"
     console.print(Text(told), soft_wrap=True)
 
 
@@ -72,11 +72,11 @@ def _rows(guide: str, stage: Stage) -> Iterator[dict[str, str]]:
         state = "cached" if shared["cached"] else "missing"
         part = {"name": shared["name"], "makes": "logp", "state": state, "fingerprint": shared["recipe"]}
         yield _cells(
-            _inside(guide), {**part, "inputs": shared["inputs"], "sizes": {}, "memory_mb": None, "seconds": None}
+            inside(guide), {**part, "inputs": shared["inputs"], "sizes": {}, "memory_mb": None, "seconds": None}
         )
 
 
-def _inside(guide: str) -> str:
+def inside(guide: str) -> str:
     """Guides of a line that belongs to the stage above it."""
     return guide.replace("├─", "│ ").replace("└─", "  ") + "  "
 
@@ -91,7 +91,7 @@ def _cells(guide: str, stage: Stage) -> dict[str, str]:
         "stage": f"{guide}{stage['name']}",
         "state": stage["state"],
         "time": about(stage["seconds"]),
-        "sizes": _size(stage["sizes"]),
+        "sizes": size(stage["sizes"]),
         "memory": _amount(stage["memory_mb"]),
         "also takes": takes,
         "makes": stage["makes"],
@@ -103,7 +103,7 @@ def _notes(stage: Stage) -> Iterator[str]:
     """Sentences on a stage that would run."""
     name = stage["name"]
     if stage["running"] is not None:
-        yield f"{name}: {_held(stage['running'])}"
+        yield f"{name}: {held(stage['running'])}"
     if stage["checkpoint"]:
         yield f"{name}: continues from the checkpoint of an interrupted run"
     for change in stage["why"][:REASONS]:
@@ -112,106 +112,18 @@ def _notes(stage: Stage) -> Iterator[str]:
         yield f"{name}: and {len(stage['why']) - REASONS} more differences (--json lists them)"
 
 
-def _held(holder: Mapping[str, Any]) -> str:
+def held(holder: Mapping[str, Any]) -> str:
+    """Sentence on the process that makes a stage at this moment."""
     if "pid" not in holder:
         return "another process makes it"
-    return f"process {holder['pid']} on {holder.get('host', '?')} makes it, since {holder.get('since', '?')}"
-
-
-# ---- a sweep ---------------------------------------------------------------------------------------------------------
-def print_sweep(plans: Sequence[Mapping[str, Any]]) -> None:
-    """Each distinct stage once, with the number of jobs that need it, and what sharing saves."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    common = [text for text in plans[0]["overrides"] if all(text in plan["overrides"] for plan in plans)]
-    title = f"{plans[0]['name']}  {len(plans)} {'job' if len(plans) == 1 else 'jobs'}  {' '.join(common)}"
-    console.print(Text(printable(title), style="bold"), soft_wrap=True)
-    for line in _swept(plans, common):
-        console.print(Text(printable(f"  {line}")), soft_wrap=True)
-    _print_table([row for guide, stage in tree(_merged(plans)) for row in _of_several(guide, stage, plans)], console)
-    distinct = {stage["fingerprint"]: stage for plan in plans for stage in plan["stages"]}
-    for line in dict.fromkeys(line for stage in distinct.values() for line in _sweep_notes(stage)):
-        console.print(Text(printable(line)), soft_wrap=True)
-    for line in _totals(plans, list(distinct.values())):
-        console.print(Text(line), soft_wrap=True)
-
-
-def _swept(plans: Sequence[Mapping[str, Any]], common: Sequence[str]) -> Iterator[str]:
-    """The keys that differ, with all their values."""
-    pairs = [text.partition("=") for plan in plans for text in plan["overrides"] if text not in common]
-    for key in dict.fromkeys(key for key, _, _ in pairs):
-        values = list(dict.fromkeys(value for k, _, value in pairs if k == key))
-        yield f"{key}: {', '.join(values[:12])}{f', ... ({len(values)} values)' if len(values) > 12 else ''}"
-
-
-def _merged(plans: Sequence[Mapping[str, Any]]) -> list[Stage]:
-    """The stages of all jobs by name, those of an earlier job first."""
-    found: dict[str, Stage] = {}
-    for stage in (stage for plan in plans for stage in plan["stages"]):
-        found.setdefault(stage["name"], stage)
-    return list(found.values())
-
-
-def _of_several(guide: str, stage: Stage, plans: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
-    """The row of all stages of one name, and below it that of the part of their work that jobs share."""
-    same = [s for plan in plans for s in plan["stages"] if s["name"] == stage["name"]]
-    distinct = {s["fingerprint"]: s for s in same}
-    known = [s["seconds"] for s in distinct.values() if s["seconds"] is not None]
-    yield {
-        "stage": f"{guide}{stage['name']}",
-        "distinct": str(len(distinct)),
-        "jobs": _counts(Counter(s["fingerprint"] for s in same)),
-        "state": _states(s["state"] for s in distinct.values()),
-        "time": about(sum(known) if known else None),
-        "sizes": _size(stage["sizes"]),
-    }
-    if parts := [s["shares"] for s in same if s["shares"]]:
-        yield {
-            "stage": f"{_inside(guide)}{parts[0]['name']}",
-            "distinct": str(len({part["recipe"] for part in parts})),
-            "jobs": _counts(Counter(part["recipe"] for part in parts)),
-            "state": _states({p["recipe"]: "cached" if p["cached"] else "missing" for p in parts}.values()),
-            "time": "",
-            "sizes": "",
-        }
-
-
-def _counts(jobs: Mapping[str, int]) -> str:
-    """How many jobs need each of some stages: `20`, or `4 each`."""
-    least, most = min(jobs.values()), max(jobs.values())
-    return f"{least if least == most else f'{least}-{most}'}{' each' if len(jobs) > 1 else ''}"
-
-
-def _states(states: Iterable[str]) -> str:
-    counted = Counter(states)
-    return next(iter(counted)) if len(counted) == 1 else ", ".join(f"{n} {state}" for state, n in counted.items())
-
-
-def _sweep_notes(stage: Stage) -> Iterator[str]:
-    """Of a sweep only what is changed by hand or at work: what follows from that is many lines."""
-    if stage["running"] is not None:
-        yield f"{stage['name']}: {_held(stage['running'])}"
-    for change in stage["changed"]:
-        yield f"{stage['name']}: the code of {change} has changed since it last ran"
-
-
-def _totals(plans: Sequence[Mapping[str, Any]], distinct: Sequence[Stage]) -> Iterator[str]:
-    alone = [stage for plan in plans for stage in plan["stages"] if not stage["cached"]]
-    todo = [stage for stage in distinct if not stage["cached"]]
-    total = sum(len(plan["stages"]) for plan in plans)
-    jobs = f"{len(plans)} {'job' if len(plans) == 1 else 'jobs'}"
-    yield f"{total} stages in {jobs}, {len(distinct)} of them distinct; {len(todo)} would run{_expected(todo)}"
-    if len(alone) > len(todo):
-        yield f"without sharing {len(alone)} would run{_expected(alone)}"
-    if any(stage["jobs"] > 1 for stage in todo):
-        yield "`alignlab prepare -m ...` computes what several jobs need before they start"
-    yield f"store: {plans[0]['store']}"
+    since = holder.get("since")
+    told = f", for {duration(max(0.0, time.time() - since))}" if isinstance(since, float) else ""
+    return f"process {holder['pid']} on {holder.get('host', '?')} makes it{told}"
 
 
 # ---- both ------------------------------------------------------------------------------------------------------------
-def _print_table(rows: Sequence[Mapping[str, str]], console: Any) -> None:
+def print_table(rows: Sequence[Mapping[str, str]], console: Any) -> None:
+    """Print rows, without the columns that do not fit."""
     from rich.table import Table
     from rich.text import Text
 
@@ -235,8 +147,8 @@ def about(seconds: float | None) -> str:
     return f"~ {text}" if text and not text.startswith("<") else text
 
 
-def _expected(stages: Sequence[Stage]) -> str:
-    """What some stages take together, by earlier runs; nothing where none of them has run before."""
+def expected(stages: Sequence[Stage]) -> str:
+    """Time of some stages together, by earlier runs; nothing where none of them has run before."""
     known = [stage["seconds"] for stage in stages if stage["seconds"] is not None]
     if not known:
         return ""
@@ -256,7 +168,7 @@ def _row(content: Mapping[str, Any]) -> str:
     return " ".join(f"{k}={v}" for k, v in content.items())
 
 
-def _size(sizes: Mapping[str, Any]) -> str:
+def size(sizes: Mapping[str, Any]) -> str:
     """The headline of a stage's sizes: `300 steps of 16`, or `pairs=2400`; `--json` has all of them."""
     if {"steps", "batch_size"} <= sizes.keys():
         return f"{sizes['steps']} steps of {sizes['batch_size']}"

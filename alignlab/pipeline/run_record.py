@@ -53,7 +53,7 @@ class RunRecord:
 
     @property
     def overrides(self) -> list[str]:
-        """What was typed, without secrets."""
+        """Overrides as typed, without secrets."""
         return [str(text) for text in self.about.get("overrides") or ()]
 
     @property

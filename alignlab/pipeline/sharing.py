@@ -1,4 +1,4 @@
-"""What several jobs need: the stages to compute before they start."""
+"""Stages that several jobs need, to be computed before they start."""
 
 from collections import Counter
 from collections.abc import Sequence

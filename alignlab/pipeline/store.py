@@ -8,13 +8,13 @@ stage's work that other stages share (`StageContext.once`) is an artifact by a f
 """
 
 import contextlib
-import datetime
 import fcntl
 import json
 import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ class Store:
         return FileLock(self.root / "locks" / f"{key[:32]}.lock")
 
     def holder(self, key: str) -> dict[str, Any] | None:
-        """The process that makes what belongs to a key at this moment: `pid`, `host`, `since`; None where none does.
+        """The process that makes what belongs to a key at this moment: `pid`, `host`, `since` (seconds since 1970);
+        None where none does.
 
         It is empty where the lock is held and nobody knows by whom. Nothing is written.
         """
@@ -122,9 +123,8 @@ class Store:
             raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
         with self.lock(key) as lock:
             about = Path(lock.lock_file).with_suffix(".json")
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             with contextlib.suppress(OSError):  # a full disk; it is for readers only
-                write_json(about, {"pid": os.getpid(), "host": socket.gethostname(), "since": now})
+                write_json(about, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
             try:
                 yield
             finally:
