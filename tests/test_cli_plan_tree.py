@@ -59,7 +59,7 @@ def test_the_key_that_changed_is_named_with_both_values(capsys: pytest.CaptureFi
          "text": "pipeline.tuned.objective.beta: 0.1 -> 0.3"},
     ]  # fmt: skip
     assert why(after["evaluate_tuned"]) == ["its input policy (tuned) changed"]
-    assert "its input tuned changed" in why(after["report"])
+    assert why(after["report"]) == ["its inputs evaluate_tuned, tuned changed"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_stage_that_another_process_makes_is_named_with_that_process(capsys: p
     held, text = seen[0], seen[1]["text"]
     assert held["state"] == "running" and held["checkpoint"]
     assert (held["running"]["pid"], held["running"]["host"]) == (os.getpid(), socket.gethostname())
-    assert f"base: process {os.getpid()} on {socket.gethostname()} makes it, for <1 s" in text
+    assert f"base: process {os.getpid()} on {socket.gethostname()} makes it, for " in text
     assert not list(Path(".alignlab/locks").glob("*.json")), "nobody holds a lock any more"
 
 

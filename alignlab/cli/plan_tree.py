@@ -106,10 +106,20 @@ def _notes(stage: Stage) -> Iterator[str]:
         yield f"{name}: {held(stage['running'])}"
     if stage["checkpoint"]:
         yield f"{name}: continues from the checkpoint of an interrupted run"
-    for change in stage["why"][:REASONS]:
-        yield f"{name}: {change['text']}"
-    if len(stage["why"]) > REASONS:
-        yield f"{name}: and {len(stage['why']) - REASONS} more differences (--json lists them)"
+    texts = _reasons(stage["why"])
+    yield from (f"{name}: {text}" for text in texts[:REASONS])
+    if len(texts) > REASONS:
+        yield f"{name}: and {len(texts) - REASONS} more differences (--json lists them)"
+
+
+def _reasons(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The changes; keys of one name with the same values, such as copies of a seed, are one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        last = change["what"].rpartition(".")[2] if change["new"] is not None else change["text"]
+        found.setdefault((last, f"{change['old']} {change['new']}"), []).append(change["text"])
+    ends = {key: f" (and {len(texts) - 1} more of the name {key[0]})" for key, texts in found.items()}
+    return [texts[0] + (ends[key] if len(texts) > 1 else "") for key, texts in found.items()]
 
 
 def held(holder: Mapping[str, Any]) -> str:

@@ -63,14 +63,21 @@ class Group:
 
 
 def usual_metrics(runs: Sequence[RunRecord]) -> list[str]:
-    """Metrics that most runs have of their last model, its validation loss first."""
+    """Metrics that most runs have of their last model, its validation loss first; of a sweep, the last that differs."""
     counted: Counter[str] = Counter()
     for run in runs:
-        policies = [name for name, stage in run.stages.items() if stage.get("kind") in ("policy", "reward_model")]
-        of_last = [m for m in run.metrics if policies and m.partition("/")[0] == policies[-1]]
-        ranked = sorted(of_last, key=lambda m: _rank(m.partition("/")[2]))
-        counted.update(dict.fromkeys(ranked[:SHOWN], 1))
+        model = _last_model(run, runs)
+        of_last = [m for m in run.metrics if model and m.partition("/")[0] == model]
+        counted.update(dict.fromkeys(sorted(of_last, key=lambda m: _rank(m.partition("/")[2]))[:SHOWN], 1))
     return [name for name, _ in counted.most_common(SHOWN)]
+
+
+def _last_model(run: RunRecord, runs: Sequence[RunRecord]) -> str:
+    """The last model of a run that another run has not got, too; the last one where all have the same."""
+    models = [name for name, stage in run.stages.items() if stage.get("kind") in ("policy", "reward_model")]
+    keys = {name: {other.stages.get(name, {}).get("fingerprint") for other in runs} for name in models}
+    differing = [name for name in models if len(keys[name] - {None}) > 1]
+    return next(reversed(differing or models), "")
 
 
 def _rank(metric: str) -> tuple[int, str]:

@@ -125,14 +125,18 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[Change]:
 
 def _inputs(before: Mapping[str, Any], step: Step) -> Iterator[Change]:
     old = before.get("inputs") or {}
-    for name, key in step.input_fingerprints.items():
-        if name not in old:
-            yield Change(f"it has a further input, {name} ({step.inputs[name]})")
-        elif old[name].get("fingerprint") != key:
-            source = step.inputs[name]
-            yield Change(f"its input {name if name == source else f'{name} ({source})'} changed")
+    for name in (name for name in step.inputs if name not in old):
+        yield Change(f"it has a further input, {_input(name, step)}")
+    both = [(name, key) for name, key in step.input_fingerprints.items() if name in old]
+    if changed := [_input(name, step) for name, key in both if old[name].get("fingerprint") != key]:
+        yield Change(f"its input{'s' if len(changed) > 1 else ''} {', '.join(changed)} changed")
     for name in old.keys() - step.inputs.keys():
         yield Change(f"it has no input {name} any more")
+
+
+def _input(name: str, step: Step) -> str:
+    source = step.inputs[name]
+    return name if name == source else f"{name} ({source})"
 
 
 def _code(before: Mapping[str, Any], step: Step) -> Iterator[Change]:

@@ -20,8 +20,8 @@ from alignlab.report.trial import Trial
 NOT_COMPARED: Final = ("store_dir", "tracking", "name")
 """Top-level keys that decide nothing of what is learnt."""
 ABSENT: Final = "–"
-DULL: Final = ("seconds", "tokens_per_second", "peak_memory_mb")
-"""Metrics of the machine."""
+DULL: Final = ("seconds", "bytes", "tokens_per_second", "peak_memory_mb")
+"""Metrics of the machine, and sizes of files."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Comparison:
     def differences(self, names: Sequence[str] | None = None) -> list[Difference]:
         """The metrics that differ, what differs most first; or those that were named.
 
-        A setting alone has its metrics shown, since there is nothing to differ from.
+        Of a setting alone all are shown.
         """
         found = [self._difference(name) for name in names or self.metrics]
         if names:
