@@ -7,6 +7,7 @@ configuration found in it is ever instantiated. The weights of an imported model
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,9 @@ class Artifact:
             raise StoreError("an input is empty; give the name of another stage or an existing folder")
         path = Path(path).expanduser()
         if not path.is_dir():
-            raise StoreError(f"no such folder: {path}; an input is the name of another stage or an existing folder")
+            raise StoreError(
+                f"no such folder: {path}; {lost(path) or 'an input is the name of another stage or an existing folder'}"
+            )
         if not (path / MANIFEST).is_file():
             return cls(path, _kind_from_content(path), digest_of_folder(path))
         manifest = _manifest(path)
@@ -181,6 +184,16 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreError(f"{file} cannot be read (it holds a {type(found).__name__}, not an object)")
     return found
+
+
+def lost(path: Path) -> str:
+    """The reason why a link to an artifact leads nowhere, with what to do; empty where it is not such a link."""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return (
+        f"it is a link to {os.path.abspath(path.parent / os.readlink(path))}, which is not there: a run's folder and "
+        f"its store are moved together; put the store there, or move both"
+    )
 
 
 def fingerprint(identity: Any) -> str:

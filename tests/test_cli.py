@@ -58,7 +58,7 @@ def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plann"]) == 1
-    commands = "agreement, chat, export, plan, plugins, report, score, verify"
+    commands = "agreement, chat, compare, doctor, export, gc, plan, plugins, prepare, report, runs, score, verify"
     said = f"alignlab: unknown command 'plann' (commands: {commands}); did you mean plan?\n"
     assert capsys.readouterr().err == said
 
@@ -303,10 +303,10 @@ def test_no_name_of_a_plan_is_broken(
     lines = capsys.readouterr().out.splitlines()
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("stage ")) : -1]
     assert all(len(line.rstrip()) <= width for line in table)
-    for name in ("evaluate_pretrain", "reward_model", "will run"):
+    for name in ("evaluate_pretrain", "reward_model", "missing"):
         assert any(name in line for line in table), name
-    starts = [line.split()[0] for line in table[1:] if not line.startswith(" ")]
-    assert starts[:3] == ["pretrain", "sft", "label"] and len(starts) == 11
+    names = [re.sub("[├└│─ ]", " ", line).split()[0] for line in table[1:]]
+    assert names[:3] == ["pretrain", "sft", "label"] and len(set(names)) == 12, "eleven stages and a shared part"
 
 
 def test_plugins_shows_one_line_for_each_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("fakes_here")
     [
         (
             ["fake"],
-            "unknown command 'fake' (commands: agreement, chat, export, plan, plugins, report, score, verify); "
+            "unknown command 'fake' (commands: agreement, chat, compare, doctor, export, gc, plan, plugins, prepare, "
+            "report, runs, score, verify); "
             "an experiment is run by experiment=fake",
         ),
         (["make"], "; a single stage is run by experiment=train stage=make"),

@@ -69,7 +69,9 @@ def _is_word(text: str) -> bool:
 def _announce(arguments: Sequence[str]) -> None:
     """Print what was asked for at once, since the answer takes seconds: importing torch alone takes two."""
     quiet = ("--json", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--help", "-h")
-    if arguments[0] == "plugins" or any(word.partition("=")[0] in quiet for word in arguments):
+    if arguments[0] in ("plugins", "runs", "compare", "gc") or any(
+        word.partition("=")[0] in quiet for word in arguments
+    ):
         return
     words = printable(" ".join(redact_override(word) for word in arguments), limit=300)
     print(f"alignlab {__version__}: {words}", file=sys.stderr if arguments[0] == "chat" else sys.stdout, flush=True)

@@ -6,15 +6,28 @@ from typing import NoReturn
 
 from alignlab.config import options
 from alignlab.config.experiment import KEYS
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, suggestion
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `ConfigError` where argparse would print its usage and exit."""
+    """Raises `ConfigError` where argparse would print its usage and exit.
+
+    Args:
+        prog: the command.
+        description: one sentence.
+        examples: commands that work, one per line, and what else is worth saying; at the end of `--help`.
+    """
+
+    def __init__(self, prog: str, *, description: str, examples: str = "") -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=examples or None, formatter_class=raw)
 
     def error(self, message: str) -> NoReturn:
         """Name the mistake, and where the flags are listed."""
-        raise ConfigError(f"{message}; `{self.prog} --help` lists the flags")
+        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        wrong = next((word for word in message.split() if word.startswith("--")), "").rstrip(":,").partition("=")[0]
+        meant = "" if wrong in flags else suggestion(wrong, flags)
+        raise ConfigError(f"{message}{meant}; `{self.prog} --help` lists the flags")
 
 
 def check_flags(arguments: Sequence[str]) -> None:

@@ -9,10 +9,15 @@ from alignlab.errors import ConfigError, suggestion
 COMMANDS: Final = {
     "agreement": "how far raters agree, and what they lean to: agreement FILE [--json]",
     "chat": "talk to a stage's model in the terminal: chat RUN STAGE",
+    "compare": "in what runs differ: configuration, then metrics with seeds averaged: compare RUN RUN ...",
+    "doctor": "whether this machine is ready: versions, GPU, locks, disk, W&B: doctor",
     "export": "the model of a stage as a folder for other programs: export RUN STAGE FOLDER [--merge]",
-    "plan": "the stages of an experiment, their inputs and sizes, and what would run: plan experiment=...",
+    "gc": "remove from the store what no run needs; lists only, unless told to delete: gc [--delete]",
+    "plan": "the stages of an experiment: what is cached, what would run and why: plan [-m] experiment=...",
     "plugins": "installed packages and their options; with parameters for one of them: plugins [NAME ...]",
+    "prepare": "compute what the jobs of a sweep share, before they start: prepare -m experiment=...",
     "report": "one page that compares several runs or those of a sweep: report RUN RUN ... [--out FILE]",
+    "runs": "runs and sweeps with their status, changes and metrics: runs [FOLDER]",
     "score": "whether responses follow the instructions of their prompts: score FILE --out SCORED",
     "verify": "where methods end, against the optimum that each declares: verify objective=NAME, verify --all",
 }

@@ -26,7 +26,7 @@ def handled(request: Sequence[str]) -> bool:
         print("\n".join(found))
         return True
     if len(words) > 1 and words[1] in COMMANDS:
-        if words[1] != "plan":
+        if words[1] not in ("plan", "prepare"):
             return True  # files, or nothing
         os.environ["COMP_LINE"] = line.replace(f" {words[1]} ", " ", 1)  # what follows is as for a run
     return False

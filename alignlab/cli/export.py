@@ -15,6 +15,11 @@ from alignlab.errors import StoreError
 
 _OF_THE_STAGE: Final = (MANIFEST, METRICS, SAMPLES, CURVES, "columns.json", "checkpoints")
 """Left behind: they tell how the model was made."""
+EXAMPLES: Final = """\
+examples
+  alignlab export runs/2026-11-26/12-00-00 dpo my-model           AutoModelForCausalLM.from_pretrained("my-model")
+  alignlab export runs/2026-11-26/12-00-00 dpo my-model --merge   an adapter, added to the weights of its base
+"""
 
 
 def run(arguments: list[str]) -> int:
@@ -46,7 +51,8 @@ def export(artifact: Artifact, folder: Path, merge: bool = False) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser("alignlab export", description="Write the model of a stage as a folder for other programs.")
+    about = "Write the model of a stage as a folder for other programs."
+    parser = Parser("alignlab export", description=about, examples=EXAMPLES)
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("stage", metavar="STAGE", help="name of a stage of the run that made a model")
     parser.add_argument("folder", metavar="FOLDER", help="where the model is written; new or empty")

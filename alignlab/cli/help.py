@@ -27,6 +27,9 @@ examples
   alignlab -m experiment=smoke seed=0,1,2                            three seeds; what is equal is computed once
   alignlab experiment=train stage=dpo stage.inputs.policy=RUN/stages/sft stage.inputs.preferences=RUN/stages/label
   alignlab plan experiment=lifecycle data.entities=32                what would run
+  alignlab prepare -m experiment=lifecycle seed=0,1,2                what the jobs of a sweep share, before they start
+  alignlab runs                                                      which runs there are, and how they ended
+  alignlab compare RUN RUN                                           in what they differ
   alignlab chat runs/DATE/TIME dpo                                   talk to a stage's model
   alignlab export runs/DATE/TIME dpo FOLDER [--merge]                its model as a folder for other programs
   alignlab report runs/DATE/TIME                                     compare the runs of a sweep on one page

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from alignlab.artifact import MANIFEST, Artifact, Kind
 from alignlab.errors import PipelineError, suggestion
+from alignlab.pipeline.run_record import where_is
 
 POLICIES: Final[tuple[Kind, ...]] = ("policy",)
 MODELS: Final[tuple[Kind, ...]] = ("policy", "reward_model")
@@ -36,7 +37,9 @@ def find_model(run: Path, stage: str | None, kinds: Collection[Kind], use: str) 
     if stage is None or stage not in stages:
         what = f"{stage!r} is not a stage of {run}" if stage else f"name a stage of {run}"
         raise PipelineError(f"{what}; models: {', '.join(models)}{suggestion(stage or '', models)}")
-    return _checked(Artifact.open(stages[stage]["artifact"]), kinds, f"{stage} (take {', '.join(models)})", use)
+    return _checked(
+        Artifact.open(where_is(run, stage, stages[stage])), kinds, f"{stage} (take {', '.join(models)})", use
+    )
 
 
 def _stages(run: Path) -> dict[str, Any] | None:

@@ -1,22 +1,25 @@
-"""`alignlab plan experiment=... [KEY=VALUE ...] [--json]`: the stages, their inputs and sizes, and what would run.
+"""`alignlab plan [-m] experiment=... [KEY=VALUE ...] [--json]`: the stages, what the store has, and what would run.
 
 Composes and checks the configuration as a run would, makes every fingerprint and asks the store; nothing trains and
-nothing is written. With `-m` it does so for every job of the sweep.
+nothing is written. Of a stage that would run it says in what it differs from the last one, and how long earlier ones
+took. With `-m` it does so for a whole sweep, and shows what its jobs share.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from alignlab.cli.arguments import Parser, check_flags
-from alignlab.cli.job import Prepared, prepare
-from alignlab.cli.launch import config_folders, recorded_config
-from alignlab.config.compose import Session, session
-from alignlab.config.grammar import parse
-from alignlab.config.recorded import recorded_root
+from alignlab.cli.arguments import Parser
+from alignlab.cli.job import Prepared
+from alignlab.cli.launch import recorded_config
+from alignlab.cli.plan_sweep import print_sweep
+from alignlab.cli.plan_tree import print_plan
+from alignlab.cli.planned import Planned, planning, read_request
 from alignlab.config.spec import Spec
 from alignlab.errors import StoreError
+from alignlab.pipeline.history import Change, History
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.runner import changed_code
 from alignlab.pipeline.store import Store
@@ -26,53 +29,68 @@ if TYPE_CHECKING:
     from alignlab.training.footprint import ModelSize
 
 NOT_SIZES = ("seed", "table_rows")
+EXAMPLES: Final = """\
+states
+  cached    the store has it
+  missing   it was never made
+  stale     one was made before, and differs; the keys that differ are listed
+  running   another process makes it at this moment
+  rerun     rerun=STAGE asked for it
+
+examples
+  alignlab plan experiment=lifecycle
+  alignlab plan experiment=lifecycle pipeline.dpo.objective.beta=0.05
+  alignlab plan -m experiment=lifecycle seed=0,1,2                     what a sweep shares
+  alignlab plan --config RUN/config.yaml
+"""
 
 
 def run(arguments: list[str]) -> int:
     """Print the plan, or JSON; exit code."""
     config, arguments = recorded_config(arguments)
-    parser = Parser("alignlab plan", description="What an experiment would run.")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for a run: experiment=lifecycle ...")
-    parser.add_argument("-m", "--multirun", action="store_true", help="every job of a sweep")
-    parser.add_argument("--config-dir", "-cd", help="a folder of your own options")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    check_flags(arguments)
-    asked = parser.parse_intermixed_args(arguments)
-    with (
-        recorded_root(config, asked.overrides) as root,
-        session(asked.overrides, config_folders(asked.config_dir), root) as hydra,
-    ):
-        plans = list(_plans(hydra, asked.overrides, asked.multirun))
+    parser = Parser(
+        "alignlab plan",
+        description="The stages of an experiment: what the store has, what would run, why, and for how long.",
+        examples=EXAMPLES,
+    )
+    asked = read_request(parser, arguments)
+    with planning(asked, config) as jobs:
+        plans = list(_described(jobs))
     if asked.json:
         print(json.dumps(plans if asked.multirun else plans[0], indent=2))
+    elif asked.multirun:
+        print_sweep(plans)
     else:
-        _print(plans)
+        print_plan(plans[0])
     return 0
 
 
-def _plans(hydra: Session, overrides: Sequence[str], multirun: bool) -> Iterator[dict[str, Any]]:
-    """The plan of every job."""
-    parsed = parse(overrides)
-    typed, own = [p.input_line for p in parsed], [p.input_line for p in parsed if p.is_hydra_override()]
-    for job in hydra.expanded(typed) if multirun else [typed]:
-        yield _described(hydra, job, own if multirun else [])
+def _described(jobs: Iterable[Planned]) -> Iterator[dict[str, Any]]:
+    """The plan of each job; every stage has the number of jobs that need it."""
+    planned = list(jobs)
+    needed = Counter(step.fingerprint for job in planned for step in job.prepared.steps)
+    histories: dict[Path, History] = {}
+    for job in planned:
+        experiment, store = job.prepared.experiment, Store(job.prepared.experiment.store)
+        history = histories.setdefault(store.root, History(store.root))
+        made_of = {key: experiment.objects[key] for key in ("data", "model", "tokenizer") if key in experiment.objects}
+        yield {
+            "name": experiment.name,
+            "overrides": [redact_override(text) for text in job.overrides],
+            "store": str(store.root),
+            "made_of": {key: _scalars(spec) for key, spec in made_of.items()},
+            "stages": [
+                {**_stage(step, store, job.prepared, history), "jobs": needed[step.fingerprint]}
+                for step in job.prepared.steps
+            ],
+        }
 
 
-def _described(hydra: Session, overrides: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
-    """The plan of one job; `own` are the command's overrides of Hydra's section."""
-    prepared = prepare(hydra.compose([*own, *overrides]), overrides)
-    experiment, store = prepared.experiment, Store(prepared.experiment.store)
-    made_of = {key: experiment.objects[key] for key in ("data", "model", "tokenizer") if key in experiment.objects}
-    return {
-        "name": experiment.name,
-        "overrides": [redact_override(text) for text in overrides],
-        "store": str(store.root),
-        "made_of": {key: _scalars(spec) for key, spec in made_of.items()},
-        "stages": [_stage(step, store, prepared) for step in prepared.steps],
-    }
-
-
-def _stage(step: Step, store: Store, prepared: Prepared) -> dict[str, Any]:
+def _stage(step: Step, store: Store, prepared: Prepared, history: History) -> dict[str, Any]:
+    cached = store.has(step.fingerprint) and not step.again
+    holder = None if cached else store.holder(step.fingerprint)
+    why = [] if cached else history.changes(step, prepared.runtime.precision)
+    seconds = None if cached else history.seconds(step)
     return {
         "name": step.name,
         "stage": step.stage.__name__,
@@ -80,11 +98,25 @@ def _stage(step: Step, store: Store, prepared: Prepared) -> dict[str, Any]:
         "makes": step.stage.PRODUCES,
         "sizes": _sizes(step.spec),
         "fingerprint": step.fingerprint,
-        "cached": store.has(step.fingerprint) and not step.again,
+        "cached": cached,
+        "state": _state(step, cached, holder, why),
+        "running": holder,
+        "why": [{"what": change.what, "old": change.old, "new": change.new, "text": str(change)} for change in why],
+        "checkpoint": not cached and store.has_work(step.fingerprint),
+        "seconds": seconds if seconds is None else round(seconds, 1),
         "changed": changed_code(step, store),
         "shares": _shares(step, store),
         "memory_mb": _memory(step, store, prepared),
     }
+
+
+def _state(step: Step, cached: bool, holder: Mapping[str, Any] | None, why: Sequence[Change]) -> str:
+    """`cached`, `running` (another process makes it), `rerun`, `stale` (an earlier one differs) or `missing`."""
+    if cached:
+        return "cached"
+    if holder is not None:
+        return "running"
+    return "rerun" if step.again else "stale" if why else "missing"
 
 
 def _memory(step: Step, store: Store, prepared: Prepared) -> int | None:
@@ -145,93 +177,3 @@ def _sizes(spec: Spec) -> dict[str, Any]:
     loop = spec.arguments.get("loop")
     found = loop.arguments if isinstance(loop, Spec) else {}
     return {k: found[k] for k in ("steps", "batch_size") if k in found} | own
-
-
-# ---- printing --------------------------------------------------------------------------------------------------------
-def _print(plans: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    for found in plans:
-        title = f"{found['name']}  {' '.join(found['overrides'])}"
-        console.print(Text(title, style="bold"), soft_wrap=True)
-        for key, sizes in found["made_of"].items():
-            console.print(Text(f"  {key}: {_row(sizes)}"), soft_wrap=True)
-        _print_stages(found["stages"], console)
-        for stage in found["stages"]:
-            if stage["changed"]:
-                text = f"{stage['name']}: the code of {', '.join(stage['changed'])} has changed since it last ran"
-                console.print(Text(text), soft_wrap=True)
-        missing, total = sum(not s["cached"] for s in found["stages"]), len(found["stages"])
-        console.print(Text(f"{missing} of {total} stages would run; store: {found['store']}"), soft_wrap=True)
-
-
-def _print_stages(stages: Sequence[Mapping[str, Any]], console: Any) -> None:
-    """A table of one line per stage, or two where it takes many: columns are left out, the least important first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [row for stage in stages for row in _rows(stage)]
-    heads = [head for head in rows[0] if head != "memory" or any(row["memory"] for row in rows)]
-    parts = {h: [w for row in rows for w in (row[h].split() if h == "takes" else [row[h]])] for h in heads}
-    words = {h: max(map(len, [h, *parts[h]])) for h in heads}
-    for dropped in ("key", "makes", "memory", "sizes", "takes"):
-        if dropped in heads and sum(words[h] + 2 for h in heads) > console.width + 2:
-            heads.remove(dropped)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for head in heads:
-        table.add_column(head, min_width=words[head], no_wrap=head != "takes")
-    for row in rows:
-        style = "green" if row["state"] == "cached" else "yellow"
-        table.add_row(*(Text(row[head], style=style if head == "state" else "") for head in heads))
-    console.print(table, soft_wrap=len(heads) == 2)
-
-
-def _rows(stage: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The row of a stage, and below it that of the part of its work that runs share."""
-    if stage["shares"] is None:
-        return [_cells(stage)]
-    shared = stage["shares"]
-    part = {
-        **shared,
-        "name": f"  {shared['name']}",
-        "makes": "logp",
-        "sizes": {},
-        "memory_mb": None,
-        "fingerprint": shared["recipe"],
-    }
-    return [_cells(stage), _cells(part)]
-
-
-def _cells(stage: Mapping[str, Any]) -> dict[str, str]:
-    """Text of each column for one stage."""
-    inputs = stage["inputs"]
-    takes = "all" if len(inputs) > 3 and all(k == v for k, v in inputs.items()) else ", ".join(inputs.values())
-    return {
-        "stage": stage["name"],
-        "takes": takes,
-        "makes": stage["makes"],
-        "sizes": _size(stage["sizes"]),
-        "memory": _amount(stage.get("memory_mb")),
-        "key": stage["fingerprint"][:8],
-        "state": "cached" if stage["cached"] else "will run",
-    }
-
-
-def _amount(mib: int | None) -> str:
-    """An estimate of memory for a reader: `~ 31 GiB`."""
-    if mib is None:
-        return ""
-    return f"~ {mib / 1024:.3g} GiB" if mib >= 1024 else f"~ {mib} MiB"
-
-
-def _row(content: Mapping[str, Any]) -> str:
-    return " ".join(f"{k}={v}" for k, v in content.items())
-
-
-def _size(sizes: Mapping[str, Any]) -> str:
-    """The headline of a stage's sizes: `300 steps of 16`, or `pairs=2400`; `--json` has all of them."""
-    if {"steps", "batch_size"} <= sizes.keys():
-        return f"{sizes['steps']} steps of {sizes['batch_size']}"
-    return _row(dict(list(sizes.items())[:1]))

@@ -7,7 +7,7 @@ every argument of its class.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from alignlab import CONTRACT, __version__
 from alignlab.cli.arguments import Parser
@@ -15,10 +15,18 @@ from alignlab.config.options import Option, options
 from alignlab.config.plugins import CORE, broken, import_problem, installed
 from alignlab.errors import ConfigError, suggestion
 
+EXAMPLES: Final = """\
+examples
+  alignlab plugins                 every option, one line each
+  alignlab plugins objective       the options of a group, with their parameters
+  alignlab plugins dpo             what is called so
+  alignlab plugins alignlab_dpo    a package
+"""
+
 
 def run(arguments: list[str]) -> int:
     """Print the table, or JSON; exit code."""
-    parser = Parser("alignlab plugins", description="Installed packages and their options.")
+    parser = Parser("alignlab plugins", description="Installed packages and their options.", examples=EXAMPLES)
     parser.add_argument("names", nargs="*", metavar="NAME", help="these packages, groups or options, with parameters")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)
@@ -115,18 +123,21 @@ def _print(listing: Sequence[Mapping[str, Any]], full: bool) -> None:
     console = Console()
     width = max((len(o["option"]) for p in listing for o in p["options"]), default=0)
     for package in listing:
-        console.print(Text(_title(package), style="bold"), soft_wrap=True)
+        title = Text(_title(package), style="bold")
+        if not full:
+            title.truncate(console.width, overflow="ellipsis")
+        console.print(title, soft_wrap=True)
         if package.get("problem"):
             console.print(Text(f"  cannot be used: {package['problem']}", style="red"), soft_wrap=True)
         for option in package["options"]:
             head = Text.assemble("  ", (option["option"].ljust(width), "cyan"), f"  {option['summary']}")
-            if console.is_terminal and not full:
+            if not full:
                 head.truncate(console.width, overflow="ellipsis")
             console.print(head, soft_wrap=True)
             for line in _lines(option) if full else ():
                 console.print(Text(f"      {line}", style="dim"), soft_wrap=True)
     if not full:
-        console.print(Text("parameters: alignlab plugins NAME, such as `alignlab plugins dpo`", style="dim"))
+        console.print(Text("whole sentences and parameters: alignlab plugins NAME, such as dpo", style="dim"))
 
 
 def _title(package: Mapping[str, Any]) -> str:

@@ -7,15 +7,16 @@ their stages are still there.
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignlab.artifact import MANIFEST
 from alignlab.cli.arguments import Parser
+from alignlab.cli.folders import runs_of
 from alignlab.cli.output import check_out, write_out
 from alignlab.errors import ConfigError
-from alignlab.pipeline.run_folder import CONFIG, STATUS, read_status
+from alignlab.pipeline.run_folder import STATUS, read_status
+from alignlab.pipeline.run_record import is_run
 
 if TYPE_CHECKING:
     from alignlab.report.trial import Trial
@@ -41,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _default(given: Sequence[Path]) -> Path:
-    is_sweep = len(given) == 1 and given[0].is_dir() and not _is_run(given[0])
+    is_sweep = len(given) == 1 and given[0].is_dir() and not is_run(given[0])
     return given[0] / DEFAULT if is_sweep else Path(DEFAULT)
 
 
@@ -64,34 +65,3 @@ def _status(folder: Path) -> str:
         return read_status(folder)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder / STATUS} cannot be read ({error}); leave the run out") from error
-
-
-def runs_of(given: Sequence[Path]) -> list[Path]:
-    """Folders of the runs, each once, in the order given; those of a sweep by their paths.
-
-    Raises:
-        ConfigError: a folder is not there, or is neither a run's nor holds any.
-    """
-    found: dict[Path, None] = {}
-    for folder in given:
-        if not folder.is_dir():
-            raise ConfigError(f"no such folder: {folder}; name the folder of a run or of a sweep")
-        runs = list(_below(folder.resolve()))
-        if not runs:
-            raise ConfigError(f"{folder} is not a run's folder and holds none: there is no {STATUS} in it or below it")
-        found |= dict.fromkeys(runs)
-    return list(found)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """The folder itself if it is a run's, else the runs below it; links and hidden folders are not entered."""
-    if _is_run(folder):
-        yield folder
-        return
-    for child in sorted(folder.iterdir(), key=lambda f: (len(f.name), f.name) if f.name.isdigit() else (0, f.name)):
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            yield from _below(child)
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / STATUS).is_file() or ((folder / MANIFEST).is_file() and (folder / CONFIG).is_file())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact, fingerprint
+from alignlab.artifact import Artifact, fingerprint, lost
 from alignlab.config.spec import Builder, Spec
 from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
@@ -108,7 +108,7 @@ def _keys(
 ) -> tuple[str, str, dict[str, str]]:
     """Fingerprint, recipe and code of a stage."""
     whole: dict[str, Any] = {"stage": spec.identity(builder)}
-    if _trains(spec.cls):
+    if trains(spec.cls):
         whole["precision"] = runtime.precision
     code = spec.code()
     key = fingerprint({**whole, "inputs": prints, "code": code})
@@ -124,7 +124,7 @@ def _shared_recipe(shares: Shared, spec: Spec, prints: Mapping[str, str], runtim
     return fingerprint({shares.name: known})
 
 
-def _trains(cls: type[Stage]) -> bool:
+def trains(cls: type[Stage]) -> bool:
     """Whether what a stage makes depends on `Runtime.precision`; all other stages depend on it through their inputs."""
     return bool(getattr(cls, "TRAINS", False))
 
@@ -219,6 +219,8 @@ def _no_source(source: str, path: str, is_optional: bool, stages: list[str]) -> 
     text = f"{path}: {source!r} is neither a stage of this pipeline ({', '.join(stages)}) nor an existing folder{meant}"
     if meant:
         return text
+    if reason := lost(Path(source).expanduser()):
+        return f"{text}; {reason}"
     if not HUB_NAME.fullmatch(source):
         without = f", or do without it: '~{path}'" if is_optional else ""
         return f"{text}; set {path}=FOLDER{without}"

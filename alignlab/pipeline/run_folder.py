@@ -98,6 +98,7 @@ class RunFolder:
             "inputs": dict(inputs),
             "seconds": round(seconds, 3),
             "artifact": str(artifact.path),
+            "artifact_from_here": _relative(artifact.path, self.path),
             "cached": cached,
             "fingerprint": artifact.fingerprint,
             "kind": artifact.kind,
@@ -114,13 +115,13 @@ class RunFolder:
         self._link(name, artifact)
 
     def _link(self, name: str, artifact: Artifact) -> None:
-        """A convenience: `manifest.json` says where the artifact is, too."""
+        """A link relative to the folder, so that run and store can be moved together and mounted elsewhere."""
         link = self.path / STAGES / name
         with contextlib.suppress(OSError):  # some file systems have no links
             link.parent.mkdir(exist_ok=True)
             if link.is_symlink():
                 link.unlink()
-            link.symlink_to(artifact.path, target_is_directory=True)
+            link.symlink_to(_relative(artifact.path, link.parent), target_is_directory=True)
 
     def _owner(self, name: str, artifact: Artifact, inputs: Mapping[str, str]) -> str:
         """The stage that metrics belong to: an evaluation's are filed under the stage whose policy it measured."""
@@ -153,12 +154,17 @@ class RunFolder:
         return {name: answers[name] for name in sorted(answers, key=made.index)}
 
 
-def _overwrite(file: Path, content: Mapping[str, str | int]) -> None:
+def _overwrite(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON over a small file, on a full disk: within the block that the file has already."""
     short = {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in content.items()}
     with file.open("r+", encoding="utf-8") as stream:
         stream.write(json.dumps(short, indent=2, sort_keys=True) + "\n")
         stream.truncate()
+
+
+def _relative(path: Path, start: Path) -> str:
+    """A path as seen from a folder, whatever links lead to either."""
+    return os.path.relpath(path.resolve(), start.resolve())
 
 
 def read_status(folder: Path) -> str:

@@ -21,7 +21,9 @@ from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import preflight, provenance
+from alignlab.pipeline.history import identity_of
 from alignlab.pipeline.plan import Step
+from alignlab.pipeline.registry import Registration, register
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
 from alignlab.seed import seed_everything
@@ -54,6 +56,7 @@ class Runner:
     _told: list[str] = field(default_factory=list, init=False)
     _to_run: list[Step] = field(default_factory=list, init=False)
     _tracker_now: Tracker | None = field(default=None, init=False)
+    _entry: Registration | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
@@ -64,6 +67,8 @@ class Runner:
         """
         self._check_processes()
         self._limit_threads()
+        needed = {key for step in self.steps for key in (step.fingerprint, *step.input_fingerprints.values())}
+        self._entry = register(self.store.root, self.folder.path, needed)
         self._share_cache()
         self._to_run = preflight.missing(self.steps, self.store)
         preflight.check_starts(self.steps, self.store)
@@ -160,7 +165,9 @@ class Runner:
         if step.shared_recipe:
             self.store.note_shared(step.shared_recipe, asked)
         write_json(folder / METRICS, metrics)
-        return _manifest(step, stage, inputs, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        recorded = {"identity": identity_of(step, self.runtime.precision), "asked": asked}
+        return {**_manifest(step, stage, inputs, seconds), **recorded}
 
     def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
         """See `StageContext.once`."""
@@ -170,6 +177,8 @@ class Runner:
             return {"kind": "other", "identity": dict(identity), "asked_by": step.name, **provenance.of_now()}
 
         key = fingerprint(identity)
+        if self._entry is not None:
+            self._entry.add([key])
         artifact, cached = self.store.get_or_build(key, published, self.began if step.again else 0.0)
         asked.append(key)
         if cached and step.shares is not None:

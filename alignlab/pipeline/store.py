@@ -4,13 +4,17 @@ A fingerprint is a SHA-256 of canonical JSON: the stage's class and VERSION, its
 classes, the fingerprints of its inputs, the digest of its data. The same fingerprint is the same artifact. A part of a
 stage's work that other stages share (`StageContext.once`) is an artifact by a fingerprint of its own.
 
-Left out so far: listing and collecting garbage.
+`alignlab.pipeline.garbage` removes what no run names any more.
 """
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +92,26 @@ class Store:
             with self._locked(key, "data"):
                 if not folder.is_dir():
                     self._publish(folder, build)
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # last use, for `alignlab gc`
         return folder
+
+    def lock(self, key: str) -> FileLock:
+        """The lock under which what belongs to a key is made, and removed; its file stays for ever, and is empty."""
+        return FileLock(self.root / "locks" / f"{key[:32]}.lock")
+
+    def holder(self, key: str) -> dict[str, Any] | None:
+        """The process that makes what belongs to a key at this moment: `pid`, `host`, `since` (seconds since 1970);
+        None where none does.
+
+        It is empty where the lock is held and nobody knows by whom. Nothing is written.
+        """
+        lock = self.root / "locks" / f"{key[:32]}.lock"
+        if not lock.is_file() or not is_locked(lock):
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(lock.with_suffix(".json").read_text(encoding="utf-8")))
+        return {}
 
     @contextlib.contextmanager
     def _locked(self, key: str, *folders: str) -> Iterator[None]:
@@ -103,8 +126,19 @@ class Store:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
-        with FileLock(self.root / "locks" / f"{key[:32]}.lock"):
-            yield
+        with self.lock(key) as lock:
+            about = Path(lock.lock_file).with_suffix(".json")
+            with contextlib.suppress(OSError):  # a full disk; it is for readers only
+                write_json(about, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+            try:
+                yield
+            finally:
+                about.unlink(missing_ok=True)
+
+    def has_work(self, key: str) -> bool:
+        """Whether an interrupted run left checkpoints to continue from."""
+        work = self.root / "work" / key[:32]
+        return work.is_dir() and any(work.iterdir())
 
     def code_of(self, recipe: str) -> dict[str, str]:
         """The code with which a recipe was last used; empty where it is not known."""
@@ -197,3 +231,20 @@ class Store:
                 ) from error
             raise
         shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the lock on a file; False where the file system has no locks."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

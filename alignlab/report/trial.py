@@ -68,14 +68,15 @@ class Trial:
 
     def value(self, key: str) -> str | None:
         """Value of a key: as typed, else as `config.yaml` has it; None where it is not a plain value."""
-        return self.overrides[key] if key in self.overrides else _looked_up(self._config, key)
+        return self.overrides[key] if key in self.overrides else _looked_up(self.config, key)
 
     def chooses(self, key: str) -> bool:
         """Whether a key chooses an option of a group (`objective=ipo`) and is not a value itself."""
-        return "@" in key or "/" in key or isinstance(_node(self._config, key), Mapping)
+        return "@" in key or "/" in key or isinstance(_node(self.config, key), Mapping)
 
     @cached_property
-    def _config(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
+        """Its resolved configuration; empty where it left none."""
         import yaml
 
         file = self.folder / "config.yaml"

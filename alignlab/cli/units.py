@@ -1,0 +1,32 @@
+"""Sizes, durations and times, as short as a reader needs them."""
+
+import datetime
+
+
+def amount(number: float) -> str:
+    """Bytes in the unit that fits: `3.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that fits: `12 s`, `3 min`, `2.5 h`, `4 days`; empty where they are not known."""
+    if seconds is None:
+        return ""
+    if seconds < 0.95:
+        return "<1 s"
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def when(time: datetime.datetime | None) -> str:
+    """A time on this machine's clock; a dash where it is not known."""
+    return "–" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,125 @@
+"""`alignlab compare`: in what settings differ, over seeds."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sweep_runs import make
+
+from alignlab.cli.app import main
+
+VALUES = {(0.1, 0): 1.0, (0.1, 1): 3.0, (0.5, 0): 2.0, (0.5, 1): 5.0}
+"""dpo/loss by beta and seed."""
+
+
+def run(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, float], status: str = "completed") -> None:
+    make(folder, [], metrics, int(config["seed"]), status)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
+
+
+def config(beta: float, seed: int, **more: Any) -> dict[str, Any]:
+    stages = {"sft": {"seed": seed, "steps": 3}, "dpo": {"seed": seed, "objective": {"beta": beta}, "price": beta}}
+    return {"seed": seed, "store_dir": f"somewhere/{beta}/{seed}", "pipeline": stages, **more}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for (beta, seed), value in VALUES.items():
+        metrics = {"dpo/loss": value, "sft/loss": 2.0, "dpo/seconds": beta + seed}
+        run(tmp_path / "sweep" / f"{beta}-{seed}", config(beta, seed), metrics)
+    monkeypatch.chdir(tmp_path)
+    return Path("sweep")
+
+
+def compared(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["compare", *map(str, arguments), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_seeds_are_averaged_and_differences_paired_by_seed(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compared(capsys, sweep)
+    assert [len(runs) for runs in found["settings"].values()] == [2, 2] and found["paired"]
+    assert found["configuration"] == {"pipeline.dpo.price": ["0.1", "0.5"]}
+    assert found["changes_along"] == {"pipeline.dpo.price": ["pipeline.dpo.objective.beta"]}
+    a, b = found["metrics"]["dpo/loss"]
+    assert (a["mean"], a["standard_error"], a["n"]) == (2.0, pytest.approx(math.sqrt(2) / math.sqrt(2)), 2)
+    assert (b["mean"], b["standard_error"]) == (3.5, pytest.approx(1.5))
+    # Differences by seed are 1 and 2: mean 1.5, standard deviation sqrt(1/2), over sqrt(2).
+    assert (b["difference"], b["standard_error_of_difference"]) == (1.5, pytest.approx(0.5))
+
+
+def test_other_seeds_are_independent(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(sweep / "0.5-2", config(0.5, 2), {"dpo/loss": 5.0})
+    found = compared(capsys, sweep)
+    b = found["metrics"]["dpo/loss"][1]
+    assert not found["paired"] and (b["mean"], b["n"], b["standard_error"]) == (4.0, 3, pytest.approx(1.0))
+    assert b["standard_error_of_difference"] == pytest.approx(math.hypot(1.0, 1.0))
+
+
+def test_two_runs_have_no_standard_error(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    b = compared(capsys, sweep / "0.1-0", sweep / "0.5-0")["metrics"]["dpo/loss"][1]
+    assert b["difference"] == 1.0 and b["standard_error"] is b["standard_error_of_difference"] is None
+
+
+def test_a_run_that_was_repeated_counts_once(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(sweep / "repeated", config(0.1, 0), {"dpo/loss": 1.0})
+    assert compared(capsys, sweep)["metrics"]["dpo/loss"][0]["n"] == 2
+
+
+def test_a_stage_with_a_seed_of_its_own_is_another_setting(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = config(0.1, 0)
+    other["pipeline"]["sft"]["seed"] = 9
+    run(sweep / "own", other, {"dpo/loss": 1.0})
+    assert "pipeline.sft.seed" in compared(capsys, sweep / "own", sweep / "0.1-0")["configuration"]
+
+
+def test_the_tables_name_what_differs_and_nothing_else(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["compare", str(sweep)]) == 0
+    shown = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "pipeline.dpo.price (+1 with it) 0.1 0.5" in lines
+    assert "dpo/loss 2.00 ± 1.00 (2) 3.50 ± 1.50 (2) +1.50 ± 0.50" in lines
+    assert "sft/loss" not in shown and "store_dir" not in shown and "steps" not in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+def test_three_settings_are_compared_with_the_first(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(sweep / "0.9-0", config(0.9, 0), {"dpo/loss": 0.5})
+    assert main(["compare", str(sweep), "--metrics", "dpo/loss"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["dpo/loss", "A", "2.00", "±", "1.00", "(2)"] in lines and ["C", "0.50", "−1.50"] in lines
+
+
+def test_what_is_not_completed_is_left_out_by_name(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(sweep / "bad", config(0.3, 0), {}, status="failed")
+    assert compared(capsys, sweep)["left_out"] == {str(Path.cwd() / "sweep" / "bad"): "failed"}
+    assert main(["compare", str(sweep)]) == 0
+    assert "left out: sweep/bad (failed)" in capsys.readouterr().out.replace(f"{Path.cwd()}/", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no run was named"),
+        (["nowhere"], "no such folder: nowhere"),
+        (["sweep/0.1-0"], "two completed runs are needed, and there is 1"),
+        (["sweep", "--metrics", "dpo/los"], "did you mean dpo/loss?"),
+        (["sweep", "--al"], "`alignlab compare --help` lists the flags"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[-1:] == ["--al"]:
+        arguments = ["sweep", "--alll"]
+    assert main(["compare", *arguments]) == 1
+    assert message in (error := capsys.readouterr().err) and len(error.splitlines()) == 1
