@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -89,6 +90,11 @@ def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared
     return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed, found.rerun))
 
 
+def shown(overrides: Sequence[str]) -> list[str]:
+    """Overrides without secrets."""
+    return [redact_override(o.removesuffix("=") if o.startswith("~") else o) for o in overrides]
+
+
 @dataclass(frozen=True)
 class Job:
     """Request and place of one job.
@@ -107,7 +113,7 @@ class Job:
 
     def shown(self) -> list[str]:
         """The overrides without secrets."""
-        return [redact_override(o.removesuffix("=") if o.startswith("~") else o) for o in self.overrides]
+        return shown(self.overrides)
 
     def group(self, name: str) -> str:
         """Group of its runs in W&B: `name/DATE-TIME`, from the folder of the run or of its sweep."""
@@ -162,28 +168,35 @@ class Task:
             return None
         job = Job(path, overrides, self.sweep, int(hydra.job.num))
         try:
-            with reserve(path):
-                self.sweep.register(int(hydra.job.num), path, job.shown())
-                return self._run(job, cfg)
+            return self._run_in(self.sweep, job, cfg)
         except Preempted as error:
             self._preempted(error)
-        except JobFailed:
+        except AlignlabError as error:
+            if not isinstance(error, JobFailed):
+                self.sweep.fail(int(hydra.job.num), str(error), job.shown())
             if has_metric(cfg):
                 raise
         # The end of the sweep reports the failures; a sweeper that uses no results would stop at the first one.
         return None
 
+    def _run_in(self, sweep: Sweep, job: Job, cfg: Tree) -> float | None:
+        """Run a job of a sweep in its own folder."""
+        assert job.number is not None
+        with reserve(job.path):
+            sweep.register(job.number, job.path, job.shown())
+            return self._run(job, cfg)
+
     def _preempted(self, error: Preempted) -> None:
-        """End a sweep that was asked to stop: at once here; from a worker, by letting no other job begin."""
+        """End a sweep that was asked to stop: at once here; in a worker, the job alone has ended."""
         assert self.sweep is not None
         if self.sweep.is_here:
             raise error
-        self.sweep.stop(error)
 
     def _run(self, job: Job, cfg: Tree) -> float | None:
         folder = RunFolder(job.path, marks=job.marks())
+        watched = nullcontext() if job.sweep is None or job.sweep.is_here else job.sweep.watched()
         try:
-            with stopping.heard():
+            with stopping.heard(), watched:
                 folder.status("running")
                 prepared = self.prepared.pop(tuple(job.overrides), None)
                 if prepared is None:

@@ -1,7 +1,6 @@
 """Run experiments and sweeps through Hydra: `alignlab` without the name of a command."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +10,11 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from alignlab.cli.arguments import check_flags
 from alignlab.cli.completion import handled
+from alignlab.cli.expected import Earlier, Planned, compared, latest, planned
 from alignlab.cli.job import JobFailed, Task, has_metric
+from alignlab.cli.launching import check_launcher, launch
 from alignlab.cli.sweep import Sweep
+from alignlab.cli.sweep_end import finish
 from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
@@ -160,44 +162,80 @@ def _sweep(hydra: Session, overrides: list[str]) -> int:
     if not any(o.startswith("hydra.mode=") for o in overrides):
         overrides = [*overrides, "hydra.mode=MULTIRUN"]
     cfg = hydra.compose(overrides, RunMode.MULTIRUN)
+    check_launcher(cfg)
     _check_sweeper(cfg)
     task = Task()
     hydra.config_loader.on_job = task.remember
-    if str(cfg.hydra.sweeper.get("_target_")) == BASIC:
-        _check_jobs(hydra, overrides, cfg)
-    with reserve(Path(cfg.hydra.sweep.dir).absolute(), _is_fixed(cfg.hydra.sweep)) as folder:
+    earlier = _resumed(hydra, cfg, overrides)
+    is_known = str(cfg.hydra.sweeper.get("_target_")) == BASIC
+    jobs = planned(task, _composed(hydra, overrides, cfg), earlier) if is_known else []
+    is_fixed = hydra.config_loader.sweep_dir is not None or _is_fixed(cfg.hydra.sweep)
+    with reserve(Path(cfg.hydra.sweep.dir).absolute(), is_fixed) as folder:
         pass  # several sweeps may share a folder that the user named; their jobs have folders of their own
-    task.sweep = Sweep(folder)
+    task.sweep = _begun(Sweep(folder), overrides, jobs)
     hydra.config_loader.sweep_dir = str(folder)
     hydra.config_loader.keep(cfg, RunMode.MULTIRUN, overrides)
+    return _run_jobs(hydra, task, task.sweep, overrides, jobs if is_known else None)
+
+
+def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jobs: Sequence[Planned] | None) -> int:
+    """Run jobs, or what a sweeper chooses where they are not known; the exit code."""
+
+    def action() -> None:
+        if jobs is None:
+            hydra.multirun(hydra.root, task, overrides)
+        else:
+            todo = [(job.number, job.overrides) for job in jobs if job.kept is None]
+            launch(hydra, hydra.compose(overrides, RunMode.MULTIRUN), task, todo)
+
     code = 1
     try:
-        with task.sweep.stoppable():
-            code = _code(lambda: hydra.multirun(hydra.root, task, overrides))
+        with sweep.stoppable():
+            code = _code(action)
     finally:
-        code = max(code, _summary(task.sweep))
+        code = max(code, finish(sweep))
     return code
 
 
-def _check_jobs(hydra: Session, overrides: Sequence[str], master: Tree) -> None:
-    """Check every job of Hydra's basic sweeper, before anything is written.
+def _resumed(hydra: Session, cfg: Tree, overrides: Sequence[str]) -> Earlier:
+    """What a sweep that is resumed has left; its folder becomes that of this one.
 
     Raises:
-        ConfigError: a job's configuration is wrong, or two jobs have the same folder.
+        ConfigError: the sweeper's jobs are not known beforehand.
     """
-    taken: dict[str, int] = {}
-    for number, job in enumerate(hydra.expanded(overrides)):
+    if not (cfg.get("sweep") or {}).get("resume"):
+        return Earlier()
+    if str(cfg.hydra.sweeper.get("_target_")) != BASIC:
+        raise ConfigError(
+            f"sweep.resume: hydra/sweeper={cfg.hydra.runtime.choices.get('hydra/sweeper')} chooses its jobs by the "
+            f"results of earlier ones; only a sweep over given values can be resumed by it"
+        )
+    folder = Path(cfg.hydra.sweep.dir).absolute() if _is_fixed(cfg.hydra.sweep) else latest(cfg, overrides)
+    if folder is None:
+        print("sweep.resume: there is no earlier sweep with these overrides; a new one begins", flush=True)
+        return Earlier()
+    hydra.config_loader.sweep_dir = str(folder)
+    with read_write(cfg.hydra):
+        cfg.hydra.sweep.dir = str(folder)
+    return Earlier.of(folder)
+
+
+def _composed(hydra: Session, overrides: Sequence[str], master: Tree) -> Iterator[tuple[Tree, list[str]]]:
+    """Configuration and overrides of each job of Hydra's basic sweeper; the launcher finds them composed."""
+    for job in hydra.expanded(overrides):
         cfg = hydra.config_loader.load_sweep_config(master, job)
-        hydra.config_loader.keep(cfg, RunMode.RUN, job, uses=2)  # for the sweeper's check, and for the launcher
-        with read_write(cfg.hydra), open_dict(cfg.hydra):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
-        folder = str(cfg.hydra.sweep.subdir)
-        if folder in taken:
-            raise ConfigError(
-                f"hydra.sweep.subdir: jobs {taken[folder]} and {number} would have the same folder, {folder}; let it "
-                f"hold what the jobs differ in, such as ${{hydra.job.num}}"
-            )
-        taken[folder] = number
+        hydra.config_loader.keep(cfg, RunMode.RUN, job)
+        yield cfg, job
+
+
+def _begun(sweep: Sweep, overrides: Sequence[str], jobs: Sequence[Planned]) -> Sweep:
+    """The sweep with a record of each of its jobs."""
+    sweep.note(compared(overrides))
+    for job in jobs:
+        job.expect(sweep)
+    if kept := sum(job.kept is not None for job in jobs):
+        print(f"{sweep.folder}: {kept} of {len(jobs)} jobs are complete; {len(jobs) - kept} to run", flush=True)
+    return sweep
 
 
 def _check_sweeper(cfg: Tree) -> None:
@@ -208,11 +246,3 @@ def _check_sweeper(cfg: Tree) -> None:
             f"hydra/sweeper={cfg.hydra.runtime.choices.get('hydra/sweeper')} chooses values by a metric; set "
             f"sweep.metric=STAGE/METRIC, such as sweep.metric=dpo/validation_loss"
         )
-
-
-def _summary(sweep: Sweep) -> int:
-    """Print how each job ended; 1 if one is not complete."""
-    jobs = sweep.jobs()
-    for job in jobs:
-        print(f"{job['status']:>10}  {job['folder']}", file=sys.stderr)
-    return int(any(job["status"] != "completed" for job in jobs))

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from alignlab import stopping
 from alignlab.artifact import write_json
 from alignlab.errors import PipelineError, Preempted
 from alignlab.pipeline.run_folder import read_status, status_of
+from alignlab.sanitize import redact
 
 JOBS: Final = ".jobs"
 """Holds one folder of records for each sweep that used the sweep's folder."""
 STOP: Final = "stop.json"
+ABOUT: Final = "sweep.json"
+LOOK: Final = 1.0
+"""Seconds between two looks of a job in another process at whether the sweep was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,25 @@ class Sweep:
         """Whether this is the process that started the sweep."""
         return os.getpid() == self.process
 
+    def note(self, overrides: Sequence[str]) -> None:
+        """Write down what was asked for, so that the sweep can be found again by it."""
+        self.records.mkdir(parents=True, exist_ok=True)
+        about = {"overrides": list(overrides), "began": self.began, "pid": self.process, "host": socket.gethostname()}
+        write_json(self.records / ABOUT, about)
+
     # ---- jobs -----------------------------------------------------------------------------------------------------
+    def expect(self, number: int, folder: Path, overrides: Sequence[str], **more: str) -> None:
+        """Record a job before it begins, so that one which never begins is missed at the end.
+
+        Args:
+            number: within the sweep.
+            folder: of the job.
+            overrides: of this job alone, without secrets.
+            more: `computes`, a digest of what it computes; `sweep`, an earlier one in which it has completed.
+        """
+        self.records.mkdir(parents=True, exist_ok=True)
+        write_json(self._record(number), {"job": number, "folder": str(folder), "overrides": list(overrides), **more})
+
     def register(self, number: int, folder: Path, overrides: Sequence[str]) -> None:
         """Record that a job begins.
 
@@ -64,37 +88,54 @@ class Sweep:
         self.records.mkdir(parents=True, exist_ok=True)
         (self.folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, with whatever secrets were typed
         about = {"job": number, "folder": str(folder), "overrides": list(overrides)}
-        write_json(self.records / f"{number}.json", {**about, "pid": os.getpid(), "host": socket.gethostname()})
+        process = {"pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self._record(number), {**_read(self._record(number)), **about, **process})
+
+    def fail(self, number: int, error: str, overrides: Sequence[str]) -> None:
+        """Record why a job did not complete, where its own `status.json` cannot say it."""
+        self.records.mkdir(parents=True, exist_ok=True)
+        record = {"job": number, "folder": "", "overrides": list(overrides), **_read(self._record(number))}
+        write_json(self._record(number), {**record, "error": redact(error)})
 
     def marks(self, number: int) -> dict[str, str | int]:
         """Entries of a job's `status.json`."""
         return {"sweep": self.id, "job": number}
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """The records in the order of their numbers, each with its `status`."""
-        files = [f for f in self.records.glob("*.json") if f.stem.isdigit()] if self.records.is_dir() else []
-        found = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(files, key=lambda f: int(f.stem))]
-        return [{**record, "status": self._status(record)} for record in found]
+    def job(self, number: int) -> dict[str, Any]:
+        """A job's record, with its `status`, and its `error` where it failed."""
+        return self._standing({"job": number, "folder": "", "overrides": [], **_read(self._record(number))})
 
-    def _status(self, record: dict[str, Any]) -> str:
+    def jobs(self) -> list[dict[str, Any]]:
+        """The records of all jobs, in the order of their numbers."""
+        files = [f for f in self.records.glob("*.json") if f.stem.isdigit()] if self.records.is_dir() else []
+        return [self.job(number) for number in sorted(int(f.stem) for f in files)]
+
+    def _record(self, number: int) -> Path:
+        return self.records / f"{number}.json"
+
+    def _standing(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record with the job's status: of the job itself, not of another one that used its folder before."""
         folder = Path(record["folder"])
-        found = status_of(folder)
-        is_own = found.get("sweep") == self.id and found.get("job") == record["job"]
-        return read_status(folder) if is_own else "failed"
+        found = status_of(folder) if record["folder"] else {}
+        is_own = found.get("sweep") == record.get("sweep", self.id) and found.get("job") == record["job"]
+        if not is_own:
+            return {**record, "status": "failed" if "error" in record or "pid" in record else "not run"}
+        status = read_status(folder)
+        error = found.get("error") if status == "failed" else None
+        lost = f"process {found.get('pid')} on {found.get('host')} ended without a word: killed, or out of memory"
+        why = error or record.get("error") or (lost if status == "lost" else "")
+        return {**record, "status": status, **({"error": str(why)} if why and status != "completed" else {})}
 
     # ---- stopping -------------------------------------------------------------------------------------------------
     def stop(self, error: Preempted) -> None:
-        """Let no further job begin."""
+        """Let no further job begin, and ask those that run in other processes to save their work and end."""
         self.records.mkdir(parents=True, exist_ok=True)
         write_json(self.records / STOP, {"reason": str(error), "code": error.code})
 
     def stopped(self) -> Preempted | None:
         """The request to stop, if there was one."""
-        file = self.records / STOP
-        if not file.is_file():
-            return None
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return Preempted(found["reason"], found["code"])
+        found = _read(self.records / STOP)
+        return Preempted(found["reason"], found["code"]) if found else None
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -122,23 +163,29 @@ class Sweep:
         self.stop(
             Preempted("the sweep was asked to stop; what is done is kept, and the same command continues it", code)
         )
-        if number == signal.SIGINT and _is_foreground():  # the terminal has sent it to the jobs, too
-            return
-        for job in self.jobs():
-            is_elsewhere = job["pid"] != os.getpid() and job["host"] == socket.gethostname()
-            if job["status"] == "running" and is_elsewhere:
-                os.kill(int(job["pid"]), number)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Context of a job in another process, maybe on another machine: a request to stop the sweep reaches it."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(LOOK):
+                if self.stopped() is not None:
+                    return ask()
+
+        threading.Thread(target=look, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
-def _is_foreground() -> bool:
-    """Whether a terminal sends its Ctrl-C to this process and its children."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
+def ask() -> None:
+    """Ask this process to save its work and end, unless it was asked already: a second request ends it at once."""
+    if stopping.requested() is None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

@@ -26,6 +26,7 @@ from alignlab.pipeline.plan import Step
 from alignlab.pipeline.registry import Registration, register
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
+from alignlab.pipeline.waiting import Wait
 from alignlab.seed import seed_everything
 from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker
 from alignlab.tracking import Origin, Tracking
@@ -80,7 +81,8 @@ class Runner:
             started = time.perf_counter()
             self._say_what_changed(step)
             since = self.began if step.again else 0.0
-            artifact, cached = self.store.get_or_build(step.fingerprint, functools.partial(self._build, step), since)
+            build = functools.partial(self._build, step)
+            artifact, cached = self.store.get_or_build(step.fingerprint, build, since, self._wait(step.name))
             self.store.note_code(step.recipe, step.code)
             if cached:
                 self._taken(step, artifact)
@@ -89,9 +91,12 @@ class Runner:
 
     def _share_cache(self) -> None:
         """Let data sources keep what is too large for memory in the store, and report what takes long."""
-        cache = Cache(self.store.keep, self._progress)
+        cache = Cache(functools.partial(self.store.keep, wait=self._wait("data")), self._progress)
         for source in {id(s): s for step in self.steps for s in step.builder.shared()}.values():
             source.keep_in(cache)
+
+    def _wait(self, what: str) -> Wait:
+        return Wait(what, None if self.tracking is None else self.tracking.say)
 
     @contextmanager
     def _progress(self, what: str) -> Iterator[Tell]:
@@ -179,7 +184,9 @@ class Runner:
         key = fingerprint(identity)
         if self._entry is not None:
             self._entry.add([key])
-        artifact, cached = self.store.get_or_build(key, published, self.began if step.again else 0.0)
+        what = step.shares.name if step.shares is not None else step.name
+        since = self.began if step.again else 0.0
+        artifact, cached = self.store.get_or_build(key, published, since, Wait(what, tracker.say))
         asked.append(key)
         if cached and step.shares is not None:
             tracker.say(f"{step.shares.name}: found in the store ({key[:8]})")

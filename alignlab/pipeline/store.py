@@ -12,9 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from alignlab.artifact import LINKS, MANIFEST, Artifact, files_of, fingerprint, 
 from alignlab.digests import digest_of_file
 from alignlab.durable import cause, is_full, put, sync_tree
 from alignlab.errors import StoreError
+from alignlab.pipeline.waiting import SILENT, Wait, held
 
 RERUN = "rerun"
 """Marks a work folder as that of a rerun."""
@@ -53,7 +52,7 @@ class Store:
         return manifest.is_file() and manifest.stat().st_mtime >= since
 
     def get_or_build(
-        self, key: str, build: Callable[[Path, Path], dict[str, Any]], since: float = 0.0
+        self, key: str, build: Callable[[Path, Path], dict[str, Any]], since: float = 0.0, wait: Wait = SILENT
     ) -> tuple[Artifact, bool]:
         """The artifact of `key`, built if need be by exactly one of all processes that ask for it.
 
@@ -62,6 +61,7 @@ class Store:
             build: writes into its first folder and returns the manifest's content; its second folder is kept
                 when it fails, for checkpoints, and removed when it succeeds.
             since: an older artifact is built again, and replaced once that has succeeded; seconds since 1970.
+            wait: what is said while another process builds it.
 
         Returns:
             The artifact, and whether it was there already.
@@ -69,7 +69,7 @@ class Store:
         if self.has(key, since):
             self._tidy(key)
             return self._open(key), True
-        with self._locked(key, "objects", "work"):
+        with self._locked(key, "objects", "work", wait=wait):
             if self.has(key, since):
                 return self._open(key), True
             if self.path(key).exists() and not self.has(key):
@@ -79,17 +79,18 @@ class Store:
             self._build(key, build)
         return self._open(key), False
 
-    def keep(self, identity: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    def keep(self, identity: Mapping[str, Any], build: Callable[[Path], None], wait: Wait = SILENT) -> Path:
         """The folder of something that is computed from data for several stages, built if need be by one process.
 
         Args:
             identity: everything that its content follows from, as plain JSON.
             build: writes into the folder.
+            wait: what is said while another process builds it.
         """
         key = fingerprint(identity)
         folder = self.root / "data" / key[:32]
         if not folder.is_dir():
-            with self._locked(key, "data"):
+            with self._locked(key, "data", wait=wait):
                 if not folder.is_dir():
                     self._publish(folder, build)
         with contextlib.suppress(OSError):
@@ -114,26 +115,21 @@ class Store:
         return {}
 
     @contextlib.contextmanager
-    def _locked(self, key: str, *folders: str) -> Iterator[None]:
+    def _locked(self, key: str, *folders: str, wait: Wait) -> Iterator[None]:
         """Context within which no other process makes what belongs to a key.
 
         Args:
             key: its fingerprint.
             folders: of the store that must be there.
+            wait: what is said while another process is in it.
         """
         try:
             for folder in (*folders, "locks"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"store_dir: {self.root} cannot be written to ({error}); choose another") from error
-        with self.lock(key) as lock:
-            about = Path(lock.lock_file).with_suffix(".json")
-            with contextlib.suppress(OSError):  # a full disk; it is for readers only
-                write_json(about, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
-            try:
-                yield
-            finally:
-                about.unlink(missing_ok=True)
+        with held(self.root / "locks" / f"{key[:32]}.lock", wait):
+            yield
 
     def has_work(self, key: str) -> bool:
         """Whether an interrupted run left checkpoints to continue from."""
