@@ -9,6 +9,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
+from alignlab.cli import unsent
 from alignlab.cli.arguments import check_flags
 from alignlab.cli.completion import handled
 from alignlab.cli.job import JobFailed, Task, has_metric
@@ -133,6 +134,7 @@ def _run(hydra: Session, overrides: list[str]) -> int:
             cfg.hydra.run.dir = str(folder)
         hydra.config_loader.keep(cfg, RunMode.RUN, overrides)
         hydra.run(hydra.root, task, overrides)
+    unsent.tell([folder])
     if isinstance(task.ended, JobFailed):
         return task.ended.code
     if task.ended is not None:
@@ -176,6 +178,7 @@ def _sweep(hydra: Session, overrides: list[str]) -> int:
             code = _code(lambda: hydra.multirun(hydra.root, task, overrides))
     finally:
         code = max(code, _summary(task.sweep))
+        unsent.tell(Path(job["folder"]) for job in task.sweep.jobs())
     return code
 
 
