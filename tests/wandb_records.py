@@ -2,16 +2,19 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from wandb.util import get_core_path
 
 
 def offline_records(folder: Path) -> list[list[dict[str, Any]]]:
     """The records of every offline run below a W&B folder, in the order in which they began."""
     runs = sorted((folder / "wandb").glob("offline-run-*"), key=lambda run: run.stat().st_mtime_ns)
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    outputs = [subprocess.run([*command, str(run)], capture_output=True, text=True, check=True).stdout for run in runs]
+    # What `wandb leet inspect --json RUN` calls, without a Python for each run.
+    command = [get_core_path(), "leet", "inspect", "--json", "--run-file"]
+    files = [next(run.glob("*.wandb")) for run in runs]
+    outputs = [subprocess.run([*command, str(f)], capture_output=True, text=True, check=True).stdout for f in files]
     return [[json.loads(line) for line in output.splitlines()] for output in outputs]
 
 
