@@ -101,6 +101,10 @@ class Tracker(abc.ABC):
     def summary(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  # optional
         """The metrics that the stage ended with."""
 
+    def made(self) -> Mapping[str, Mapping[str, str]]:
+        """Where each recorder recorded the stage, for the artifact's manifest."""
+        return {}
+
     def flush(self) -> None:  # noqa: B027  # not every tracker buffers
         """Write out what is buffered: a spawned process ends without closing its tracker."""
 

@@ -19,7 +19,7 @@ from alignlab.pipeline.run_folder import RunFolder, read_status
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
 from alignlab.stage import NullTracker, Runtime
-from alignlab.tracking import Origin, Tracking
+from alignlab.tracking import Origin, StageInfo, Tracking
 
 
 @pytest.fixture(autouse=True)
@@ -270,14 +270,14 @@ class Hears(Tracking):
     """Keeps what is said, stage by stage; before the first stage under no name."""
 
     def __init__(self) -> None:
-        super().__init__(mode="off", progress=False)
+        super().__init__(progress=False)
         self.said: list[tuple[str, str]] = []
 
     def say(self, text: str) -> None:
         self.said.append(("", text))
 
     @contextmanager
-    def stage(self, *, name: str, **_: Any) -> Iterator[Any]:
+    def stage(self, stage: StageInfo, *_: Any) -> Iterator[Any]:
         hears = NullTracker()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hears, "say", lambda text: self.said.append((name, text)))
@@ -324,21 +324,23 @@ def test_a_value_that_a_constructor_refuses_is_found_before_anything_runs(tmp_pa
 
 # ---- evaluations out of the store ------------------------------------------------------------------------------------
 class Watching(Tracking):
-    """Keeps what it is told of evaluations that the store has."""
+    """Keeps what it is told of stages that the store has."""
 
-    def evaluated(self, name: str, origin: Origin, *_: Any) -> None:
-        vars(self).setdefault("seen", []).append((name, origin.job))
+    def taken(self, stage: StageInfo, *_: Any) -> None:
+        vars(self).setdefault("seen", []).append((stage.kind, stage.name))
 
 
-@pytest.mark.parametrize(("job", "changed", "reported"), [(None, False, 0), (None, True, 1), (4, False, 1)])
-def test_an_evaluation_out_of_the_store_is_a_point_of_the_new_group(
-    tmp_path: Path, job: int | None, changed: bool, reported: int
+@pytest.mark.parametrize(("job", "changed", "told"), [(None, False, False), (None, True, True), (4, False, True)])
+def test_recorders_are_told_of_stages_out_of_the_store(
+    tmp_path: Path, job: int | None, changed: bool, told: bool
 ) -> None:
-    """Of a run that computes nothing, only a point of a sweep is."""
+    """Of a run that computes nothing, only as points of a sweep."""
     run(pipeline(), tmp_path)
     stages = {**pipeline(), **({"more": make(size=5)} if changed else {})}
-    tracking = Watching(mode="off", progress=False)
+    tracking = Watching(progress=False)
     steps = plan(specs(stages), Runtime())
     origin = Origin("x", "x/1", job)
     Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "again"), tracking=tracking, origin=origin).run()
-    assert vars(tracking).get("seen", []) == [("evaluate", job)] * reported
+    seen = vars(tracking).get("seen", [])
+    assert [name for kind, name in seen if kind == "evaluation"] == ["evaluate"] * told
+    assert len(seen) == told * (len(pipeline()) - changed), "a report of more stages is another report"

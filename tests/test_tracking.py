@@ -1,4 +1,4 @@
-"""What a stage reports arrives in curves.jsonl and at W&B, without secrets, and never stops training."""
+"""What a stage reports arrives in curves.jsonl and at every recorder, without secrets, and never stops training."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +15,89 @@ from rich.console import Console
 
 from alignlab.cli.job import Job
 from alignlab.cli.sweep import Sweep
-from alignlab.errors import ConfigError, Preempted
+from alignlab.errors import ConfigError
 from alignlab.sanitize import REDACTED, redact, redact_override
-from alignlab.tracking import Origin, Tracking, terminal, wandb_mode
+from alignlab.tracking import Given, Origin, Recorder, StageInfo, StageRecord, Tracking, terminal
 from alignlab.tracking.curves import Curves
+from alignlab.tracking.stage_tracker import StageTracker
 from alignlab.tracking.terminal import Bar, PlainLines, clock, facts, short
 
-LIFECYCLE = {
-    "origin": Origin(
-        "lifecycle", "lifecycle/2026-01-01-12-00", job=3,
-        config={"pipeline": {"dpo": {"objective": {"beta": 0.3}}}, "seed": 7, "hub": {"token": "very-secret"}},
-        overrides=["experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", "hub.token=very-secret", "x=" + "y" * 63,
-                   "hydra.sweep.dir=out", "+hydra/launcher=basic", "store_dir=s", "seed=7", "seed=7"],
-    ),
-    "fingerprint": "0123456789abcdef" * 4,
-}  # fmt: skip
+ORIGIN = Origin(
+    "lifecycle", "lifecycle/2026-01-01-12-00", job=3,
+    config={"pipeline": {"dpo": {"objective": {"beta": 0.3}}}, "seed": 7, "hub": {"token": "very-secret"}},
+    overrides=["experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", "hub.token=very-secret"],
+)  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC", "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    yield
+class Kept(Recorder):
+    """Keeps the events that it receives; the one named `fails` raises."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.events = fails, list[tuple[Any, ...]]()
+
+    def note(self, name: str, *what: Any) -> None:
+        self.events.append((name, *what))
+        if name == self.fails:
+            raise RuntimeError(f"no {name}")
+
+    def prepare(self) -> None:
+        self.note("prepare")
+
+    def run_begins(self, run: Origin) -> None:
+        self.note("run_begins", run)
+
+    def stage_begins(self, stage: StageInfo) -> StageRecord:
+        self.note("stage_begins", stage)
+        return KeptStage(self)
+
+    def cached(self, stage: StageInfo, metrics: Any) -> None:
+        self.note("cached", stage, dict(metrics))
+
+    def results(self, metrics: Any) -> None:
+        self.note("results", dict(metrics))
+
+    def run_ends(self, error: BaseException | None) -> None:
+        self.note("run_ends", error)
+
+    def to_send(self) -> str:
+        return "send it"
+
+    def got(self, name: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.events if event[0] == name]
 
 
-def offline_records(folder: Path) -> list[list[dict[str, Any]]]:
-    """The records of every offline run below a W&B folder, in the order of the runs."""
-    runs = sorted((folder / "wandb").glob("offline-run-*"), key=lambda run: run.stat().st_mtime_ns)
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    outputs = [subprocess.run([*command, str(run)], capture_output=True, text=True, check=True).stdout for run in runs]
-    return [[json.loads(line) for line in output.splitlines()] for output in outputs]
+class KeptStage(StageRecord):
+    def __init__(self, to: Kept) -> None:
+        self.to = to
+
+    def log(self, step: int, metrics: Any) -> None:
+        self.to.note("log", step, dict(metrics))
+
+    def table(self, name: str, rows: Any) -> None:
+        self.to.note("table", name, list(rows))
+
+    def summary(self, metrics: Any) -> None:
+        self.to.note("summary", dict(metrics))
+
+    def page(self, name: str, file: Path) -> None:
+        self.to.note("page", name, file.read_text())
+
+    def made(self) -> dict[str, str]:
+        return {"id": "7"}
+
+    def ends(self, error: BaseException | None) -> None:
+        self.to.note("ends", error)
 
 
-def of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in records if record["type"] == kind]
-
-
-def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    return {k: v for record in of_type(records, "summary") for k, v in record["update"].items()}
+@contextmanager
+def tracked(
+    recorder: Recorder | None, folder: Path, work: Path | None = None, origin: Origin = ORIGIN, **stage: Any
+) -> Iterator[StageTracker]:
+    """The tracker of one stage in a run."""
+    tracking = Tracking(progress=False, recorders={"kept": recorder})
+    info = StageInfo("sft", "0123456789abcdef" * 4, folder=folder, **stage)
+    with tracking.run(origin), tracking.stage(info, work) as tracker:
+        yield tracker
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
@@ -154,76 +199,23 @@ def test_the_time_left_is_that_of_the_work_under_way(monkeypatch: pytest.MonkeyP
 
 
 def test_a_line_outside_of_any_stage_ends_with_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
-    tracking = Tracking(mode="off")
+    tracking = Tracking()
     with tracking.line("data") as line:
         line.progress(3, 3, {"megabytes_per_second": 12.0})
     with pytest.raises(ValueError), tracking.line("data") as line:
         raise ValueError
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "data: 3/3  12 MB/s  done in 0:00" and said[1].startswith("data: stopped after")
-    with Tracking(mode="off", progress=False).line("data") as line:
+    with Tracking(progress=False).line("data") as line:
         line.progress(1, 2, {})
     assert capsys.readouterr().out == ""
 
 
 def test_progress_off_leaves_only_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Tracking(mode="off", progress=False).stage(name="sft", folder=tmp_path, **LIFECYCLE) as tracker:
+    with tracked(None, tmp_path) as tracker:
         tracker.progress(1, 1, {"loss": 1.0})
         tracker.say("3 records skipped")
     assert capsys.readouterr().out.split() == ["3", "records", "skipped"]
-
-
-# ---- where W&B runs go ----------------------------------------------------------------------------------------------
-def never(*_: object) -> bool:
-    raise AssertionError("the network was asked")
-
-
-@pytest.mark.parametrize(
-    ("mode", "key", "network", "expected"),
-    [("auto", False, None, "offline"), ("auto", True, False, "offline"), ("auto", True, True, "online"),
-     ("online", True, False, "offline"), ("offline", True, None, "offline"), ("off", True, None, "off")],
-)  # fmt: skip
-def test_mode(
-    mode: Any, key: bool, network: bool | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wandb_mode, "has_key", lambda: key)
-    monkeypatch.setattr(wandb_mode, "reachable", never if network is None else lambda: network)
-    decided, reason = wandb_mode.decide(mode, tmp_path)
-    assert decided == expected
-    assert (f"wandb sync {tmp_path / 'wandb'}" in reason) == (expected == "offline")
-
-
-def test_online_without_a_key_is_an_error_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="wandb login"):
-        Tracking(mode="online", folder=tmp_path).prepare()
-
-
-def test_environment_decides_for_auto_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_mode.decide("auto", tmp_path)[0] == "off"
-    assert wandb_mode.decide("offline", tmp_path)[0] == "offline"
-
-
-def test_key_is_found_in_netrc_for_this_server_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not wandb_mode.has_key()
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password 0123\n")
-    (tmp_path / ".netrc").chmod(0o600)
-    assert wandb_mode.has_key()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not wandb_mode.has_key()
-
-
-def test_a_server_that_is_not_there_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(wandb_mode, "PATIENCE", 0.2)
-    assert not wandb_mode.reachable()
-
-
-def test_unknown_mode_is_refused() -> None:
-    tracking = Tracking()
-    tracking.mode = "on"  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="Tracking: mode must be one of auto, online, offline, off, got 'on'"):
-        tracking.__post_init__()
 
 
 # ---- secrets --------------------------------------------------------------------------------------------------------
@@ -257,77 +249,147 @@ def test_secrets_are_redacted_in_overrides(typed: str, kept: str) -> None:
     assert redact_override(typed) == kept
 
 
-# ---- W&B ------------------------------------------------------------------------------------------------------------
-def test_one_run_a_stage_with_group_job_type_config_metrics_and_samples(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
-    for name in ("sft", "dpo"):
-        artifact = tmp_path / name
-        artifact.mkdir()
-        config = {"objective": {"beta": 0.1}, "api_key": "very-secret"}
-        with tracking.stage(name=name, folder=artifact, config=config, **LIFECYCLE) as tracker:
-            tracker.log(1, {"train/loss": 0.75})
-            tracker.log(1, {"validation/loss": 0.5})
-            tracker.table("samples", [{"prompt": "who?", "answer": "hop\x1b[31m", "length": 1}])
-            tracker.summary({"accuracy": 0.875})
-    runs = offline_records(tmp_path / "lab")
-    assert [of_type(run, "run")[0]["job_type"] for run in runs] == ["sft", "dpo"]
-    for run in runs:
-        (head,) = of_type(run, "run")
-        assert head["run_group"] == "lifecycle/2026-01-01-12-00" and head["display_name"] == f"3/{head['job_type']}"
-        assert head["run_id"].startswith("0123456789abcdef-")
-        assert head["tags"] == [
-            "experiment=lifecycle", "pipeline.dpo.objective.beta=0.3", f"hub.token={REDACTED}", "seed=7",
-        ]  # fmt: skip
-        config = head["config"]["update"]
-        assert config["objective"] == {"beta": 0.1} and config["api_key"] == REDACTED
-        assert config["pipeline"] == {"dpo": {"objective": {"beta": 0.3}}} and config["seed"] == 7
-        assert config["experiment"] == "lifecycle" and config["hub"] == {"token": REDACTED}
-        assert f"hub.token={REDACTED}" in config["overrides"] and "store_dir=s" in config["overrides"]
-        history = {k: v for record in of_type(run, "history") for k, v in record["item"].items()}
-        assert history["train/loss"] == 0.75 and history["validation/loss"] == 0.5
-        assert "accuracy" in json.dumps(of_type(run, "summary"))
-        assert of_type(run, "exit")[0].get("exit_code", 0) == 0
-    table = json.loads(next((tmp_path / "lab" / "wandb").rglob("samples*.table.json")).read_text())
-    assert table["columns"] == ["prompt", "answer", "length"] and table["data"] == [["who?", "hop�[31m", 1]]
-    assert "very-secret" not in "".join(f.read_text(errors="ignore") for f in tmp_path.rglob("*") if f.is_file())
+# ---- recorders -------------------------------------------------------------------------------------------------------
+def test_a_recorder_receives_a_run_in_order_and_without_secrets(tmp_path: Path) -> None:
+    kept = Kept()
+    given = {"policy": Given("base", "f" * 64)}
+    tracking = Tracking(progress=False, recorders={"kept": kept, "none": None})
+    info = StageInfo("sft", folder=tmp_path, config={"api_key": "very-secret", "lr": 0.1}, inputs=given)
+    with tracking.run(ORIGIN):
+        made = {"policy": {"kept": {"id": "5"}, "other": {"id": "6"}}}
+        with tracking.stage(info, made=made) as tracker:
+            tracker.log(1, {"train/loss": 2.0})
+            tracker.summary({"loss": 1.0})
+            assert tracker.made() == {"kept": {"id": "7"}}
+        tracking.taken(info, {"loss": 1.0}, {"kept": {"id": "4"}})
+        tracking.results({"sft/loss": 1.0})
+    names = [event[0] for event in kept.events]
+    assert names == ["run_begins", "prepare", "stage_begins", "log", "summary", "ends", "cached", "results", "run_ends"]
+    ((run,), (stage,), (taken, metrics)) = kept.got("run_begins")[0], kept.got("stage_begins")[0], kept.got("cached")[0]
+    assert run.overrides[-1] == f"hub.token={REDACTED}" and run.config["hub"] == {"token": REDACTED}
+    assert stage.config == {"api_key": REDACTED, "lr": 0.1} and taken.config["api_key"] == REDACTED
+    assert stage.inputs["policy"].made_by == {"id": "5"} and taken.made_by == {"id": "4"}
+    assert metrics == {"loss": 1.0} and kept.got("results") == [({"sft/loss": 1.0},)]
+    assert tracking.to_send() == ["send it"]
 
 
-def test_an_evaluation_out_of_the_store_is_a_finished_run_of_the_new_group(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
-    tracking.evaluated("evaluate_dpo", LIFECYCLE["origin"], "0123456789abcdef", {"table_rows": 4}, {"true_taste": 2.5})
-    (run,) = offline_records(tmp_path)
-    (head,) = of_type(run, "run")
-    assert head["job_type"] == "evaluate_dpo" and head["run_group"] == "lifecycle/2026-01-01-12-00"
-    config = head["config"]["update"]
-    assert config["from_store"] is True and config["pipeline"] == {"dpo": {"objective": {"beta": 0.3}}}
-    assert summary_of(run)["true_taste"] == 2.5
-    assert of_type(run, "exit")[0].get("exit_code", 0) == 0
+def test_each_step_arrives_once_with_its_finite_numbers(tmp_path: Path) -> None:
+    kept = Kept()
+    with tracked(kept, tmp_path) as tracker:
+        tracker.log(1, {"a": 1.0})
+        tracker.log(1, {"b": 2.0, "c": float("nan")})
+        tracker.log(2, {"a": float("inf")})
+        tracker.log(3, {"a": 3.0})
+    assert kept.got("log") == [(1, {"a": 1.0, "b": 2.0}), (3, {"a": 3.0})]
 
 
-def test_a_stage_that_fails_is_marked_failed(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
-    with pytest.raises(ArithmeticError), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
-        raise ArithmeticError("loss is NaN at https://me:very-secret@example.org\nand more")
-    (run,) = offline_records(tmp_path)
-    assert of_type(run, "exit")[0]["exit_code"] == 1 and not of_type(run, "preempting")
-    assert summary_of(run)["error"] == f"ArithmeticError: loss is NaN at https://{REDACTED}@example.org"
+def test_a_resumed_stage_tells_a_recorder_of_the_steps_before(tmp_path: Path) -> None:
+    """A run that begins in the middle would be a curve without its beginning."""
+    work, kept = tmp_path / "work", Kept()
+    work.mkdir()
+    (work / "curves.jsonl").write_text("".join(json.dumps({"step": s, "loss": s / 2}) + "\n" for s in (1, 2, 3, 4)))
+    with tracked(kept, tmp_path, work) as tracker:
+        tracker.log(3, {"reward": 1.0})
+        tracker.log(4, {"loss": 9.0})
+    assert kept.got("log") == [
+        (1, {"loss": 0.5}), (2, {"loss": 1.0}), (3, {"loss": 1.5, "reward": 1.0}), (4, {"loss": 9.0}),
+    ]  # fmt: skip
 
 
-def test_a_stage_that_is_asked_to_stop_is_marked_preempted(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
-    with pytest.raises(Preempted), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE) as tracker:
-        tracker.log(1, {"train/loss": 1.0})
-        raise Preempted("asked to stop (SIGTERM)")
-    (run,) = offline_records(tmp_path)
-    assert len(of_type(run, "preempting")) == 1 and of_type(run, "exit")[0]["exit_code"] == 143
-    assert summary_of(run)["error"] == "asked to stop (SIGTERM)"
+def test_a_table_is_printable_and_samples_and_reports_are_shown_at_the_end(tmp_path: Path) -> None:
+    kept = Kept()
+    with tracked(kept, tmp_path) as tracker:
+        tracker.table("answers", [{"text": "hop\x1b[31m", "n": 1, "none": None, "list": [1]}] * 200)
+        (tmp_path / "report.html").write_text("<p>")
+    ((name, rows),) = kept.got("table")
+    assert name == "answers" and len(rows) == 128
+    assert rows[0] == {"text": "hop\ufffd[31m", "n": 1, "none": None, "list": "[1]"}
+    assert kept.got("page") == [("report", "<p>")]
+    with tracked(kept := Kept(), tmp_path):
+        (tmp_path / "samples.jsonl").write_text('{"prompt": "who?", "answer": "hop"}\n')
+    assert kept.got("table") == [("samples", [{"prompt": "who?", "answer": "hop"}])]
 
 
-def test_an_interrupted_stage_says_so(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
-    with pytest.raises(KeyboardInterrupt), tracking.stage(name="ppo", folder=tmp_path, **LIFECYCLE):
+@pytest.mark.parametrize("event", ["run_begins", "prepare", "stage_begins", "log", "table", "summary", "ends", "cached",
+                                   "results", "run_ends"])  # fmt: skip
+def test_a_recorder_that_fails_is_named_once_and_stops_nothing(
+    event: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, other = Kept(event), Kept()
+    tracking = Tracking(progress=False, recorders={"failing": failing, "other": other})
+    with tracking.run(ORIGIN):
+        for _ in range(2):
+            with tracking.stage(StageInfo("sft", folder=tmp_path)) as tracker:
+                tracker.log(1, {"loss": 1.0})
+                tracker.log(2, {"loss": 1.0})
+                tracker.table("samples", [{"a": 1}])
+                tracker.summary({"loss": 1.0})
+            tracking.taken(StageInfo("sft"), {}, {})
+        tracking.results({"loss": 1.0})
+    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]
+    of_a_stage = event in ("log", "table", "summary", "ends")
+    assert capsys.readouterr().out.count("failing failed") == (2 if of_a_stage else 1)
+    assert len(other.got("log")) == 4 and other.got("run_ends") == [(None,)]
+
+
+def test_recorders_are_told_why_a_stage_and_its_run_ended(tmp_path: Path) -> None:
+    kept = Kept()
+    with pytest.raises(KeyboardInterrupt), tracked(kept, tmp_path):
         raise KeyboardInterrupt
-    assert summary_of(offline_records(tmp_path)[0])["error"] == "KeyboardInterrupt"
+    ((of_stage,), (of_run,)) = kept.got("ends")[0], kept.got("run_ends")[0]
+    assert isinstance(of_stage, KeyboardInterrupt) and of_run is of_stage
+
+
+def test_a_recorder_that_is_insisted_on_stops_a_run_before_it_begins(tmp_path: Path) -> None:
+    class Insists(Kept):
+        def prepare(self) -> None:
+            raise ConfigError("no key")
+
+    with pytest.raises(ConfigError, match="no key"):
+        Tracking(recorders={"kept": Insists()}).prepare()
+
+
+def test_a_spawned_process_writes_curves_that_recorders_get_at_the_end(tmp_path: Path) -> None:
+    work, kept = tmp_path / "work", Kept()
+    work.mkdir()
+    with tracked(kept, tmp_path, work) as tracker:
+        child = pickle.loads(pickle.dumps(tracker))
+        child.log(7, {"train/loss": 0.25})
+        child.flush()  # the process ends without closing anything
+    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 7, "train/loss": 0.25}]
+    assert kept.got("log") == [(7, {"train/loss": 0.25})]
+
+
+def test_a_listener_that_fails_is_named_once_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracked(None, tmp_path / "gone") as tracker:
+        tracker.log(1, {"loss": 1.0})  # the folder is not there
+        tracker.log(2, {"loss": 1.0})
+    assert capsys.readouterr().out.count("curves.jsonl failed and is left out") == 1
+
+
+def test_only_the_first_of_several_processes_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    kept = Kept()
+    with tracked(kept, tmp_path) as tracker:
+        tracker.log(1, {"loss": 1.0})
+        tracker.say("3 records skipped")
+    assert not (tmp_path / "curves.jsonl").exists() and kept.events == []
+    assert capsys.readouterr().out == ""
+
+
+def test_off_imports_neither_wandb_nor_tensorboard(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from alignlab.tracking import StageInfo, Tracking, TensorBoard, Wandb\n"
+        "assert not {'rich', 'wandb', 'torch', 'tensorboard'} & set(sys.modules)\n"
+        "off = Tracking(recorders={'w': Wandb(mode='off'), 't': None})\n"
+        "with off.stage(StageInfo('a', folder=Path(sys.argv[1]))) as tracker:\n"
+        "    tracker.log(1, {'x': 1.0})\n"
+        "assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 1, "x": 1.0}]
 
 
 @pytest.mark.parametrize("number", [None, 3])
@@ -337,107 +399,3 @@ def test_jobs_of_a_sweep_share_its_group(number: int | None, tmp_path: Path) -> 
     job = Job(time / "3", typed, Sweep(time), number) if number else Job(time, typed)
     assert job.group("smoke") == "smoke/DATE-TIME"
     assert job.shown() == ["seed=1", f"a.api_key={REDACTED}", "~pipeline.ppo"]
-
-
-def test_a_report_is_sent_as_it_is(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
-    with tracking.stage(name="report", folder=tmp_path, **LIFECYCLE):
-        (tmp_path / "report.html").write_text("<!doctype html><title>lifecycle</title>")
-    (page,) = (tmp_path / "lab").rglob("report*.html")
-    assert page.read_text() == "<!doctype html><title>lifecycle</title>"
-    (run,) = offline_records(tmp_path / "lab")
-    assert summary_of(run)["report._type"] == "html-file"
-
-
-def test_a_samples_file_is_sent_as_the_table(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
-    with tracking.stage(name="evaluate_sft", folder=tmp_path, **LIFECYCLE):
-        (tmp_path / "samples.jsonl").write_text('{"prompt": "who?", "answer": "hop"}\n')
-    (table,) = (tmp_path / "lab").rglob("samples*.table.json")
-    assert json.loads(table.read_text())["data"] == [["who?", "hop"]]
-
-
-def test_off_does_not_import_wandb(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from alignlab.tracking import Tracking\n"
-        "assert not {'rich', 'wandb', 'torch'} & set(sys.modules)\n"
-        "with Tracking(mode='off').stage(name='a', folder=Path(sys.argv[1])) as tracker:\n"
-        "    tracker.log(1, {'x': 1.0})\n"
-        "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 1, "x": 1.0}]
-
-
-def test_wandb_that_cannot_start_never_stops_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import wandb
-
-    def refuse(**_: object) -> None:
-        raise RuntimeError("no service")
-
-    monkeypatch.setattr(wandb, "init", refuse)
-    tracking = Tracking(mode="offline", folder=tmp_path, progress=False)
-    with tracking.stage(name="sft", folder=tmp_path, **LIFECYCLE) as tracker:
-        tracker.log(1, {"loss": 1.0})
-    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 1, "loss": 1.0}]
-    assert "W&B could not start (offline)" in capsys.readouterr().out
-
-
-def test_an_online_run_that_is_refused_goes_on_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import wandb
-
-    init, asked = wandb.init, []
-
-    def refuse(**keywords: Any) -> Any:
-        asked.append(keywords["mode"])
-        if keywords["mode"] == "online":
-            raise wandb.errors.CommError("401")
-        return init(**keywords)
-
-    monkeypatch.setattr(wandb, "init", refuse)
-    monkeypatch.setattr(wandb_mode, "has_key", lambda: True)
-    monkeypatch.setattr(wandb_mode, "reachable", lambda: True)
-    tracking = Tracking(folder=tmp_path, progress=False)
-    for name in ("pretrain", "sft"):
-        with tracking.stage(name=name, folder=tmp_path, **LIFECYCLE) as tracker:
-            tracker.log(1, {"loss": 1.0})
-    assert asked == ["online", "offline", "offline"]
-    assert capsys.readouterr().out.count("continues offline") == 1
-    assert len(offline_records(tmp_path)) == 2
-
-
-def test_a_listener_that_fails_is_named_once_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Tracking(mode="off", progress=False).stage(name="sft", folder=tmp_path / "gone", **LIFECYCLE) as tracker:
-        tracker.log(1, {"loss": 1.0})  # the folder is not there
-        tracker.log(2, {"loss": 1.0})
-    assert capsys.readouterr().out.count("curves.jsonl failed and is left out") == 1
-
-
-def test_a_spawned_process_writes_curves_that_wandb_reads_at_the_end(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    tracking = Tracking(mode="offline", folder=tmp_path / "lab", progress=False)
-    with tracking.stage(name="sft", folder=tmp_path, work=work, **LIFECYCLE) as tracker:
-        child = pickle.loads(pickle.dumps(tracker))
-        child.log(7, {"train/loss": 0.25})
-        child.flush()  # the process ends without closing anything
-    assert lines_of(tmp_path / "curves.jsonl") == [{"step": 7, "train/loss": 0.25}]
-    (run,) = offline_records(tmp_path / "lab")
-    assert [record["item"]["train/loss"] for record in of_type(run, "history") if "train/loss" in record["item"]] == [
-        0.25
-    ]
-
-
-def test_only_the_first_of_several_processes_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    with Tracking(mode="off").stage(name="sft", folder=tmp_path, **LIFECYCLE) as tracker:
-        tracker.log(1, {"loss": 1.0})
-        tracker.say("3 records skipped")
-    assert not (tmp_path / "curves.jsonl").exists()
-    assert capsys.readouterr().out == ""

@@ -8,6 +8,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
+from alignlab.cli import unsent
 from alignlab.cli.arguments import check_flags
 from alignlab.cli.completion import handled
 from alignlab.cli.expected import Earlier, Planned, compared, latest, planned
@@ -135,6 +136,7 @@ def _run(hydra: Session, overrides: list[str]) -> int:
             cfg.hydra.run.dir = str(folder)
         hydra.config_loader.keep(cfg, RunMode.RUN, overrides)
         hydra.run(hydra.root, task, overrides)
+    unsent.tell([folder])
     if isinstance(task.ended, JobFailed):
         return task.ended.code
     if task.ended is not None:
@@ -194,6 +196,7 @@ def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jo
             code = _code(action)
     finally:
         code = max(code, finish(sweep))
+        unsent.tell(Path(job["folder"]) for job in sweep.jobs())
     return code
 
 

@@ -193,7 +193,8 @@ def _check_option(override: Any, options: Sequence[str]) -> None:
 
     if override.is_delete() or isinstance(override.value(), Glob):
         return
-    for value in _values(override):
+    given = [v for value in _values(override) for v in (value if isinstance(value, list) else [value])]
+    for value in given:  # in brackets, several options are merged: tracking=[auto,tensorboard]
         if value not in options and not (isinstance(value, str) and "/" in value):
             raise _no_option(str(override.key_or_group), "null" if value is None else str(value), options)
 

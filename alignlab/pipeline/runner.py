@@ -23,6 +23,7 @@ from alignlab.errors import AlignlabError, ConfigError, StoreError
 from alignlab.pipeline import preflight, provenance
 from alignlab.pipeline.history import identity_of
 from alignlab.pipeline.plan import Step
+from alignlab.pipeline.recording import RECORDED, describe, made_of, recorded
 from alignlab.pipeline.registry import Registration, register
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
@@ -76,6 +77,10 @@ class Runner:
         preflight.check_records(self._to_run)
         if self.tracking is not None:
             self._tell(self.steps, self.tracking.say)
+        with recorded(self.tracking, self.origin, self.folder):
+            self._walk()
+
+    def _walk(self) -> None:
         for step in self.steps:
             self.folder.status("running", stage=step.name)
             started = time.perf_counter()
@@ -88,6 +93,8 @@ class Runner:
                 self._taken(step, artifact)
             self.artifacts[step.name] = artifact
             self.folder.add(step.name, artifact, step.inputs, time.perf_counter() - started, cached)
+            if self.tracking is not None:
+                self.tracking.results(self.folder.metrics)
 
     def _share_cache(self) -> None:
         """Let data sources keep what is too large for memory in the store, and report what takes long."""
@@ -131,9 +138,8 @@ class Runner:
             return
         self.tracking.cached(step.name)
         # Of a run that computes nothing there is nothing to compare, unless it is a point of a sweep.
-        if artifact.kind == "evaluation" and (self._to_run or self.origin.job is not None):
-            config = step.spec.redacted()
-            self.tracking.evaluated(step.name, self.origin, step.fingerprint, config, artifact.metrics())
+        if self._to_run or self.origin.job is not None:
+            self.tracking.taken(describe(step, artifact.path, artifact.path), artifact.metrics(), made_of(artifact))
         before, now = dict(artifact.manifest.get("versions") or {}), provenance.versions()
         changed = [f"{k} {v} (now {now[k]})" for k, v in before.items() if now.get(k, v) != v]
         note = (
@@ -155,7 +161,7 @@ class Runner:
         stage = step.build()
         seed_everything(stage.seed)
         started = time.perf_counter()
-        with self._tracker(step, folder, work) as tracker:
+        with self._tracker(step, folder, work, inputs) as tracker:
             check = functools.partial(self._check_lengths, step, tracker)
             asked: list[str] = []
             once = functools.partial(self._once, step, tracker, asked)
@@ -167,12 +173,13 @@ class Runner:
                 self._tracker_now = None
                 self._tell([step], tracker.say)
             tracker.summary(metrics)
+            made = tracker.made()
         if step.shared_recipe:
             self.store.note_shared(step.shared_recipe, asked)
         write_json(folder / METRICS, metrics)
         seconds = time.perf_counter() - started
-        recorded = {"identity": identity_of(step, self.runtime.precision), "asked": asked}
-        return {**_manifest(step, stage, inputs, seconds), **recorded}
+        more = {"identity": identity_of(step, self.runtime.precision), "asked": asked, RECORDED: made}
+        return {**_manifest(step, stage, inputs, seconds), **more}
 
     def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
         """See `StageContext.once`."""
@@ -216,17 +223,13 @@ class Runner:
             raise StoreError(f"{step.name}: {source} has changed since this run began; start it again")
         return artifact
 
-    def _tracker(self, step: Step, folder: Path, work: Path) -> AbstractContextManager[Tracker]:
+    def _tracker(
+        self, step: Step, folder: Path, work: Path, inputs: Mapping[str, Artifact]
+    ) -> AbstractContextManager[Tracker]:
         if self.tracking is None:
             return nullcontext(NullTracker())
-        return self.tracking.stage(
-            name=step.name,
-            folder=folder,
-            work=work,
-            origin=self.origin,
-            fingerprint=step.fingerprint,
-            config=step.spec.redacted(),
-        )
+        stage = describe(step, folder, self.store.path(step.fingerprint))
+        return self.tracking.stage(stage, work, {name: made_of(artifact) for name, artifact in inputs.items()})
 
 
 def changed_code(step: Step, store: Store) -> list[str]:

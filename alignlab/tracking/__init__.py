@@ -1,5 +1,19 @@
-"""Where a stage reports to: the terminal, its curves file, Weights & Biases."""
+"""Where a stage reports to: the terminal, its curves file, and recorders such as Weights & Biases and TensorBoard."""
 
-from alignlab.tracking.experiment import Origin, Tracking
+from alignlab.tracking.experiment import Tracking, say
+from alignlab.tracking.recorder import Given, Made, Origin, Recorder, StageInfo, StageRecord
+from alignlab.tracking.tensorboard import TensorBoard
+from alignlab.tracking.wandb_recorder import Wandb
 
-__all__ = ["Origin", "Tracking"]
+__all__ = [
+    "Given",
+    "Made",
+    "Origin",
+    "Recorder",
+    "StageInfo",
+    "StageRecord",
+    "TensorBoard",
+    "Tracking",
+    "Wandb",
+    "say",
+]

@@ -1,91 +1,49 @@
-"""Report progress, metrics and tables of the stages to the terminal, to files and to W&B.
+"""Report progress, metrics and tables of the stages to the terminal, to files and to recorders.
 
 The `tracking` config builds one `Tracking` per experiment, which opens one tracker per stage.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from alignlab.tracking.wandb_mode import Mode
+from alignlab.errors import ConfigError
+from alignlab.sanitize import redact, redact_override
+from alignlab.tracking.recorder import Given, Made, Origin, Recorder, StageInfo
 
-if TYPE_CHECKING:  # what the trackers need (rich, wandb) stays out of the path of `--help`
+if TYPE_CHECKING:  # what the trackers need (rich) stays out of the path of `--help`
     from alignlab.stage import Tracker
     from alignlab.tracking.stage_tracker import StageTracker
-    from alignlab.tracking.wandb_run import WandbRun
 
-TAG = 64
-"""Characters of a tag that W&B takes."""
-_OF_THE_MACHINE = re.compile(r"[+~]*(?:hydra[./@=]|store_dir=)")
-"""Overrides that say where an experiment ran, not what it is."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The run of an experiment that a stage belongs to, as W&B shows it.
-
-    Args:
-        experiment: its name.
-        group: shared by the stages of one run, and by all jobs of one sweep; `experiment` if empty.
-        job: number within a sweep; None outside of one.
-        config: the whole resolved configuration.
-        overrides: as typed.
-    """
-
-    experiment: str = ""
-    group: str = ""
-    job: int | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    overrides: Sequence[str] = ()
+T = TypeVar("T")
 
 
 @dataclass
 class Tracking:
     """Where an experiment reports to.
 
-    Each stage gets one progress line, one `curves.jsonl` in its artifact and, unless `mode` is "off", one W&B run.
+    Each stage gets one progress line, one `curves.jsonl` in its artifact, and a record at each recorder.
 
     Args:
-        mode: of W&B. "auto" is online where a key and a network are found and offline otherwise; "online" asks for
-            a key; "offline" writes below `folder` and never calls out; "off" does not import wandb.
-        project: W&B project.
-        entity: W&B user or team; None is the account's default.
         progress: show progress lines.
-        folder: W&B keeps its runs in `<folder>/wandb`.
+        recorders: by a name of their own, under which an artifact's manifest says where it was recorded; one that is
+            null is left out.
     """
 
-    mode: Mode = "auto"
-    project: str = "alignlab"
-    entity: str | None = None
     progress: bool = True
-    folder: Path | str = ".alignlab"
-    _decided: Mode | None = field(default=None, init=False, repr=False)
+    recorders: Mapping[str, Recorder | None] = field(default_factory=dict)
+    _left_out: set[str] = field(default_factory=set, init=False, repr=False)
+    """Recorders that failed."""
+    _is_prepared: bool = field(default=False, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"Tracking: mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
-        self.folder = Path(self.folder).expanduser().absolute()  # a job may change its working folder later
-
-    def prepare(self) -> None:
-        """Decide, once and before anything trains, where W&B runs go, and say so. Takes at most a few seconds.
-
-        Raises:
-            ConfigError: `mode` is "online" and there is no key.
-        """
-        if self._decided is None:
-            from alignlab.tracking.wandb_mode import decide
-
-            self._decided, reason = decide(self.mode, Path(self.folder))
-            if reason:
-                self.say(reason)
-
+    # ---- for the reader -------------------------------------------------------------------------------------------
     def say(self, text: str) -> None:
         """One line for the reader, outside of any stage."""
-        from alignlab.tracking.terminal import say
-
         say(text)
 
     def cached(self, name: str) -> None:
@@ -94,27 +52,6 @@ class Tracking:
             from alignlab.tracking.terminal import cached
 
             cached(name)
-
-    def evaluated(
-        self, name: str, origin: Origin, fingerprint: str, config: Mapping[str, Any], metrics: Mapping[str, float]
-    ) -> None:
-        """Report an evaluation that the store has, as a finished W&B run: a plot over a sweep has all its points.
-
-        Args:
-            name: of the stage in its pipeline.
-            origin: the run that took it from the store.
-            fingerprint: of the stage.
-            config: the stage's.
-            metrics: that it ended with.
-        """
-        self.prepare()
-        run = _open_run(self, _keywords(self, name, origin, fingerprint, {**config, "from_store": True}))
-        if run is not None:
-            try:
-                run.summary(metrics)
-                run.close(None)
-            except Exception as error:  # as in training, nothing of W&B may stop a run
-                self.say(f"W&B does not have {name}: {type(error).__name__}: {error}")
 
     @contextmanager
     def line(self, name: str) -> Iterator["Tracker"]:
@@ -132,38 +69,53 @@ class Tracking:
         if line:
             line.close(None)
 
+    # ---- events of a run ------------------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Let the recorders find out, once and before anything trains, where they record. Takes at most a few seconds.
+
+        Raises:
+            ConfigError: a recorder was insisted on and cannot work.
+        """
+        if not self._is_prepared:
+            self._is_prepared = True
+            self._each(lambda _, recorder: recorder.prepare())
+
+    @contextmanager
+    def run(self, origin: Origin) -> Iterator[None]:
+        """Record a run; leaving the block with an error says that it failed."""
+        overrides = [redact_override(o) for o in origin.overrides]
+        shown = dataclasses.replace(origin, config=redact(origin.config), overrides=overrides)
+        self._each(lambda _, recorder: recorder.run_begins(shown))
+        try:
+            yield
+        except BaseException as error:
+            failed = error
+            self._each(lambda _, recorder: recorder.run_ends(failed))
+            raise
+        self._each(lambda _, recorder: recorder.run_ends(None))
+
     @contextmanager
     def stage(
-        self,
-        *,
-        name: str,
-        folder: Path,
-        origin: Origin = Origin(),
-        fingerprint: str = "",
-        config: Mapping[str, Any] | None = None,
-        work: Path | None = None,
+        self, stage: StageInfo, work: Path | None = None, made: Mapping[str, Mapping[str, Made]] | None = None
     ) -> Iterator["StageTracker"]:
-        """Track one stage; leaving the block with an error marks its W&B run as failed.
+        """Track one stage; leaving the block with an error marks its records as failed.
 
         Args:
-            name: of the stage in its pipeline; W&B's job type.
-            folder: the artifact being written; receives `curves.jsonl`.
-            origin: the run that the stage belongs to.
-            fingerprint: of the stage; the first part of the W&B run's id.
-            config: the stage's resolved config, laid over that of the whole experiment. Secrets are redacted before
-                either leaves the process.
+            stage: its folder receives `curves.jsonl`. Secrets in its configuration are redacted here.
             work: a folder that outlives a crash, so that a resumed stage keeps the first part of its curves.
+            made: by the name of an input, what each recorder had of the stage that made it (see `recorded`).
         """
+        from alignlab.tracking.curves import Curves
+        from alignlab.tracking.stage_tracker import StageTracker
+        from alignlab.tracking.terminal import stage_line
+
         self.prepare()
-        tracker = open_stage(
-            self,
-            name=name,
-            origin=origin,
-            folder=folder,
-            work=work,
-            fingerprint=fingerprint,
-            config=config or {},
-        )
+        if not is_first_process():
+            yield StageTracker(None, None, {}, stage.folder)
+            return
+        records = self._each(lambda name, recorder: recorder.stage_begins(_for(name, stage, made or {})))
+        line = stage_line(stage.name) if self.progress else None
+        tracker = StageTracker(line, Curves(stage.folder, work), records, stage.folder)
         try:
             yield tracker
         except BaseException as error:
@@ -171,72 +123,66 @@ class Tracking:
             raise
         tracker.close(None)
 
-    @property
-    def wandb_mode(self) -> Mode:
-        """The mode in effect; `mode` itself before `prepare`."""
-        return self._decided or self.mode
+    def taken(self, stage: StageInfo, metrics: Mapping[str, float], recorded: Mapping[str, Made]) -> None:
+        """Report a stage that the store has.
 
-    def fall_back(self) -> None:
-        """W&B refused an online run: keep this and all later ones offline."""
-        self._decided = "offline"
+        Args:
+            stage: the one taken.
+            metrics: that it ended with.
+            recorded: the entry of its manifest that says where it was recorded.
+        """
+        self.prepare()
+        own = dataclasses.replace(stage, config=redact(stage.config))
+        self._each(lambda n, r: r.cached(dataclasses.replace(own, made_by=recorded.get(n, {})), metrics))
 
+    def results(self, metrics: Mapping[str, float]) -> None:
+        """Report all metrics of the run so far, `STAGE/METRIC`."""
+        self._each(lambda _, recorder: recorder.results(metrics))
 
-def open_stage(
-    tracking: Tracking,
-    *,
-    name: str,
-    origin: Origin,
-    folder: Path,
-    work: Path | None,
-    fingerprint: str,
-    config: Mapping[str, Any],
-) -> "StageTracker":
-    """Open the listeners of one stage; the first process's alone, where several were launched."""
-    from alignlab.tracking.curves import Curves
-    from alignlab.tracking.stage_tracker import StageTracker, is_first_process
-    from alignlab.tracking.terminal import stage_line
+    def to_send(self) -> list[str]:
+        """Commands that send what was kept on this machine."""
+        return [command for command in self._each(lambda _, recorder: recorder.to_send()).values() if command]
 
-    if not is_first_process():
-        return StageTracker(None, None, None, folder)
-    run = _open_run(tracking, _keywords(tracking, name, origin, fingerprint, config))
-    return StageTracker(stage_line(name) if tracking.progress else None, Curves(folder, work), run, folder)
-
-
-def _keywords(
-    tracking: Tracking, name: str, origin: Origin, fingerprint: str, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Arguments of a stage's W&B run."""
-    from alignlab.sanitize import redact_override
-
-    overrides = [redact_override(o) for o in origin.overrides]
-    return {
-        "project": tracking.project,
-        "entity": tracking.entity,
-        "group": origin.group or origin.experiment,
-        "name": name if origin.job is None else f"{origin.job}/{name}",
-        "job_type": name,
-        "tags": _tags(overrides),
-        "fingerprint": fingerprint,
-        # An evaluation must know the beta of the model that it measured: so the whole experiment is every run's config.
-        "config": {**origin.config, **config, "experiment": origin.experiment, "overrides": overrides},
-        "folder": Path(tracking.folder),
-    }
+    def _each(self, event: Callable[[str, Recorder], T]) -> dict[str, T]:
+        """What every recorder answers to an event; one that fails is named once, and left out from then on."""
+        found = {}
+        for name, recorder in self.recorders.items() if is_first_process() else ():
+            if recorder is None or name in self._left_out:
+                continue
+            try:
+                found[name] = event(name, recorder)
+            except ConfigError:
+                raise
+            except Exception as error:
+                self._left_out.add(name)
+                self.say(f"{name} failed, and nothing more is recorded there: {type(error).__name__}: {error}")
+        return found
 
 
-def _tags(overrides: Sequence[str]) -> list[str]:
-    """The overrides, to filter by. Those that W&B would refuse are left out; the config has all of them."""
-    return [o for o in dict.fromkeys(overrides) if len(o) <= TAG and not _OF_THE_MACHINE.match(o)]
+def say(text: str) -> None:
+    """Print one line for the reader."""
+    from alignlab.tracking import terminal
+
+    terminal.say(text)
 
 
-def _open_run(tracking: Tracking, keywords: Mapping[str, Any]) -> "WandbRun | None":
-    """A W&B run; offline where online is refused, none where even that fails."""
-    from alignlab.tracking.wandb_run import WandbRun
+def is_first_process() -> bool:
+    """Whether this is the process that reports; processes may have been launched (torchrun) or spawned."""
+    if int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0:
+        return False
+    if "torch" not in sys.modules:
+        return True
+    from alignlab import distributed
 
-    for mode in {"online": ("online", "offline"), "offline": ("offline",)}.get(tracking.wandb_mode, ()):
-        try:
-            return WandbRun(mode=mode, **keywords)
-        except Exception as error:  # a wrong key, a service that hangs: nothing of it may stop training
-            then = "it continues offline (is the key right?)" if mode == "online" else "this stage is not tracked there"
-            tracking.say(f"W&B could not start ({mode}), {then}: {type(error).__name__}: {error}")
-            tracking.fall_back()
-    return None
+    return distributed.rank() == 0
+
+
+def _for(name: str, stage: StageInfo, made: Mapping[str, Mapping[str, Made]]) -> StageInfo:
+    """A stage as one recorder is told of it: without secrets, and with its own records of the inputs."""
+
+    def own(key: str, given: Given) -> Given:
+        return dataclasses.replace(given, made_by=made.get(key, {}).get(name, {}))
+
+    inputs = {key: own(key, given) for key, given in stage.inputs.items()}
+    config: Any = redact(stage.config)
+    return dataclasses.replace(stage, config=config, inputs=inputs, data=redact(stage.data))

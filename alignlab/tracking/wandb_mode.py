@@ -36,14 +36,13 @@ def decide(mode: Mode, folder: Path) -> tuple[Mode, str]:
         mode = _FROM_ENVIRONMENT.get(os.environ.get("WANDB_MODE", ""), "auto")
     if mode == "off":
         return "off", ""
-    later = f"runs stay in {folder / 'wandb'}; send them with: wandb sync {folder / 'wandb' / 'offline-run-*'}"
+    later = f"runs stay in {folder / 'wandb'} until `wandb sync` sends them"
     if mode == "offline":
         return "offline", f"W&B is offline: {later}"
     if not has_key():
         if mode == "online":
             raise ConfigError(
-                "tracking.mode=online needs a W&B key: run `wandb login` or set WANDB_API_KEY, "
-                "or choose tracking.mode=offline"
+                "tracking=online needs a W&B key: run `wandb login` or set WANDB_API_KEY, or choose tracking=offline"
             )
         return "offline", f"W&B has no key, so it is offline: {later}"
     if not reachable():
