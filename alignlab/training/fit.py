@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -20,6 +19,7 @@ from alignlab.stage import StageContext
 from alignlab.training.keeper import DIGEST, LAST, Keeper
 from alignlab.training.module import StageModule
 from alignlab.training.reports import Reports
+from alignlab.training.strategy import plugins_of, strategy_of
 from alignlab.training.trainable import Trainable
 
 
@@ -34,9 +34,7 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
         module.train()
         with _without_chatter():
             trainer = _trainer(stage, context, [Reports(stage, context), keeper])
-            # Processes that the strategy spawns would never check for a request to stop.
-            alone = context.runtime.devices * context.runtime.num_nodes == 1
-            with stopping.deferred() if alone else _ended_together(trainer):
+            with stopping.deferred():
                 _fitted(trainer, module, _resumable(context))
         return keeper.finish()
     finally:
@@ -49,18 +47,6 @@ def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: str | None) ->
     except SIGTERMException as error:
         # Lightning's own, where the signal came after ours was last asked for. It is a SystemExit without a code.
         raise stopping.requested() or Preempted("asked to stop (SIGTERM); what is done is kept") from error
-
-
-@contextlib.contextmanager
-def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
-    """When this process is stopped, stop those that it has spawned, too; else they would continue to train."""
-    try:
-        yield
-    except BaseException:
-        launcher: Any = trainer.strategy.launcher
-        if hasattr(launcher, "kill"):
-            launcher.kill(signal.SIGKILL)
-        raise
 
 
 def _resumable(context: StageContext) -> str | None:
@@ -103,7 +89,8 @@ def _trainer(stage: Trainable[Any], context: StageContext, callbacks: list[pl.Ca
             accelerator=runtime.accelerator,
             devices=runtime.devices,
             num_nodes=runtime.num_nodes,
-            strategy=runtime.strategy,
+            strategy=strategy_of(runtime),
+            plugins=plugins_of(runtime),
             precision=cast(Any, runtime.precision),
             max_steps=stage.loop.steps,
             max_epochs=-1,

@@ -125,7 +125,8 @@ class AdamW(_Adam):
 
 def _is_dense(parameter: nn.Parameter) -> bool:
     """Whether a parameter's elements fill its memory, without gaps."""
-    return torch.empty_like(parameter, device="meta").stride() == parameter.stride()
+    held: torch.Tensor = getattr(parameter, "to_local", lambda: parameter)()  # of one that is split, the part here
+    return torch.empty_like(held, device="meta").stride() == held.stride()
 
 
 def _as_asked(fused: bool, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class TrainingStage(Stage, Trainable[B]):
     )
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
+    TOGETHER: ClassVar[bool] = True
     TRAINS: ClassVar[bool] = True
     TRAINED_MODELS: ClassVar[int] = 1
     """Models whose weights it trains, and below those that it holds besides; for estimates of memory."""
@@ -201,8 +202,9 @@ class TrainingStage(Stage, Trainable[B]):
         if warning := self.optimizer.schedule.warning(self.loop.steps):
             context.tracker.say(warning)
         metrics = fit(self, context)
-        if distributed.rank() == 0:
-            write_lines(context.folder / SAMPLES, self._samples())
+        with distributed.whole(*self.modules().values()):
+            if distributed.rank() == 0:
+                write_lines(context.folder / SAMPLES, self._samples())
         return metrics
 
     def load_frozen(self, name: str, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
