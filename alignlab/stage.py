@@ -205,7 +205,8 @@ class StageContext:
             made = self._once(identity, shared)
             distributed.from_first(None)
             return distributed.from_first(made)
-        while (work := distributed.from_first(Path())) is not None:
+        none: Path | None = None
+        while (work := distributed.from_first(none)) is not None:
             with tempfile.TemporaryDirectory() as scratch:
                 build(Path(scratch), work)
         return distributed.from_first(Path())

@@ -4,7 +4,6 @@ Folders are `ROOT/CASE/whole-MODE`, `killed-MODE` and `FROM-TO` (killed as FROM,
 their `learnt.pt`.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -62,7 +61,7 @@ CASES: Mapping[str, Callable[[], TrainingStage[Any]]] = {
     "adapter": lambda: _labelled(adapter=LoRA(r=2, alpha=3.0)),
     "grpo": _online(PolicyGradientStage, 3, objective=Reinforce(), advantage=LeaveOneOut()),
     "online_dpo": _online(OnlinePreferences, 3, objective=DPO(0.5)),
-    "ppo": _online(PPOStage, 6, objective=PPO(), advantage=GAE(), epochs=2),
+    "ppo": _online(PPOStage, 3, objective=PPO(), advantage=GAE(), epochs=2),
     "distill": _online(OnPolicyDistillation, 3, objective=ForwardKL(), given_share=0.5),
 }
 """Every regime, and every part of the loop that processes share."""

@@ -36,7 +36,13 @@ def variables(launcher: str, rank: int, port: int) -> dict[str, str]:
     """What a launcher of two machines sets for one of its two processes."""
     if launcher == "torchrun":
         return Place(rank, 2, 0, 1, "localhost", port).variables()
-    own = {"SLURM_PROCID": rank, "SLURM_NTASKS": 2, "SLURM_LOCALID": 0, "SLURM_NNODES": 2, "SLURM_JOB_ID": port - 20_000}
+    own = {
+        "SLURM_PROCID": rank,
+        "SLURM_NTASKS": 2,
+        "SLURM_LOCALID": 0,
+        "SLURM_NNODES": 2,
+        "SLURM_JOB_ID": port - 20_000,
+    }
     return {**{k: str(v) for k, v in own.items()}, "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NAME": "alignlab"}
 
 

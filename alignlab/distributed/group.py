@@ -3,14 +3,13 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from alignlab.stats import Mean
-
 
 T = TypeVar("T")
 
@@ -32,11 +31,11 @@ def rank() -> int:
     return dist.get_rank() if _joined() else 0
 
 
-def join(store: "dist.Store", number: int, world: int, device: torch.device) -> None:
+def join(store: Any, number: int, world: int, device: torch.device) -> None:
     """Join other processes; until `leave`, this one computes with them within `together`, and otherwise for itself.
 
     Args:
-        store: by which they find each other.
+        store: torch's, by which they find each other.
         number: of this process, from 0.
         world: how many there are.
         device: of this process.

@@ -46,7 +46,8 @@ def follow(place: Place) -> int:
             _complain(
                 place,
                 f"waited {timeout:g} s for rank 0 at {place.address}:{place.port} in vain: is the command started "
-                f"there, and can this machine reach it? Raise runtime.timeout (seconds) where it starts slowly ({first})",
+                f"there, and can this machine reach it? Raise runtime.timeout (seconds) where it starts "
+                f"slowly ({first})",
             )
             return 1
         return _Follower(place, meeting, link).run()
@@ -54,7 +55,7 @@ def follow(place: Place) -> int:
 
 def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
     meeting = Meeting(place, timeout)
-    port, key = pickle.loads(meeting.get("leader"))  # noqa: S301  # from the launcher's own store
+    port, key = pickle.loads(meeting.get("leader"))  # from the launcher's own store
     link = Client((place.address, port), authkey=key)
     keep_alive(link)
     link.send(("here", place.rank, f"pid {os.getpid()} on {socket.gethostname()}"))

@@ -5,12 +5,10 @@ import os
 import socket
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import Any
 
 from alignlab.launched import Place
 
-if TYPE_CHECKING:
-    from torch import distributed as dist
 
 class Meeting:
     """The key-value store of some processes.
@@ -21,12 +19,14 @@ class Meeting:
     """
 
     def __init__(self, place: Place, timeout: float = 120.0) -> None:
-        from torch import distributed as dist
+        from torch import distributed
 
+        dist: Any = distributed
         serves = place.rank == 0 and not place.is_served
         limit, attempt = timedelta(seconds=timeout), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._served = dist.TCPStore(place.address, place.port, None, serves, limit, wait_for_workers=False)
-        self._own = dist.PrefixStore(f"alignlab/{attempt}", self._served)
+        self._prefixed = dist.PrefixStore
+        self._own = self._prefixed(f"alignlab/{attempt}", self._served)
 
     @property
     def port(self) -> int:
@@ -35,17 +35,15 @@ class Meeting:
 
     def set(self, key: str, value: bytes) -> None:
         """Write a key."""
-        self._own.set(key, value)
+        self._own.set(key, value.hex())
 
     def get(self, key: str) -> bytes:
         """Read a key, which may be yet to come."""
-        return bytes(self._own.get(key))
+        return bytes.fromhex(self._own.get(key).decode())
 
-    def of_group(self) -> "dist.Store":
+    def of_group(self) -> Any:
         """The part of it that torch's process group may use."""
-        from torch import distributed as dist
-
-        return dist.PrefixStore("group", self._own)
+        return self._prefixed("group", self._own)
 
 
 def keep_alive(link: Connection) -> None:

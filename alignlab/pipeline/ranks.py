@@ -231,8 +231,8 @@ class Leader:
             if self._lost is not None:
                 return
             self._lost = RankLost(
-                f"{self._named(rank)} {how}; the others are ended. What is done is kept, and the same command continues "
-                f"from the last checkpoint"
+                f"{self._named(rank)} {how}; the others are ended. What is done is kept, and the same command "
+                f"continues from the last checkpoint"
             )
             self._change.notify_all()
         if details:
@@ -281,7 +281,7 @@ class Leader:
                 process.kill()
                 process.wait()
         if self._has_group:
-                distributed.leave()
+            distributed.leave()
         with contextlib.suppress(OSError):  # so that the thread that accepts ends
             socket.create_connection(("127.0.0.1", self._port), 1.0).close()
         for link in self._links.values():

@@ -60,7 +60,7 @@ class Policy(nn.Module):
         self._obstacle: str | None = None
         self._source: Path | Artifact | None = None
         self.read_from: tuple[Path | Artifact, torch.dtype] | None = None
-        """What `load` was given, where it was loaded."""
+        """Arguments of `load`; None where the policy was made otherwise."""
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         self.logits = check_architecture(model)
         self.body = BodyRunner(model)

@@ -12,7 +12,7 @@ from alignlab import distributed
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, ConfigError
 from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.blocks import BlockOptions
@@ -116,6 +116,11 @@ class TrainingStage(Stage, Trainable[B]):
         self.optimizer.check_runtime(runtime)
         if self.adapter is not None:
             self.adapter.check_runtime(runtime)
+        if runtime.strategy == "fsdp2" and self.adapter is not None and self.adapter.held:
+            raise ConfigError(
+                f"{type(self).__name__}: runtime=fsdp2 does not split weights that are held in 4 bits; use "
+                f"runtime=ddp, or adapter=lora"
+            )
 
     def check_start(self, start: Artifact | Stage) -> None:
         """Refuse an adapter whose layers the policy does not have."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
-from lightning_fabric.plugins.environments import ClusterEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from torch import distributed as dist
