@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +28,15 @@ class Runtime:
         accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
         devices: processes per node (one device each).
         num_nodes: nodes.
-        strategy: Lightning's name of the strategy; "auto" is a single process where devices is 1.
+        strategy: "ddp" (each process holds the whole model), "fsdp2" (the model is split among them), or "auto": a
+            single process where devices is 1, otherwise ddp.
         precision: "32-true", "64-true", "bf16-mixed" or "bf16-true"; part of a training stage's identity.
         threads: CPU threads of PyTorch; 0 keeps its default.
         compile: run the model's blocks by torch.compile.
         checkpoint_activations: keep the input of each block alone and run it again in the backward pass: less memory
             and a third more arithmetic.
         offload_reference: keep an online method's frozen reference on the CPU while it is not asked.
+        timeout: seconds that processes wait at the start for one that is missing.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -45,6 +48,7 @@ class Runtime:
     compile: bool = False
     checkpoint_activations: bool = False
     offload_reference: bool = False
+    timeout: float = 120.0
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("num_nodes", 1), ("threads", 0)):
@@ -53,6 +57,18 @@ class Runtime:
         for name, known in (("accelerator", ("auto", "cpu", "gpu")), ("precision", get_args(Precision))):
             if getattr(self, name) not in known:
                 raise ValueError(f"Runtime: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.timeout <= 0:
+            raise ValueError(f"Runtime: timeout must be > 0, got {self.timeout}; seconds")
+
+    @property
+    def processes(self) -> int:
+        """Processes that compute together, on all nodes."""
+        return self.devices * self.num_nodes
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes have to join before a stage computes."""
+        return self.processes > 1 or self.strategy == "fsdp2"
 
     @property
     def device(self) -> "torch.device":
@@ -177,8 +193,29 @@ class StageContext:
         Args:
             identity: everything that the result depends on, as plain JSON. A class states a `VERSION` in it.
             build: writes the files into its first folder. Its second one is kept when it fails, so that it can
-                continue.
+                continue. Several processes that compute the stage call it together, with the same second folder; what
+                all but the first write into their first one is thrown away.
         """
+        from alignlab import distributed
+
+        if distributed.world_size() == 1:
+            return self._once(identity, build)
+        if distributed.rank() == 0:
+
+            def shared(folder: Path, work: Path) -> None:
+                distributed.from_first(work)
+                build(folder, work)
+
+            made = self._once(identity, shared)
+            distributed.from_first(None)
+            return distributed.from_first(made)
+        none: Path | None = None
+        while (work := distributed.from_first(none)) is not None:
+            with tempfile.TemporaryDirectory() as scratch:
+                build(Path(scratch), work)
+        return distributed.from_first(Path())
+
+    def _once(self, identity: Mapping[str, Any], build: Build) -> Path:
         if self.store is not None:
             return self.store(identity, build)
         made = self.work / "once" / fingerprint(identity)[:32]
@@ -208,6 +245,12 @@ class Stage(abc.ABC):
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {}
     FURTHER: ClassVar[frozenset[Kind]] = frozenset()
     """Kinds of artifact that further inputs may be, under names of the user's choice; empty allows none."""
+    TOGETHER: ClassVar[bool] = False
+    """Where there are several processes (`Runtime.processes`), all of them run the stage, each its share; else the
+    first one does, and the others wait."""
+    IS_HELPED: ClassVar[bool] = False
+    """The others sample a part of the answers that it asks `generate` for. It must sample with policies as it has
+    loaded them: the others read them from the same folder."""
     TAKES_ALL: ClassVar[bool] = False
     """The stage takes every other stage of its pipeline as an input (the report does)."""
     PRODUCES: ClassVar[Kind]

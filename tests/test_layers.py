@@ -21,7 +21,7 @@ LAYERS = (
     ("stage", "instructions", "judgements"),
     ("data", "metrics"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
-    ("digests", "durable", "optimum"),
+    ("digests", "durable", "launched", "optimum"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
 )

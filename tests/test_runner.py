@@ -113,22 +113,9 @@ def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path) -> None
         Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run")).run()
 
 
-@pytest.mark.parametrize(
-    ("runtime", "launched", "message"),
-    [
-        (Runtime(), "2", "WORLD_SIZE is 2: start the command once"),
-        (Runtime(devices=2), None, "strategy=auto starts the whole command once for each of 2 devices"),
-        (Runtime(devices=2, strategy="ddp"), None, "use runtime=ddp, which spawns them"),
-    ],
-)
-def test_several_processes_may_not_walk_one_pipeline(
-    runtime: Runtime, launched: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each would wait for what the other one holds."""
-    if launched:
-        monkeypatch.setenv("WORLD_SIZE", launched)
-    steps = plan(specs({"base": make()}), runtime)
-    with pytest.raises(ConfigError, match=message):
+def test_several_machines_need_a_launcher(tmp_path: Path) -> None:
+    steps = plan(specs({"base": make()}), runtime := Runtime(num_nodes=2, strategy="ddp"))
+    with pytest.raises(ConfigError, match=r"runtime.num_nodes is 2, and this command was started on one machine alone"):
         Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run"), runtime).run()
 
 

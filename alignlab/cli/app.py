@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alignlab import __version__
+from alignlab import __version__, launched
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.sanitize import printable, redact_override, redact_text
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        return _dispatch(list(arguments))
+        return _placed(list(arguments))
     except Preempted as error:
         _complain(error)
         return error.code
@@ -41,6 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `alignlab plugins | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _placed(arguments: list[str]) -> int:
+    """Run the command, or help the process that does, where a launcher has started several."""
+    own = launched.place()
+    if own is None:
+        return _dispatch(arguments)
+    if own.rank > 0:
+        from alignlab.pipeline.follower import follow
+
+        return follow(own)
+    from alignlab.pipeline.ranks import led
+
+    with led(own) as leader:
+        try:
+            leader.code = _dispatch(arguments)
+        except Preempted as error:
+            leader.code = error.code
+            raise
+        return leader.code
 
 
 def _dispatch(arguments: list[str]) -> int:

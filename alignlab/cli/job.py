@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from alignlab import stopping
+from alignlab import launched, stopping
 from alignlab.cli.outcome import metric_for_sweeper, show
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
@@ -151,10 +151,29 @@ class Task:
     def __call__(self, cfg: Tree) -> float | None:
         """Run the job that Hydra has just set up; the metric that the sweeper asked for.
 
+        Where a launcher (submitit) calls it in several processes, the first one runs the job and the others help.
+
         Raises:
             JobFailed: it did not complete.
             Preempted: it was asked to stop.
         """
+        own = launched.place()
+        if own is None:
+            return self._call(cfg)
+        if own.rank > 0:
+            from alignlab.pipeline.follower import follow
+
+            if code := follow(own):
+                raise JobFailed(f"rank {own.rank}: the job did not complete", code)
+            return None
+        from alignlab.pipeline.ranks import led
+
+        with led(own) as leader:
+            value = self._call(cfg)
+            leader.code = int(self.ended is not None)
+            return value
+
+    def _call(self, cfg: Tree) -> float | None:
         hydra = HydraConfig.get()
         path, overrides = Path(hydra.runtime.output_dir), [str(o) for o in hydra.overrides.task]
         if self.sweep is None:

@@ -42,6 +42,7 @@ class Compare(Stage):
     """
 
     VERSION: ClassVar[str] = "2"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
         "baseline": frozenset({"policy"}),

@@ -48,6 +48,7 @@ class Drift(Stage):
     """
 
     VERSION: ClassVar[str] = "1"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {
         "policy": frozenset({"policy"}),
         "reference": frozenset({"policy"}),

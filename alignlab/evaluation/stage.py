@@ -34,6 +34,7 @@ class Evaluate(Stage):
     """
 
     VERSION: ClassVar[str] = "2"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "evaluation"
 

@@ -6,7 +6,7 @@ the run.
 
 import functools
 import math
-import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignlab import distributed
 from alignlab.artifact import METRICS, Artifact, fingerprint, write_json
 from alignlab.config.locate import public_path
 from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
-from alignlab.errors import AlignlabError, ConfigError, StoreError
-from alignlab.pipeline import preflight, provenance
+from alignlab.errors import AlignlabError, StoreError
+from alignlab.pipeline import preflight, provenance, ranks
 from alignlab.pipeline.history import identity_of
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.recording import RECORDED, describe, made_of, recorded
@@ -59,15 +60,26 @@ class Runner:
     _to_run: list[Step] = field(default_factory=list, init=False)
     _tracker_now: Tracker | None = field(default=None, init=False)
     _entry: Registration | None = field(default=None, init=False)
+    _leader: ranks.Leader | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
 
         Raises:
             AlignlabError: a stage failed in a way that the user can fix. Finished stages are kept.
-            ConfigError: several processes would each walk the pipeline.
+            ConfigError: the runtime does not fit the processes that were started.
         """
-        self._check_processes()
+        self.runtime = ranks.placed(self.runtime)
+        try:
+            self._prepare()
+            with recorded(self.tracking, self.origin, self.folder):
+                self._walk()
+        finally:
+            if self._leader is not None and not ranks.is_launched():
+                self._leader.close(1)
+
+    def _prepare(self) -> None:
+        """Check what can be checked beforehand."""
         self._limit_threads()
         needed = {key for step in self.steps for key in (step.fingerprint, *step.input_fingerprints.values())}
         self._entry = register(self.store.root, self.folder.path, needed)
@@ -77,8 +89,6 @@ class Runner:
         preflight.check_records(self._to_run)
         if self.tracking is not None:
             self._tell(self.steps, self.tracking.say)
-        with recorded(self.tracking, self.origin, self.folder):
-            self._walk()
 
     def _walk(self) -> None:
         for step in self.steps:
@@ -113,19 +123,29 @@ class Runner:
             tracker.say(what)
             yield tracker.progress
 
-    def _check_processes(self) -> None:
-        """One process walks the pipeline: a second one would wait for the first in the store, and that for the second.
+    def _computed(
+        self, step: Step, stage: Stage, inputs: Mapping[str, Artifact], context: StageContext
+    ) -> Mapping[str, float]:
+        """Run a stage, by all processes where there are several and it is made for that."""
+        if self.runtime.is_shared and stage.TOGETHER:
+            job = ranks.Job(step.name, step.spec, inputs, context.work, self.store.root, self.runtime)
+            return self._lead().run(job, lambda: stage.run(inputs, context))
+        if self.runtime.processes > 1 and stage.IS_HELPED:
+            with distributed.helped_by(ranks.Helpers(self.runtime.processes - 1, self._lead)):
+                return stage.run(inputs, context)
+        return stage.run(inputs, context)
 
-        A strategy that spawns its processes does so within a stage.
-        """
-        runtime, launched = self.runtime, int(os.environ.get("WORLD_SIZE") or 1)
-        if launched > 1:
-            raise ConfigError(f"WORLD_SIZE is {launched}: start the command once, and let runtime=ddp start processes")
-        if runtime.devices * runtime.num_nodes > 1 and not runtime.strategy.endswith("_spawn"):
-            raise ConfigError(
-                f"runtime.strategy={runtime.strategy} starts the whole command once for each of {runtime.devices} "
-                f"devices on {runtime.num_nodes} node(s); use runtime=ddp, which spawns them within a stage"
-            )
+    def _lead(self) -> ranks.Leader:
+        """The leader of all processes, started at first use where no launcher has."""
+        if self._leader is None:
+            self._leader = ranks.leader_of(self.runtime)
+            self._leader.timeout, self._leader.on_stuck = self.runtime.timeout, self._stuck
+        return self._leader
+
+    def _stuck(self, error: AlignlabError) -> None:
+        """Write down why the run ends, where its own thread cannot."""
+        self.folder.status("failed", error=str(error))
+        print(f"alignlab: {error}\nrun folder: {self.folder.path} (failed)", file=sys.stderr, flush=True)
 
     def _say_what_changed(self, step: Step) -> None:
         """Name the classes whose code has changed, where that is why a stage is not taken from the store."""
@@ -168,7 +188,7 @@ class Runner:
             context = StageContext(step.name, folder, work, self.runtime, tracker, check, once)
             self._tracker_now = tracker
             try:
-                metrics = _finite(stage.run(inputs, context), step.name)
+                metrics = _finite(self._computed(step, stage, inputs, context), step.name)
             finally:  # if the stage failed, how its data was read may explain why
                 self._tracker_now = None
                 self._tell([step], tracker.say)

@@ -59,6 +59,8 @@ class Policy(nn.Module):
         self.score_head = score_head
         self._obstacle: str | None = None
         self._source: Path | Artifact | None = None
+        self.read_from: tuple[Path | Artifact, torch.dtype] | None = None
+        """Arguments of `load`; None where the policy was made otherwise."""
         self.eval()  # and it stays so until it is trained: dropout is never on by accident
         self.logits = check_architecture(model)
         self.body = BodyRunner(model)
@@ -234,6 +236,7 @@ class Policy(nn.Module):
         if not is_adapter(path):
             policy = cls(*read_folder(path, dtype))
             policy._source = source if isinstance(source, Artifact) else path
+            policy.read_from = policy._source, dtype
             return policy
         stored = read_adapter(path, dtype)
         policy = cls.load(stored.base, dtype)
@@ -243,6 +246,7 @@ class Policy(nn.Module):
         lora.fill(policy.model, lora.EARLIER, stored.changes)
         policy.model.requires_grad_(False)
         policy.score_head = stored.head
+        policy.read_from = (source if isinstance(source, Artifact) else path), dtype
         return policy
 
     def cast(self, dtype: torch.dtype) -> "Policy":

@@ -8,14 +8,17 @@ Axes: N samples, V vocabulary.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from alignlab import distributed
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.errors import DataError, NonFiniteError
@@ -122,7 +125,7 @@ def _sample_all(
     first_index: int = 0,
 ) -> list[Sample]:
     check_room(policy, prompts, ids)
-    answers = draw(policy, ids, sampling, seed, batch_size, progress, first_index)
+    answers = _draw_by_all(policy, ids, sampling, seed, batch_size, progress, first_index)
     return [sample_of(policy, *made) for made in zip(prompts, ids, answers, strict=True)]
 
 
@@ -167,6 +170,51 @@ def draw(
     finally:
         policy.train(training)
     return [answers[i] for i in range(len(ids))]
+
+
+def _draw_by_all(
+    policy: Policy,
+    ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
+    progress: Progress | None,
+    first_index: int,
+) -> list[Drawn]:
+    """As `draw`; other processes that help read the policy from where it came, and draw a part each."""
+    helpers, source = distributed.helpers(), policy.read_from
+    if helpers is None or source is None or len(ids) <= helpers.count:
+        return draw(policy, ids, sampling, seed, batch_size, progress, first_index)
+    world, count = helpers.count + 1, len(ids)
+    starts = [count * r // world for r in range(world + 1)]
+    parts = [(list(ids[a:b]), sampling, seed, batch_size, first_index + a) for a, b in pairwise(starts)]
+
+    def own() -> list[Drawn]:
+        told = None if progress is None else (lambda done, mine: progress(done * count // mine, count))
+        return draw(policy, *parts[0][:4], told, first_index)
+
+    found = helpers.call(_draw_part, [(source, policy.device.type, *part) for part in parts[1:]], own)
+    return [answer for part in found for answer in part]
+
+
+_last_read: list[tuple[Any, Policy]] = []
+"""The policy that this process has helped with last."""
+
+
+def _draw_part(
+    source: tuple[Any, torch.dtype],
+    device: str,
+    ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
+    first_index: int,
+) -> list[Drawn]:
+    """Draw a part for another process."""
+    if not _last_read or _last_read[0][0] != source:
+        _last_read[:] = [(source, Policy.load(*source))]
+    place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    return draw(_last_read[0][1].to(place), ids, sampling, seed, batch_size, None, first_index)
 
 
 @contextlib.contextmanager

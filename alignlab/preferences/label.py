@@ -87,6 +87,7 @@ class Label(Stage):
     """
 
     VERSION: ClassVar[str] = "3"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "preferences"
 

@@ -56,6 +56,7 @@ class Rank(Stage):
     """
 
     VERSION: ClassVar[str] = "2"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     PRODUCES: ClassVar[Kind] = "rankings"
 

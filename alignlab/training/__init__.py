@@ -3,7 +3,7 @@
 from alignlab.training.answers import AnswerStage
 from alignlab.training.labelled import LabelledStage
 from alignlab.training.loop import Loop, StepReport
-from alignlab.training.measure import measure
+from alignlab.training.measure import measure, measure_together
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.offline import OfflineStage
 from alignlab.training.online import OnlineStage
@@ -36,4 +36,5 @@ __all__ = [
     "StepReport",
     "TrainingStage",
     "measure",
+    "measure_together",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from alignlab.errors import ConfigError
+from alignlab import distributed
 
 
 class WeightAverage(nn.Module):
@@ -31,11 +31,7 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, weights: Sequence[Tensor]) -> None:
-        """Take the weights after a step into the average.
-
-        Raises:
-            ConfigError: the weights are split between processes.
-        """
+        """Take the weights after a step into the average."""
         for mine, weight in self._pairs(weights):
             mine.lerp_(weight.to(mine.dtype), 1 - self.decay)
 
@@ -57,9 +53,10 @@ class WeightAverage(nn.Module):
         for mine, weight in self._pairs(weights):
             weight.copy_(mine)
 
-    def _pairs(self, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        from torch.distributed.tensor import DTensor
+    def split_as(self, weights: Sequence[Tensor]) -> None:
+        """Keep the part of the average that belongs to this process's part of the weights, which are split by now."""
+        for name, (mine, weight) in zip(list(self._buffers), self._pairs(weights), strict=True):
+            self.register_buffer(name, distributed.placed_as(mine, weight))
 
-        if any(isinstance(weight, DTensor) for weight in weights):
-            raise ConfigError("loop.ema: weights that are split between processes are not averaged; set it to null")
+    def _pairs(self, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         return list(zip(self.buffers(), weights, strict=True))

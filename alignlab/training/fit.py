@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,14 +12,14 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from alignlab import stopping
+from alignlab import distributed, stopping
 from alignlab.errors import ConfigError, Preempted
 from alignlab.stage import StageContext
 from alignlab.training.checkpoints import Checkpoints
 from alignlab.training.keeper import Keeper
 from alignlab.training.module import StageModule
-from alignlab.training.orphans import held
 from alignlab.training.reports import Reports
+from alignlab.training.strategy import plugins_of, strategy_of
 from alignlab.training.trainable import Trainable
 
 
@@ -33,15 +32,19 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
     keeper = Keeper(module, context)
     try:
         module.train()
-        with _without_chatter(), held(context.work, context.tracker.say) as ranks:
-            trainer = _trainer(stage, context, [Reports(stage, context), keeper, ranks], keeper.checkpoints)
-            # Processes that the strategy spawns would never check for a request to stop.
-            alone = context.runtime.devices * context.runtime.num_nodes == 1
-            with stopping.deferred() if alone else _ended_together(trainer):
-                _fitted(trainer, module, keeper.checkpoints.resumable(context.tracker.say))
+        with _without_chatter():
+            trainer = _trainer(stage, context, [Reports(stage, context), keeper], keeper.checkpoints)
+            with stopping.deferred():
+                _fitted(trainer, module, _resumable(keeper.checkpoints, context))
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+def _resumable(checkpoints: Checkpoints, context: StageContext) -> Path | None:
+    """The checkpoint to continue from; the first process looks, because it sets a damaged one aside."""
+    found = checkpoints.resumable(context.tracker.say) if distributed.rank() == 0 else None
+    return cast("Path | None", distributed.gather_objects([found])[0])
 
 
 def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: Path | None) -> None:
@@ -50,18 +53,6 @@ def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: Path | None) -
     except SIGTERMException as error:
         # Lightning's own, where the signal came after ours was last asked for. It is a SystemExit without a code.
         raise stopping.requested() or Preempted("asked to stop (SIGTERM); what is done is kept") from error
-
-
-@contextlib.contextmanager
-def _ended_together(trainer: pl.Trainer) -> Iterator[None]:
-    """When this process is stopped, stop those that it has spawned, too; else they would continue to train."""
-    try:
-        yield
-    except BaseException:
-        launcher: Any = trainer.strategy.launcher
-        if hasattr(launcher, "kill"):
-            launcher.kill(signal.SIGKILL)
-        raise
 
 
 @contextlib.contextmanager
@@ -91,14 +82,14 @@ def _trainer(
             accelerator=runtime.accelerator,
             devices=runtime.devices,
             num_nodes=runtime.num_nodes,
-            strategy=runtime.strategy,
+            strategy=strategy_of(runtime),
+            plugins=[*plugins_of(runtime), checkpoints],
             precision=cast(Any, runtime.precision),
             max_steps=stage.loop.steps,
             max_epochs=-1,
             limit_val_batches=0,
             num_sanity_val_steps=0,
             callbacks=callbacks,
-            plugins=[checkpoints],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

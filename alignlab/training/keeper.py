@@ -5,7 +5,6 @@ continue where it was (`alignlab.training.checkpoints`). What is *published* is 
 `checkpoints/` when they differ, and intermediate ones when asked for.
 """
 
-import json
 import math
 import shutil
 import time
@@ -17,14 +16,13 @@ import pytorch_lightning as pl
 
 from alignlab import distributed, stopping
 from alignlab.durable import put, sync_tree
-from alignlab.errors import NonFiniteError
+from alignlab.errors import NonFiniteError, Preempted
 from alignlab.stage import StageContext
 from alignlab.training.cadence import Cadence
 from alignlab.training.checkpoints import Checkpoints
 from alignlab.training.module import StageModule
 
 _PUBLISHED: Final = "checkpoints"
-_END: Final = "end.json"
 
 
 class Keeper(pl.Callback):
@@ -56,7 +54,7 @@ class Keeper(pl.Callback):
                     self._validate(trainer)
                 if publishes:
                     self._publish(self._intermediate / f"step-{self._step:06d}")
-        stop = stopping.requested()
+        stop = _requested(trainer)
         if stop or (not last and self._is_due()):
             self.save(trainer)
         if stop:
@@ -66,12 +64,6 @@ class Keeper(pl.Callback):
         """A bad number stops before the step, so the weights are those of the step before: keep them."""
         if isinstance(exception, NonFiniteError) and exception.weights_are_good:
             self.save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Write down how training ended: processes that the strategy started lose their state when they end."""
-        if trainer.is_global_zero:
-            end = {"step": self._step, "best_step": self._best_step, "train_loss": self._train_loss}
-            (self._context.work / _END).write_text(json.dumps(end), encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
         best = float("nan") if self._best is None else self._best
@@ -142,12 +134,17 @@ class Keeper(pl.Callback):
         self._cadence.saved(time.monotonic() - began)
 
     def _save_best(self) -> None:
+        state = self._module.whole_state()
         if distributed.rank() == 0:
-            self.checkpoints.save_best(self._module.state_dict(), self._best_step)
+            self.checkpoints.save_best(state, self._best_step)
             self.checkpoints.forget_bests(self._best_step)
 
     def _publish(self, folder: Path) -> None:
         """Write the model as it is, whole or not at all where it is an intermediate one."""
+        with distributed.written_whole(*self._stage.modules().values()):
+            self._write(folder)
+
+    def _write(self, folder: Path) -> None:
         if distributed.rank() == 0:
             new = folder.with_name(f".{folder.name}.new") if folder.parent == self._intermediate else folder
             new.mkdir(parents=True, exist_ok=True)
@@ -160,9 +157,6 @@ class Keeper(pl.Callback):
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
         self._module.to(self._context.runtime.device)  # Lightning has brought it to the CPU
-        if not self._step:  # other processes trained, started by the strategy
-            end = json.loads((self._context.work / _END).read_text(encoding="utf-8"))
-            self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
         if distributed.rank() == 0:
             for folder in sorted(self._intermediate.glob("step-*")):
                 shutil.copytree(folder, self._published / folder.name)  # the work folder goes when all is published
@@ -188,4 +182,12 @@ class Keeper(pl.Callback):
             return self._stage.validate_now()
 
     def _load_best(self) -> None:
+        distributed.barrier()  # the first process has written it
         self._module.load_state_dict(self.checkpoints.load_best(self._best_step))
+
+
+def _requested(trainer: pl.Trainer) -> Preempted | None:
+    """The request to stop that any of the processes received, on all of them: they stop after the same step."""
+    own = stopping.requested()
+    code = distributed.max_of(own.code if own else 0, trainer.strategy.root_device)
+    return own if own or not code else Preempted("another process was asked to stop; what is done is kept", code)

@@ -3,12 +3,13 @@
 Axes: T tokens.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from alignlab import distributed
 from alignlab.batch import Batch
 from alignlab.stage import Runtime
 from alignlab.stats import TokenStats
@@ -28,6 +29,8 @@ def measure(
 ) -> Float[Tensor, "T ..."]:
     """One statistic of a batch per token or sequence, computed in parts as the training loop would, on the CPU.
 
+    A model that is split among processes is gathered meanwhile, so that each may have a batch of its own.
+
     Args:
         model: on the runtime's device, in evaluation mode.
         batch: on any device.
@@ -36,6 +39,21 @@ def measure(
         of: name of the statistic.
     """
     needs = frozenset({of})
-    with runtime.autocast():
+    with runtime.autocast(), distributed.whole(*([model] if isinstance(model, nn.Module) else [])):
         parts = [model.token_stats(p.to(runtime.device), needs) for p in batch.micro_batches(max_tokens)]
         return torch.cat([part.values[of].cpu() for part in parts])
+
+
+def measure_together(
+    model: GivesStats, batch: Batch, runtime: Runtime, max_tokens: int, of: str = "logp"
+) -> Float[Tensor, "T ..."]:
+    """As `measure`, of a batch that every process has: each computes its share, and all have the whole.
+
+    The sequences of a unit stand next to each other in it.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    if world == 1:
+        return measure(model, batch, runtime, max_tokens, of)
+    mine = batch.select_units(range(batch.num_units * rank // world, batch.num_units * (rank + 1) // world))
+    parts: list[Any] = distributed.gather_objects([measure(model, mine, runtime, max_tokens, of)])
+    return torch.cat(parts)

@@ -18,6 +18,7 @@ from alignlab import distributed
 from alignlab.batch import Batch
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.policy import Policy
+from alignlab.policy.blocks import blocks_of
 from alignlab.seed import fold_in, seed_torch
 from alignlab.stats import Mean, TokenStats
 from alignlab.training.average import WeightAverage
@@ -25,6 +26,7 @@ from alignlab.training.loop import StepNumbers, StepReport
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import build_optimizer, set_lr
 from alignlab.training.step import backward, whole_step
+from alignlab.training.strategy import Sharded
 from alignlab.training.trainable import Trainable
 
 
@@ -58,7 +60,12 @@ class StageModule(pl.LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Continue with the weights of `state_dict`, and those below an adapter as they are."""
         own = super().state_dict()
-        return super().load_state_dict({**{k: own[k] for k in self._in_the_input()}, **state_dict}, strict, assign)
+        given = {k: distributed.placed_as(v, own[k]) if k in own else v for k, v in state_dict.items()}
+        return super().load_state_dict({**{k: own[k] for k in self._in_the_input()}, **given}, strict, assign)
+
+    def whole_state(self) -> dict[str, Any]:
+        """`state_dict` with all of every weight, on every process at once."""
+        return dict(distributed.full_state(self.state_dict()))
 
     def _in_the_input(self) -> set[str]:
         """Names of frozen weights of policies that train an adapter."""
@@ -74,6 +81,18 @@ class StageModule(pl.LightningModule):
         """Make the weights for good those that are published; training has ended."""
         if self._average is not None:
             self._average.copy_to(self._trained())
+
+    def configure_model(self) -> None:
+        """Split the modules among the processes, where the runtime asks for it."""
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, Sharded):
+            return
+        for module in (m.to(strategy.root_device) for m in self.stage.modules().values()):
+            policies = [m for m in module.modules() if isinstance(m, Policy)]
+            blocks = [block for policy in policies for block in blocks_of(policy.model)]
+            distributed.shard(module, blocks, strategy.device_mesh["data_parallel"])
+        if self._average is not None:
+            self._average.split_as(self._trained())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer over all parameter groups."""
@@ -159,8 +178,9 @@ class StageModule(pl.LightningModule):
             return part.token_stats(stage.policy, texts)
 
         def differentiate(scalar: Tensor) -> None:
-            # Processes exchange gradients once every trained parameter has one: a critic's is 0 here.
-            every = (p for group in stage.parameter_groups() for p in group.parameters)
+            # DDP exchanges gradients once every trained parameter has one: a critic's is 0 here.
+            sharded = distributed.is_sharded(self)
+            every = (p for group in stage.parameter_groups() for p in group.parameters if not sharded)
             self.manual_backward(part.weight * scalar + sum((p.reshape(-1)[:1].sum() * 0 for p in every), scalar * 0))
 
         step = whole_step(part.objective, batch, stats, stage.loop.micro_batch_tokens)
@@ -182,7 +202,7 @@ class StageModule(pl.LightningModule):
         for group in self.stage.parameter_groups():
             limit = self.stage.loop.clip_norm if group.clip_norm is None else group.clip_norm
             limit = float("inf") if limit is None else limit
-            norms[group.name] = torch.nn.utils.clip_grad_norm_(group.parameters, limit)
+            norms[group.name] = distributed.full(torch.nn.utils.clip_grad_norm_(group.parameters, limit))
         return norms
 
     def _check_finite(self, step: int, loss: Mean, norms: Mapping[str, Tensor], batch: Batch, moved: bool) -> None:
@@ -198,13 +218,18 @@ class StageModule(pl.LightningModule):
         context = self.stage.context
         names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
         what = ", ".join(f"{k} is {v}" for k, v in bad.items())
-        good = not moved and step > 0 and all(bool(p.isfinite().all()) for p in self.parameters())
+        good = not moved and step > 0 and not distributed.max_of(int(self._has_bad_weights()), self.device)
         kept = f"; the weights of the {step} steps before are kept in {context.work}" if good else ""
         raise NonFiniteError(
             f"{context.name}: {what} at step {step}, before the optimizer stepped{kept}. Batch: "
             f"{names or 'unnamed'}. {self._advice(step)}",
             weights_are_good=good,
         )
+
+    def _has_bad_weights(self) -> bool:
+        """Whether a weight that this process holds is not finite."""
+        held = (getattr(p, "to_local", lambda p=p: p)() for p in self.parameters())
+        return any(not bool(p.isfinite().all()) for p in held)
 
     def _advice(self, step: int) -> str:
         its = type(self.stage.objective).__name__

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from alignlab.errors import ConfigError
 from alignlab.policy.gpu import check_gpu
 from alignlab.stage import Runtime
 from alignlab.training.schedule import Cosine, Schedule
@@ -125,7 +126,8 @@ class AdamW(_Adam):
 
 def _is_dense(parameter: nn.Parameter) -> bool:
     """Whether a parameter's elements fill its memory, without gaps."""
-    return torch.empty_like(parameter, device="meta").stride() == parameter.stride()
+    held: torch.Tensor = getattr(parameter, "to_local", lambda: parameter)()  # of one that is split, the part here
+    return torch.empty_like(held, device="meta").stride() == held.stride()
 
 
 def _as_asked(fused: bool, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +156,8 @@ class AdamW8bit(_Adam):
 
     def check_runtime(self, runtime: Runtime) -> None:
         """Refuse to begin without bitsandbytes, or without a GPU."""
+        if runtime.strategy == "fsdp2":
+            raise ConfigError("optimizer=adamw_8bit: runtime=fsdp2 does not split moments of 8 bits; use runtime=ddp")
         package = "bitsandbytes", "bitsandbytes"
         check_gpu("optimizer=adamw_8bit", package, "8bit", runtime, "optimizer=adamw keeps moments in full precision")
 

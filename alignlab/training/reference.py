@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from alignlab import distributed
 from alignlab.batch import Batch
 from alignlab.data.rows import portions
 from alignlab.stage import StageContext
@@ -110,16 +111,21 @@ class Asked:
         parts: Sequence[Sequence[int]],
         batch_of: Callable[[Sequence[U]], Batch],
     ) -> None:
-        """Ask the reference, portion by portion; those that an interrupted run has left in `work` are kept."""
+        """Ask the reference, portion by portion; those that an interrupted run has left in `work` are kept.
+
+        Processes take turns.
+        """
         done, total = 0, sum(map(len, parts))
         files = [work / f"{number:08}.npy" for number in range(len(parts))]
-        for file, part in zip(files, parts, strict=True):
-            if not _is_whole(file):
+        rank, world = distributed.rank(), distributed.world_size()
+        for number, (file, part) in enumerate(zip(files, parts, strict=True)):
+            if number % world == rank and not _is_whole(file):
                 batch = batch_of([units[i] for i in part])
                 logp = measure(self.load(), batch, self.context.runtime, self.max_tokens)[batch.response_mask]
                 _save(file, logp)
             done += len(part)
             self.context.tracker.progress(done, total, {})
+        distributed.barrier()
         numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files]))
 
 

@@ -65,8 +65,9 @@ class Collector:
         """
         mine = share_of(len(prompts))
         asked = [prompts[i] for i in mine]
-        samples = answers(self.sampler, policy, asked, each, self.sampling, seed, mine.start * each)
-        return self.completed(policy, samples, each, extras)
+        with distributed.whole(policy):
+            samples = answers(self.sampler, policy, asked, each, self.sampling, seed, mine.start * each)
+            return self.completed(policy, samples, each, extras)
 
     def completed(self, policy: Policy, samples: Sequence[Sample], each: int, extras: frozenset[str]) -> RolloutBatch:
         """The rollouts of the samples of all processes, see `collect`.

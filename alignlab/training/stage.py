@@ -12,7 +12,7 @@ from alignlab import distributed
 from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, ConfigError
 from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.blocks import BlockOptions
@@ -57,6 +57,7 @@ class TrainingStage(Stage, Trainable[B]):
     )
     IDENTITY_IF_SET: ClassVar[frozenset[str]] = frozenset({"adapter"})
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"teacher": frozenset({"policy"})}
+    TOGETHER: ClassVar[bool] = True
     TRAINS: ClassVar[bool] = True
     TRAINED_MODELS: ClassVar[int] = 1
     """Models whose weights it trains, and below those that it holds besides; for estimates of memory."""
@@ -115,6 +116,11 @@ class TrainingStage(Stage, Trainable[B]):
         self.optimizer.check_runtime(runtime)
         if self.adapter is not None:
             self.adapter.check_runtime(runtime)
+        if runtime.strategy == "fsdp2" and self.adapter is not None and self.adapter.held:
+            raise ConfigError(
+                f"{type(self).__name__}: runtime=fsdp2 does not split weights that are held in 4 bits; use "
+                f"runtime=ddp, or adapter=lora"
+            )
 
     def check_start(self, start: Artifact | Stage) -> None:
         """Refuse an adapter whose layers the policy does not have."""
@@ -201,8 +207,9 @@ class TrainingStage(Stage, Trainable[B]):
         if warning := self.optimizer.schedule.warning(self.loop.steps):
             context.tracker.say(warning)
         metrics = fit(self, context)
-        if distributed.rank() == 0:
-            write_lines(context.folder / SAMPLES, self._samples())
+        with distributed.whole(*self.modules().values()):
+            if distributed.rank() == 0:
+                write_lines(context.folder / SAMPLES, self._samples())
         return metrics
 
     def load_frozen(self, name: str, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:

@@ -66,6 +66,7 @@ class BestOfN(Stage):
     """
 
     VERSION: ClassVar[str] = "1"
+    IS_HELPED: ClassVar[bool] = True
     INPUTS: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
     OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"reward": frozenset({"reward_model"})}
     FURTHER: ClassVar[frozenset[Kind]] = frozenset({"reward_model"})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from alignlab import Artifact, RolloutBatch, StageContext, TokenStats
 from alignlab.seed import fold_in
-from alignlab.training import ParameterGroup, PolicyGradientStage, measure
+from alignlab.training import ParameterGroup, PolicyGradientStage, measure_together
 from alignlab_ppo.critic import Critic
 
 _CRITIC = 13
@@ -96,7 +96,8 @@ class PPOStage(PolicyGradientStage):
         rollouts = rollouts.with_sequences(reward=(reward - mean) / scale)
         if self.critic is not None:
             runtime, budget = self.context.runtime, self.loop.micro_batch_tokens
-            rollouts = rollouts.with_tokens(old_value=measure(self.critic, rollouts, runtime, budget, of="value"))
+            value = measure_together(self.critic, rollouts, runtime, budget, of="value")
+            rollouts = rollouts.with_tokens(old_value=value)
         found = super().train_on(rollouts, step)
         if self.critic is not None and "returns" in found.per_token:
             self.log(step, {"explained_variance": explained_variance(found)})

@@ -1,8 +1,9 @@
 """All-reduce helpers; no-ops in a single process."""
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +11,76 @@ from torch import distributed as dist
 
 from alignlab.stats import Mean
 
+T = TypeVar("T")
+
+_apart: list[bool] = [False]
+"""Whether this process computes for itself at the moment, although it has joined others."""
+
+
+def _joined() -> bool:
+    return not _apart[-1] and dist.is_available() and dist.is_initialized()
+
 
 def world_size() -> int:
-    """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Number of processes that compute together."""
+    return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
+
+
+def join(store: Any, number: int, world: int, device: torch.device) -> None:
+    """Join other processes; until `leave`, this one computes with them within `together`, and otherwise for itself.
+
+    Args:
+        store: torch's, by which they find each other.
+        number: of this process, from 0.
+        world: how many there are.
+        device: of this process.
+    """
+    is_gpu = device.type == "cuda"
+    if is_gpu:
+        torch.cuda.set_device(device)
+    # Those that were lost are found by other means; one may have to wait for another that reads data for hours.
+    limit, own = timedelta(days=1), device if is_gpu else None
+    backend = "nccl" if is_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=limit, device_id=own)
+    _apart[:] = [True]
+
+
+def leave() -> None:
+    """Leave the others, if any were joined."""
+    if dist.is_available() and dist.is_initialized():
+        with contextlib.suppress(RuntimeError):  # the others are gone already
+            dist.destroy_process_group()
+    _apart[:] = [False]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Context in which all processes compute the same, each its share."""
+    _apart.append(False)
+    try:
+        yield
+    finally:
+        _apart.pop()
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def from_first(value: T) -> T:
+    """The first process's value, on every process; plain Python objects."""
+    if world_size() == 1:
+        return value
+    held: list[object] = [value]
+    dist.broadcast_object_list(held, src=0)
+    return cast(T, held[0])
 
 
 def sum_of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -45,12 +107,6 @@ def max_of(value: int, device: torch.device) -> int:
     joined = torch.tensor([value], device=device)
     dist.all_reduce(joined, op=dist.ReduceOp.MAX)
     return int(joined)
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Whether FSDP2 has made a part of a module a shard of its own, to be gathered whenever it runs."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # where it was not imported, it has sharded nothing
-    return fsdp is not None and any(isinstance(part, fsdp.FSDPModule) for part in module.modules())
 
 
 @contextlib.contextmanager

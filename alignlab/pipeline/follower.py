@@ -1,0 +1,155 @@
+"""The other processes of a run: each computes its share of the stages that the first one sends it, and prints nothing.
+
+It has no run folder, no tracker and no lock of the store, and what it writes into a stage's folder is thrown away: the
+first process publishes. It ends with the first one's exit code, or when its connection to that one breaks.
+"""
+
+import contextlib
+import os
+import pickle
+import queue
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, Final
+
+from alignlab import stopping
+from alignlab.config.spec import Builder
+from alignlab.data.cache import Cache
+from alignlab.data.source import DataSource
+from alignlab.errors import AlignlabError, Preempted
+from alignlab.launched import Place
+from alignlab.pipeline.links import Meeting, keep_alive
+from alignlab.pipeline.ranks import LEAVING, Job
+from alignlab.pipeline.store import Store
+from alignlab.seed import seed_everything
+from alignlab.stage import NullTracker, Runtime, StageContext
+
+TIMEOUT: Final = "runtime.timeout="
+"""Override that says how long to wait; the configuration is the first process's, and is not composed here."""
+
+
+def follow(place: Place) -> int:
+    """Compute with the first process until it ends; the exit code that it has."""
+    timeout = next((float(a.removeprefix(TIMEOUT)) for a in sys.argv if a.startswith(TIMEOUT)), Runtime.timeout)
+    with _quiet():
+        try:
+            meeting, link = _join(place, timeout)
+        except (OSError, RuntimeError, EOFError) as error:
+            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            _complain(
+                place,
+                f"waited {timeout:g} s for rank 0 at {place.address}:{place.port} in vain: is the command started "
+                f"there, and can this machine reach it? Raise runtime.timeout (seconds) where it starts "
+                f"slowly ({first})",
+            )
+            return 1
+        return _Follower(place, meeting, link).run()
+
+
+def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
+    meeting = Meeting(place, timeout)
+    port, key = pickle.loads(meeting.get("leader"))  # from the launcher's own store
+    link = Client((place.address, port), authkey=key)
+    keep_alive(link)
+    link.send(("here", place.rank, f"pid {os.getpid()} on {socket.gethostname()}"))
+    return meeting, link
+
+
+class _Follower:
+    def __init__(self, place: Place, meeting: Meeting, link: Connection) -> None:
+        self._place, self._meeting, self._link = place, meeting, link
+        self._messages: queue.Queue[tuple[Any, ...]] = queue.Queue()
+        self._builder = Builder(shared=(DataSource,))
+        self._has_group = False
+
+    def run(self) -> int:
+        threading.Thread(target=self._listen, daemon=True, name="follower").start()
+        try:
+            with stopping.heard(), stopping.deferred():  # the first process decides when all of them stop
+                code = self._serve()
+        except Preempted as error:
+            code = error.code
+        if self._has_group:
+            from alignlab import distributed
+
+            distributed.leave()
+        return code
+
+    def _serve(self) -> int:
+        while (message := self._messages.get())[0] != "end":
+            failed: tuple[str, str] | None = None
+            made: object = None
+            try:
+                if message[0] == "call":
+                    made = message[1](*message[2])
+                else:
+                    self._compute(message[1])
+            except Preempted:
+                pass  # so are the others; the first process ends all of them
+            except AlignlabError as error:
+                failed = f"{type(error).__name__}: {error}", ""
+            except Exception as error:
+                failed = f"{type(error).__name__}: {error}", traceback.format_exc()
+            with contextlib.suppress(OSError):
+                self._link.send(("done", made) if failed is None else ("failed", *failed))
+            if failed is not None:
+                return self._ended()
+        return int(message[1])
+
+    def _ended(self) -> int:
+        """The code to end with after a failure: the first process's, if that ends by itself, too."""
+        try:
+            while (message := self._messages.get(timeout=LEAVING))[0] != "end":
+                pass
+        except queue.Empty:
+            os._exit(1)  # the first process waits in an exchange, which this breaks
+        return int(message[1])
+
+    def _listen(self) -> None:
+        try:
+            while (message := self._link.recv())[0] != "end":
+                self._messages.put(message)
+        except (EOFError, OSError):
+            _complain(self._place, "has lost rank 0, and ends")
+            os._exit(1)
+        self._messages.put(message)
+        threading.Event().wait(LEAVING)
+        os._exit(int(message[1]))  # it waits in an exchange that will not come
+
+    def _compute(self, job: Job) -> None:
+        """Compute this process's share of a stage."""
+        from alignlab import distributed
+
+        if not self._has_group:
+            place = self._place
+            distributed.join(self._meeting.of_group(), place.rank, place.world, job.runtime.device)
+            self._has_group = True
+        if job.runtime.threads:
+            import torch
+
+            torch.set_num_threads(job.runtime.threads)
+        stage = job.spec.build(self._builder)
+        for source in self._builder.shared():
+            source.keep_in(Cache(Store(job.store).keep))
+        seed_everything(stage.seed)
+        with tempfile.TemporaryDirectory(prefix="alignlab-rank-") as scratch, distributed.together():
+            stage.run(job.inputs, StageContext(job.name, Path(scratch), job.work, job.runtime, NullTracker()))
+
+
+def _complain(place: Place, text: str) -> None:
+    print(f"alignlab: rank {place.rank} of {place.world} {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Print nothing but errors: the first process prints for all."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,55 @@
+"""How processes of one run find each other: torch's key-value store at the place that the launcher names."""
+
+import contextlib
+import os
+import socket
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+from alignlab.launched import Place
+
+
+class Meeting:
+    """The key-value store of some processes.
+
+    Args:
+        place: of this process, which serves the store if it is the first one and no launcher does.
+        timeout: seconds to wait for the process that serves it, and for a key.
+    """
+
+    def __init__(self, place: Place, timeout: float = 120.0) -> None:
+        from torch import distributed
+
+        dist: Any = distributed
+        serves = place.rank == 0 and not place.is_served
+        limit, attempt = timedelta(seconds=timeout), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._served = dist.TCPStore(place.address, place.port, None, serves, limit, wait_for_workers=False)
+        self._prefixed = dist.PrefixStore
+        self._own = self._prefixed(f"alignlab/{attempt}", self._served)
+
+    @property
+    def port(self) -> int:
+        """At which it is served."""
+        return int(self._served.port)
+
+    def set(self, key: str, value: bytes) -> None:
+        """Write a key."""
+        self._own.set(key, value.hex())
+
+    def get(self, key: str) -> bytes:
+        """Read a key, which may be yet to come."""
+        return bytes.fromhex(self._own.get(key).decode())
+
+    def of_group(self) -> Any:
+        """The part of it that torch's process group may use."""
+        return self._prefixed("group", self._own)
+
+
+def keep_alive(link: Connection) -> None:
+    """Have the system notice within half a minute that the other machine is gone."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(link.fileno())) as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):
+                plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

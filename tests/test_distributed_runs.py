@@ -1,0 +1,194 @@
+"""Runs of several processes: started by alignlab, by torchrun as two machines, by SLURM; one is missing, one dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from together import _free_port
+
+from alignlab.errors import ConfigError
+from alignlab.launched import Place, first_host, place
+
+COMMAND = [sys.executable, "-m", "alignlab", "experiment=smoke", "tracking=off", "runtime.accelerator=cpu"]
+SHORT = ["~pipeline.evaluate_pretrain", "~pipeline.evaluate_sft"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """As a shell has it, without what a launcher may have set."""
+    path = os.pathsep.join(p for p in sys.path if p)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **more}
+
+
+def begin(folder: Path, *overrides: str, **variables: str) -> "subprocess.Popen[str]":
+    command = [*COMMAND, f"hydra.run.dir={folder}/run", f"store_dir={folder}/store", *overrides]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment(**variables), cwd=folder, **pipes)
+
+
+def variables(launcher: str, rank: int, port: int) -> dict[str, str]:
+    """What a launcher of two machines sets for one of its two processes."""
+    if launcher == "torchrun":
+        return Place(rank, 2, 0, 1, "localhost", port).variables()
+    own = {
+        "SLURM_PROCID": rank,
+        "SLURM_NTASKS": 2,
+        "SLURM_LOCALID": 0,
+        "SLURM_NNODES": 2,
+        "SLURM_JOB_ID": port - 20_000,
+    }
+    return {**{k: str(v) for k, v in own.items()}, "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NAME": "alignlab"}
+
+
+def status(folder: Path) -> Mapping[str, Any]:
+    file = folder / "run" / "status.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def wait_for(stage: str, folder: Path, seconds: float = 120) -> None:
+    """Wait until a stage has made its first checkpoint."""
+    end = time.monotonic() + seconds
+    while not (status(folder).get("stage") == stage and list(folder.glob("store/work/*/last.ckpt"))):
+        assert time.monotonic() < end, status(folder)
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+LONG = ["pipeline.pretrain.loop.steps=2000", "pipeline.pretrain.loop.save_every=5"]
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+def test_a_process_that_was_started_alone_has_no_place() -> None:
+    assert place({}) is None and place({"WORLD_SIZE": "1"}) is None
+    assert place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}) is None
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_launchers_number_their_processes(launcher: str) -> None:
+    found = place(variables(launcher, 1, 29_000))
+    assert found == Place(1, 2, 0, 1, "localhost", 29_000) and found.nodes == 2
+
+
+def test_submitits_local_executor_numbers_its_tasks() -> None:
+    given = {"NTASKS": "2", "GLOBALID": "1", "LOCALID": "1", "JOB_ID": "12345"}
+    assert place({f"SUBMITIT_LOCAL_{k}": v for k, v in given.items()}) == Place(1, 2, 1, 2, "127.0.0.1", 22_345)
+
+
+@pytest.mark.parametrize(
+    ("listed", "first"), [("a", "a"), ("a,b", "a"), ("gpu[03-05,9],cpu1", "gpu03"), ("n[1,2]-x", "n1-x")]
+)
+def test_the_first_host_of_slurms_list(listed: str, first: str) -> None:
+    assert first_host(listed) == first
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "this is process 2 of 2"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE must be a whole number, got 'two'"),
+    ],
+)
+def test_variables_that_contradict_each_other_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        place(given)
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+def finished(processes: Sequence["subprocess.Popen[str]"], seconds: float = 240) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each."""
+    try:
+        said = [p.communicate(timeout=seconds) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [(p.returncode, out, error) for p, (out, error) in zip(processes, said, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+def test_one_command_starts_its_processes_and_makes_the_same_models(mode: str, tmp_path: Path) -> None:
+    found = {}
+    for name in ("cpu", mode):
+        (tmp_path / name).mkdir()
+        ((code, _, error),) = finished([begin(tmp_path / name, f"runtime={name}")])
+        assert code == 0, error
+        found[name] = json.loads((tmp_path / name / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert found[mode] == pytest.approx(found["cpu"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "mode"), [("torchrun", "ddp"), ("slurm", "fsdp2")])
+def test_two_machines_make_one_run(launcher: str, mode: str, tmp_path: Path) -> None:
+    port = _free_port()
+    first, other = finished(
+        [begin(tmp_path, f"runtime={mode}", **variables(launcher, rank, port)) for rank in range(2)]
+    )
+    assert first[0] == other[0] == 0, first[2] + other[2]
+    assert "run folder" in first[1] and other[1] == other[2] == ""
+    assert status(tmp_path)["status"] == "completed"
+
+
+def test_a_process_that_does_not_join_is_named(tmp_path: Path) -> None:
+    given = variables("torchrun", 0, _free_port())
+    ((code, _, error),) = finished([begin(tmp_path, "runtime=ddp", "runtime.timeout=1", **given)])
+    assert code == 1 and "rank 1 of 2 did not join within 1 s" in error
+    assert status(tmp_path)["status"] == "failed"
+
+
+def test_a_process_whose_first_one_is_missing_says_so(tmp_path: Path) -> None:
+    given = variables("torchrun", 1, _free_port())
+    ((code, _, error),) = finished([begin(tmp_path, "runtime=ddp", "runtime.timeout=1", **given)])
+    assert code == 1 and "rank 1 of 2 waited 1 s for rank 0 at localhost" in error and not status(tmp_path)
+
+
+def test_several_processes_need_a_runtime_of_several(tmp_path: Path) -> None:
+    port = _free_port()
+    first, other = finished([begin(tmp_path, "runtime=cpu", **variables("torchrun", r, port)) for r in range(2)])
+    assert first[0] == other[0] == 1 and other[2] == ""
+    assert "the command was started as 2 processes, and runtime.strategy=auto computes with one" in first[2]
+
+
+@pytest.mark.parametrize("mode", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_ends_the_run_which_names_it(mode: str, tmp_path: Path) -> None:
+    run = begin(tmp_path, f"runtime={mode}", *LONG)
+    wait_for("pretrain", tmp_path)
+    (other,) = children(run.pid)
+    os.kill(other, signal.SIGKILL)
+    ((code, _, error),) = finished([run], 60)
+    assert code == 1 and f"rank 1 of 2 (pid {other} on " in error and "was killed by SIGKILL" in error
+    assert status(tmp_path)["status"] == "failed" and "rank 1 of 2" in status(tmp_path)["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_machine_that_is_lost_ends_the_other(rank: int, tmp_path: Path) -> None:
+    port = _free_port()
+    runs = [begin(tmp_path, "runtime=ddp", *LONG, **variables("torchrun", r, port)) for r in range(2)]
+    wait_for("pretrain", tmp_path)
+    runs[rank].kill()
+    found = finished(runs, 60)[1 - rank]
+    assert found[0] == 1
+    assert ("rank 1 of 2" in found[2] and "was lost" in found[2]) if rank else "has lost rank 0, and ends" in found[2]
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_saves_and_ends_all(tmp_path: Path) -> None:
+    run = begin(tmp_path, "runtime=ddp", *LONG)
+    wait_for("pretrain", tmp_path)
+    other = children(run.pid)
+    run.terminate()
+    ((code, _, _),) = finished([run], 60)
+    assert code == 143 and status(tmp_path)["status"] == "preempted"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in other)
