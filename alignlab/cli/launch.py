@@ -17,12 +17,15 @@ from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root
 from alignlab.config.replaced import Tree
+from alignlab.config.space import SEARCHES
 from alignlab.errors import ConfigError
 from alignlab.pipeline.reserve import reserve
+from alignlab.pipeline.run_folder import FINE
 
 BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 """Hydra's own sweeper: all its jobs are known before the first one starts."""
 OPTIMIZERS: Final = (
+    "hydra_plugins.alignlab_sweepers",
     "hydra_plugins.hydra_optuna_sweeper",
     "hydra_plugins.hydra_ax_sweeper",
     "hydra_plugins.hydra_nevergrad",
@@ -38,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     if asked.shell_completion and handled(asked.overrides):
         return 0
     with recorded_root(config, asked.overrides) as root, session(asked.overrides, folders, root) as hydra:
+        hydra.config_loader.flags = _flags(config, asked.config_dir)
         if _is_to_show(asked):
             return _show(asked, hydra)
         overrides = [p.input_line for p in parse(asked.overrides)]
@@ -47,6 +51,12 @@ def run(arguments: Sequence[str]) -> int:
 def config_folders(config_dir: str | None) -> list[Path]:
     """The folders that `--config-dir` adds: none or one."""
     return [Path(config_dir).absolute()] if config_dir else []
+
+
+def _flags(config: Path | None, config_dir: str | None) -> list[str]:
+    """The flags that a command with the same configuration needs."""
+    given = {"--config": str(config or ""), "--config-dir": config_dir or ""}
+    return [word for flag, value in given.items() if value for word in (flag, value)]
 
 
 def recorded_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -165,6 +175,10 @@ def _sweep(hydra: Session, overrides: list[str]) -> int:
     hydra.config_loader.on_job = task.remember
     if str(cfg.hydra.sweeper.get("_target_")) == BASIC:
         _check_jobs(hydra, overrides, cfg)
+    elif str(cfg.hydra.sweeper.get("_target_")) == SEARCHES:
+        from alignlab.cli.search import sweeper
+
+        sweeper.check(hydra, overrides, cfg)
     with reserve(Path(cfg.hydra.sweep.dir).absolute(), _is_fixed(cfg.hydra.sweep)) as folder:
         pass  # several sweeps may share a folder that the user named; their jobs have folders of their own
     task.sweep = Sweep(folder)
@@ -215,4 +229,4 @@ def _summary(sweep: Sweep) -> int:
     jobs = sweep.jobs()
     for job in jobs:
         print(f"{job['status']:>10}  {job['folder']}", file=sys.stderr)
-    return int(any(job["status"] != "completed" for job in jobs))
+    return int(any(job["status"] not in FINE for job in jobs))

@@ -23,6 +23,7 @@ from alignlab.config import options
 from alignlab.config.grammar import parse
 from alignlab.config.loader import NAME, Loader
 from alignlab.config.replaced import Tree
+from alignlab.config.space import SEARCHES, Space
 from alignlab.errors import ConfigError
 
 VERSION_BASE: Final = "1.3"
@@ -66,9 +67,13 @@ class Session(Hydra):
         """The overrides of every job of a sweep, as Hydra's basic sweeper has them: without those of the command for
         Hydra's own section.
 
-        A value that only another sweeper can choose (an interval) is set to its lower end.
+        A value that only another sweeper can choose (an interval) is set to its lower end. Of a study, there is a job
+        for each end of its space.
         """
         sweeper = self.compose(overrides, RunMode.MULTIRUN).hydra.sweeper
+        if str(sweeper.get("_target_")) == SEARCHES:
+            typed = [o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+            return list(Space.read(typed, sweeper.get("params"), self.config_loader).corners())
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
         parsed = parse([*params, *(o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/")))])
         for override in parsed:

@@ -54,6 +54,8 @@ class Loader(ConfigLoaderImpl):
         """Checks the configuration of each job of a sweep before the job's folder is made; not sent to workers."""
         self.sweep_dir: str | None = None
         """Folder of the sweep that the jobs belong to."""
+        self.flags: list[str] = []
+        """Flags that a command with the same configuration needs: `--config-dir FOLDER`."""
         self._ready: dict[tuple[str, ...], tuple[Tree, int]] = {}
         self._own = [p.input_line for p in parse(typed) if p.is_hydra_override()]
         self._is_guarded = is_guarded or bool(folders) or any("hydra.searchpath" in text for text in self._own)

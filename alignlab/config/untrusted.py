@@ -19,10 +19,13 @@ from alignlab.errors import ConfigError
 Tree: TypeAlias = Any
 ALLOWED: Final = re.compile(
     r"hydra\.(?:mode|run\.dir|sweep\.dir|sweep\.subdir|job\.name"
-    r"|sweeper\.(?:_target_|params|max_batch_size|direction|n_trials|n_jobs|max_failure_rate|study_name|sampler)\b.*"
+    r"|sweeper\.(?:_target_|params|max_batch_size|direction|n_trials|n_jobs|max_failure_rate|study_name|sampler"
+    r"|sampler_arguments|pruner|pruner_arguments|seed|max_failures)\b.*"
     r"|launcher\.(?:_target_|n_jobs))"
 )
 """Keys of Hydra's section that a folder may set."""
+UNLESS_NULL: Final = ("hydra.sweeper.storage",)
+"""Keys that a folder may leave as they are by default, but not set: a study is a file that is written."""
 COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|job\.(?:override_dirname|config_name|num|id))\b")
 """Keys that Hydra fills in itself."""
 BUILT_BY: Final = ("hydra", "hydra_plugins")
@@ -50,7 +53,7 @@ def check(cfg: Tree, trusted: Tree) -> None:
 def _check_key(path: str, value: Any) -> None:
     if path.rpartition(".")[2] == TARGET:
         locate(value, path.removesuffix(f".{TARGET}"), BUILT_BY)
-    if not ALLOWED.fullmatch(path):
+    if not ALLOWED.fullmatch(path) and not (path in UNLESS_NULL and value is None):
         raise ConfigError(
             f"{path}: a folder given by --config-dir may not set this key of Hydra's; if you want it, set it on the "
             f"command line"

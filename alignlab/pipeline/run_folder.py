@@ -22,7 +22,9 @@ CONFIG: Final = "config.yaml"
 STAGES: Final = "stages"
 """Links to the artifact of each stage: `stages/dpo` loads as a model, and can be the input of another run."""
 
-Status = Literal["running", "completed", "failed", "preempted"]
+Status = Literal["running", "completed", "pruned", "failed", "preempted"]
+FINE: Final = ("completed", "pruned")
+"""How a job may end without having failed; a pruned one was ended by its study."""
 
 
 class RunFolder:

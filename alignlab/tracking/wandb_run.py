@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from alignlab.errors import AlignlabError, Preempted
+from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.sanitize import printable, redact
 from alignlab.stage import NullTracker
 
@@ -106,10 +106,11 @@ class WandbRun(NullTracker):
     def close(self, error: BaseException | None) -> None:
         """End the run; one that failed or was asked to stop is marked so, and says why."""
         if error is not None:
-            self._run.summary["error"] = _reason(error)
+            self._run.summary["pruned" if isinstance(error, Pruned) else "error"] = _reason(error)
         if isinstance(error, Preempted):
             self._run.mark_preempting()
-        self._run.finish(exit_code=0 if error is None else STOPPED if isinstance(error, Preempted) else 1)
+        is_fine = error is None or isinstance(error, Pruned)
+        self._run.finish(exit_code=0 if is_fine else STOPPED if isinstance(error, Preempted) else 1)
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from alignlab import distributed, stopping
 from alignlab.digests import digest_of_file
-from alignlab.errors import NonFiniteError
+from alignlab.errors import NonFiniteError, Pruned
 from alignlab.stage import StageContext
 from alignlab.training.module import StageModule
 
@@ -44,6 +44,7 @@ class Keeper(pl.Callback):
         self._intermediate = context.work / _PUBLISHED  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
         self._said: set[str] = set()
+        self._is_pruned = False
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------------
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -73,6 +74,7 @@ class Keeper(pl.Callback):
         """Write down how training ended: processes that the strategy started lose their state when they end."""
         if trainer.is_global_zero:
             end = {"step": self._step, "best_step": self._best_step, "train_loss": self._train_loss}
+            end["pruned"] = self._is_pruned
             (self._context.work / _END).write_text(json.dumps(end), encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,11 +113,18 @@ class Keeper(pl.Callback):
             self._save_best()
         else:
             self._since_best += 1
-        if self._out_of_patience() and self._step < self._stage.loop.steps:
+        if self._step < self._stage.loop.steps and self._has_no_use(trainer, metrics):
+            self._is_pruned = trainer.should_stop = True
+        elif self._out_of_patience() and self._step < self._stage.loop.steps:
             self._context.tracker.say(
                 f"stopped at step {self._step}: {self._stage.MONITOR} has not improved since step {self._best_step}"
             )
             trainer.should_stop = True
+
+    def _has_no_use(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> bool:
+        """Whether the study that this run belongs to ends it; the first process asks for all."""
+        ends = trainer.is_global_zero and self._context.validated(self._step, metrics)
+        return bool(distributed.max_of(int(ends), self._module.device))
 
     def _out_of_patience(self) -> bool:
         patience = self._stage.loop.patience
@@ -162,6 +171,9 @@ class Keeper(pl.Callback):
         if not self._step:  # other processes trained, started by the strategy
             end = json.loads((self._context.work / _END).read_text(encoding="utf-8"))
             self._step, self._best_step, self._train_loss = end["step"], end["best_step"], end["train_loss"]
+            self._is_pruned = bool(end["pruned"])
+        if self._is_pruned:
+            raise Pruned(f"{self._context.name}: pruned at step {self._step} of {self._stage.loop.steps}")
         if distributed.rank() == 0:
             for folder in sorted(self._intermediate.glob("step-*")):
                 shutil.copytree(folder, self._published / folder.name)  # the work folder goes when all is published
