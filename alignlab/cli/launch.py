@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
@@ -15,6 +14,7 @@ from alignlab.cli.job import JobFailed, Task, has_metric
 from alignlab.cli.sweep import Sweep
 from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
+from alignlab.config.internals import get_args_parser
 from alignlab.config.recorded import recorded_root
 from alignlab.config.replaced import Tree
 from alignlab.config.space import SEARCHES
