@@ -45,6 +45,10 @@ class NonFiniteError(AlignlabError, ArithmeticError):
         self.weights_are_good = weights_are_good
 
 
+class Pruned(AlignlabError):
+    """A study ended a stage early, because its validations were poorer than those of other trials; no failure."""
+
+
 class Preempted(BaseException):
     """The process was asked to stop; what was done so far is kept. No `except Exception` may swallow it.
 

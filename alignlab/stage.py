@@ -141,6 +141,11 @@ class NullTracker(Tracker):
         pass
 
 
+def goes_on(step: int, metrics: Mapping[str, float]) -> bool:
+    """Whether a validation ends the stage: never, where no study looks at it."""
+    return False
+
+
 Build: TypeAlias = Callable[[Path, Path], None]
 """Writes something into its first folder; its second folder outlives a crash."""
 
@@ -177,6 +182,8 @@ class StageContext:
         check_lengths: to be called with the tokenizer and the context (tokens) of the stage's policy before it trains;
             raises `DataError` where records that this stage or one after it will read cannot be used by that policy.
         store: finds what is made once for all runs, or has it made; None makes it in `work`. See `once`.
+        validated: takes the step and the metrics of a validation, on the first process; True says that a study has no
+            use for more of it, so that the stage ends by raising `Pruned`.
     """
 
     name: str
@@ -186,6 +193,7 @@ class StageContext:
     tracker: Tracker = field(default_factory=NullTracker)
     check_lengths: "Callable[[PreTrainedTokenizerBase, int], None]" = lambda tokenizer, context: None
     store: "Callable[[Mapping[str, Any], Build], Path] | None" = None
+    validated: "Callable[[int, Mapping[str, float]], bool]" = goes_on
 
     def once(self, identity: Mapping[str, Any], build: Build) -> Path:
         """A folder with what `build` writes: made once for all runs that ask for the same, published when complete.

@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 
 from alignlab import launched, stopping
 from alignlab.cli.outcome import metric_for_sweeper, show
+from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
-from alignlab.errors import AlignlabError, Preempted
+from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.sanitize import printable, redact_override, redact_text
@@ -224,6 +225,10 @@ class Task:
         except Preempted as error:
             _end(folder, "preempted", error)
             raise
+        except Pruned as error:
+            folder.status("pruned", reason=str(error))
+            print(f"{error}\nrun folder: {folder.path} (pruned)", flush=True)
+            return None
         except AlignlabError as error:
             raise _end(folder, "failed", error) from error
         except OSError as error:
@@ -257,7 +262,8 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
         prepared.tracking.prepare()
     origin = Origin(asked.name, job.group(asked.name), job.number, config, job.shown())
     began = job.sweep.began if job.sweep else time.time()
-    runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began)
+    reporter = Reporter.read(job.sweep.records, job.number) if job.sweep and job.number is not None else None
+    runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began, reporter)
     runner.run()
     show(folder, runner)
     return metric_for_sweeper(asked.metric, folder.metrics)

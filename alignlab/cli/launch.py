@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
@@ -18,14 +17,17 @@ from alignlab.cli.sweep import Sweep
 from alignlab.cli.sweep_end import finish
 from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
+from alignlab.config.internals import get_args_parser
 from alignlab.config.recorded import recorded_root
 from alignlab.config.replaced import Tree
+from alignlab.config.space import SEARCHES
 from alignlab.errors import ConfigError
 from alignlab.pipeline.reserve import reserve
 
 BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 """Hydra's own sweeper: all its jobs are known before the first one starts."""
 OPTIMIZERS: Final = (
+    "hydra_plugins.alignlab_sweepers",
     "hydra_plugins.hydra_optuna_sweeper",
     "hydra_plugins.hydra_ax_sweeper",
     "hydra_plugins.hydra_nevergrad",
@@ -41,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if asked.shell_completion and handled(asked.overrides):
         return 0
     with recorded_root(config, asked.overrides) as root, session(asked.overrides, folders, root) as hydra:
+        hydra.config_loader.flags = _flags(config, asked.config_dir)
         if _is_to_show(asked):
             return _show(asked, hydra)
         overrides = [p.input_line for p in parse(asked.overrides)]
@@ -50,6 +53,12 @@ def run(arguments: Sequence[str]) -> int:
 def config_folders(config_dir: str | None) -> list[Path]:
     """The folders that `--config-dir` adds: none or one."""
     return [Path(config_dir).absolute()] if config_dir else []
+
+
+def _flags(config: Path | None, config_dir: str | None) -> list[str]:
+    """The flags that a command with the same configuration needs."""
+    given = {"--config": str(config or ""), "--config-dir": config_dir or ""}
+    return [word for flag, value in given.items() if value for word in (flag, value)]
 
 
 def recorded_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -169,7 +178,12 @@ def _sweep(hydra: Session, overrides: list[str]) -> int:
     task = Task()
     hydra.config_loader.on_job = task.remember
     earlier = _resumed(hydra, cfg, overrides)
-    is_known = str(cfg.hydra.sweeper.get("_target_")) == BASIC
+    target = str(cfg.hydra.sweeper.get("_target_"))
+    is_known = target == BASIC
+    if target == SEARCHES:
+        from alignlab.cli.search import sweeper
+
+        sweeper.check(hydra, overrides, cfg)
     jobs = planned(task, _composed(hydra, overrides, cfg), earlier) if is_known else []
     is_fixed = hydra.config_loader.sweep_dir is not None or _is_fixed(cfg.hydra.sweep)
     with reserve(Path(cfg.hydra.sweep.dir).absolute(), is_fixed) as folder:

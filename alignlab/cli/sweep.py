@@ -123,7 +123,7 @@ class Sweep:
         status = read_status(folder)
         error = found.get("error") if status == "failed" else None
         lost = f"process {found.get('pid')} on {found.get('host')} ended without a word: killed, or out of memory"
-        why = error or record.get("error") or (lost if status == "lost" else "")
+        why = error or record.get("error") or (lost if status == "dead" else "")
         return {**record, "status": status, **({"error": str(why)} if why and status != "completed" else {})}
 
     # ---- stopping -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CSV: Final = "sweep.csv"
 PAGE: Final = "sweep.html"
-STYLES: Final = {"completed": "green", "failed": "red", "lost": "red", "preempted": "yellow"}
+STYLES: Final = {"completed": "green", "pruned": "cyan", "failed": "red", "dead": "red", "preempted": "yellow"}
 VALUE: Final = 24
 """Characters of a value in the table, at most."""
 MOST: Final = 4
@@ -43,7 +43,7 @@ def finish(sweep: Sweep) -> int:
     lines += _written(sweep.folder, ended)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return int(any(job["status"] != "completed" for job in jobs))
+    return int(any(job["status"] not in FINE for job in jobs))
 
 
 def _written(folder: Path, ended: "Ended") -> list[str]:

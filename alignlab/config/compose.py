@@ -1,6 +1,7 @@
 """Sessions of Hydra: compose configurations and expand sweeps."""
 
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,19 +11,19 @@ import hydra
 import omegaconf
 import yaml
 from hydra import version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config import options
 from alignlab.config.grammar import parse
+from alignlab.config.internals import BasicSweeper, Hydra, create_config_search_path
 from alignlab.config.loader import NAME, Loader
 from alignlab.config.replaced import Tree
+from alignlab.config.space import SEARCHES, Space
 from alignlab.errors import ConfigError
 
 VERSION_BASE: Final = "1.3"
@@ -40,7 +41,9 @@ class Session(Hydra):
     config_loader: Loader
 
     def __init__(self, typed: Sequence[str] = (), folders: Sequence[Path] = (), root: Path | None = None) -> None:
-        version.setbase(VERSION_BASE)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The version_base parameter is deprecated")  # in 1.4, not in 1.3
+            version.setbase(VERSION_BASE)
         search_path = create_config_search_path(None)
         places = [*options.roots(folders), *([("--config", root.parent)] if root else [])]
         for package, conf in places:  # `file://`: Hydra's `pkg://` wants an `__init__.py` in them
@@ -62,13 +65,35 @@ class Session(Hydra):
             self.root, list(overrides), run_mode=mode, validate_sweep_overrides=is_checked and mode == RunMode.RUN
         )
 
+    def compose_config(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        with_log_configuration: bool = False,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+        **_: Any,
+    ) -> Tree:
+        """By alignlab's loader, whatever Hydra composes for: 1.4 would go past it where it runs or sweeps."""
+        cfg = self.config_loader.load_configuration(
+            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+        )
+        if with_log_configuration:
+            configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+        return cfg
+
     def expanded(self, overrides: Sequence[str]) -> list[list[str]]:
         """The overrides of every job of a sweep, as Hydra's basic sweeper has them: without those of the command for
         Hydra's own section.
 
-        A value that only another sweeper can choose (an interval) is set to its lower end.
+        A value that only another sweeper can choose (an interval) is set to its lower end. Of a study, there is a job
+        for each end of its space.
         """
         sweeper = self.compose(overrides, RunMode.MULTIRUN).hydra.sweeper
+        if str(sweeper.get("_target_")) == SEARCHES:
+            typed = [o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+            return list(Space.read(typed, sweeper.get("params"), self.config_loader).corners())
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
         parsed = parse([*params, *(o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/")))])
         for override in parsed:

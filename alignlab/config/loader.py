@@ -11,18 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 
 from alignlab.config import options, untrusted
 from alignlab.config.files import Repository
 from alignlab.config.grammar import parse
+from alignlab.config.internals import CachingConfigRepository, ConfigLoaderImpl, create_defaults_list
 from alignlab.config.overrides import Choice, Choices, Reader
 from alignlab.config.plugins import CORE
 from alignlab.config.replaced import Replaced, Tree, rename
@@ -59,6 +57,8 @@ class Loader(ConfigLoaderImpl):
         """Checks the configuration of each job of a sweep before the job's folder is made; not sent to workers."""
         self.sweep_dir: str | None = None
         """Folder of the sweep that the jobs belong to."""
+        self.flags: list[str] = []
+        """Flags that a command with the same configuration needs: `--config-dir FOLDER`."""
         self._ready: dict[tuple[str, ...], tuple[Tree, int]] = {}
         self._own = [p.input_line for p in parse(typed) if p.is_hydra_override()]
         self._typed = [str(p.key_or_group) for p in parse(typed)]
@@ -106,6 +106,14 @@ class Loader(ConfigLoaderImpl):
             self.keep(cfg, run_mode, overrides)  # Hydra's sweepers compose each job once to see that it can be
         return self._placed(cfg)
 
+    def load_sweep_config(self, master_config: Tree, sweep_overrides: list[str]) -> Tree:
+        """The configuration of a job: its own overrides, and those of the sweep for Hydra's section."""
+        own: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
+        name = master_config.hydra.job.config_name
+        cfg = self.load_configuration(name, [*own, *sweep_overrides], RunMode.RUN)
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the same time in `${now:...}`
+        return cfg
+
     def _kept(self, run_mode: RunMode, overrides: Sequence[str]) -> Tree:
         cfg, uses = self._ready.pop(self._key(run_mode, overrides), (None, 0))
         if uses > 1:
@@ -128,9 +136,8 @@ class Loader(ConfigLoaderImpl):
         with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.overrides.task = [p.input_line for p in typed]
             how = cfg.hydra.job.config.override_dirname
-            cfg.hydra.job.override_dirname = get_overrides_dirname(
-                typed, exclude_keys=list(how.exclude_keys), item_sep=how.item_sep, kv_sep=how.kv_sep
-            )
+            shown = sorted(str(p.input_line) for p in typed if p.key_or_group not in how.exclude_keys)
+            cfg.hydra.job.override_dirname = str(how.item_sep).join(shown).replace("=", how.kv_sep)
 
     def _trusted_hydra(self, run_mode: RunMode) -> Tree:
         """Hydra's section as the root and the command line have it, without any option of a folder."""
@@ -196,13 +203,13 @@ class Loader(ConfigLoaderImpl):
 
     # ---- hooks of Hydra's loader ----------------------------------------------------------------------------------
     def _parse_overrides_and_create_caching_repo(
-        self, config_name: str | None, overrides: list[str]
+        self, config_name: str | None, overrides: list[str], *parsed_already: Any
     ) -> tuple[list[Any], CachingConfigRepository]:
         """Hydra's own method; the files that it loads are kept for the composition that follows.
 
         They are not kept longer, because a composed configuration shares nodes with the files that it was made of.
         """
-        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides, *parsed_already)
         self._files.update(repo.cache)
         repo.cache = self._files
         return parsed, repo

@@ -22,12 +22,15 @@ from alignlab.errors import ConfigError
 Tree: TypeAlias = Any
 ALLOWED: Final = re.compile(
     r"hydra\.(?:mode|run\.dir|sweep\.dir|sweep\.subdir|job\.name"
-    r"|sweeper\.(?:_target_|params|max_batch_size|direction|n_trials|n_jobs|max_failure_rate|study_name|sampler)\b.*"
+    r"|sweeper\.(?:_target_|params|max_batch_size|direction|n_trials|n_jobs|max_failure_rate|study_name|sampler"
+    r"|sampler_arguments|pruner|pruner_arguments|seed|max_failures)\b.*"
     r"|launcher\.(?:_target_|n_jobs))"
 )
 """Keys of Hydra's section that a folder may set."""
 PLACES: Final = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Those of them that name a folder to write to."""
+UNLESS_NULL: Final = ("hydra.sweeper.storage",)
+"""Keys that a folder may leave as they are by default, but not set: a study is a file that is written."""
 COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|searchpath|job\.(?:override_dirname|config_name|num|id))\b")
 """Keys that Hydra fills in itself, or takes from the root and the command line alone."""
 BUILT_BY: Final = ("hydra", "hydra_plugins")
@@ -67,7 +70,7 @@ def check(cfg: Tree, trusted: Tree, typed: Collection[str] = ()) -> None:
 def _check_key(path: str, value: Any) -> None:
     if path.rpartition(".")[2] == TARGET:
         locate(value, path.removesuffix(f".{TARGET}"), BUILT_BY)
-    if not ALLOWED.fullmatch(path):
+    if not ALLOWED.fullmatch(path) and not (path in UNLESS_NULL and value is None):
         raise ConfigError(
             f"{path}: a folder given by --config-dir may not set this key of Hydra's; if you want it, set it on the "
             f"command line"

@@ -26,7 +26,9 @@ STAGES: Final = "stages"
 _LONGEST: Final = 300
 """Characters of an entry of a status that is written on a full disk."""
 
-Status = Literal["running", "completed", "failed", "preempted"]
+Status = Literal["running", "completed", "pruned", "failed", "preempted"]
+FINE: Final = ("completed", "pruned")
+"""How a job may end without having failed; a pruned one was ended by its study."""
 
 
 class RunFolder:

@@ -6,6 +6,7 @@ the run.
 
 import functools
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from alignlab.config.locate import public_path
 from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
-from alignlab.errors import AlignlabError, StoreError
+from alignlab.errors import AlignlabError, Pruned, StoreError
 from alignlab.pipeline import preflight, provenance, ranks
 from alignlab.pipeline.history import identity_of
 from alignlab.pipeline.plan import Step
@@ -30,7 +31,7 @@ from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
 from alignlab.pipeline.waiting import Wait
 from alignlab.seed import seed_everything
-from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker
+from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker, goes_on
 from alignlab.tracking import Origin, Tracking
 
 
@@ -46,6 +47,8 @@ class Runner:
         tracking: where to report; None reports nowhere.
         origin: description of the run for W&B.
         began: when the run, or its sweep, began (seconds since 1970); stages to rerun are older than that.
+        validated: of the study that the run is a trial of; takes a stage's name, step and metrics, and says whether
+            the stage is to end.
     """
 
     steps: Sequence[Step]
@@ -55,6 +58,7 @@ class Runner:
     tracking: Tracking | None = None
     origin: Origin = field(default_factory=Origin)
     began: float = field(default_factory=time.time)
+    validated: Callable[[str, int, Mapping[str, float]], bool] | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
     _to_run: list[Step] = field(default_factory=list, init=False)
@@ -185,10 +189,14 @@ class Runner:
             check = functools.partial(self._check_lengths, step, tracker)
             asked: list[str] = []
             once = functools.partial(self._once, step, tracker, asked)
-            context = StageContext(step.name, folder, work, self.runtime, tracker, check, once)
+            validated = functools.partial(self.validated, step.name) if self.validated else goes_on
+            context = StageContext(step.name, folder, work, self.runtime, tracker, check, once, validated)
             self._tracker_now = tracker
             try:
                 metrics = _finite(self._computed(step, stage, inputs, context), step.name)
+            except Pruned:
+                _empty(work)  # nobody will come back for it, and checkpoints are large
+                raise
             finally:  # if the stage failed, how its data was read may explain why
                 self._tracker_now = None
                 self._tell([step], tracker.say)
@@ -250,6 +258,12 @@ class Runner:
             return nullcontext(NullTracker())
         stage = describe(step, folder, self.store.path(step.fingerprint))
         return self.tracking.stage(stage, work, {name: made_of(artifact) for name, artifact in inputs.items()})
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a folder, whose own lock may still be held."""
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def changed_code(step: Step, store: Store) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import AlignlabError, Preempted
+from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.sanitize import printable, redact
 from alignlab.tracking import wandb_agent
 from alignlab.tracking.wandb_agent import Agent
@@ -102,10 +102,11 @@ class WandbRun:
     def close(self, error: BaseException | None) -> None:
         """End the run; one that failed or was asked to stop is marked so, and says why."""
         if error is not None:
-            self.run.summary["error"] = _reason(error)
+            self.run.summary["pruned" if isinstance(error, Pruned) else "error"] = _reason(error)
         if isinstance(error, Preempted):
             self.run.mark_preempting()
-        self.run.finish(exit_code=0 if error is None else STOPPED if isinstance(error, Preempted) else 1)
+        is_fine = error is None or isinstance(error, Pruned)
+        self.run.finish(exit_code=0 if is_fine else STOPPED if isinstance(error, Preempted) else 1)
 
 
 def _init(about: RunAt, mode: str, agent: Agent | None) -> Any:

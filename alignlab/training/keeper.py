@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 
 from alignlab import distributed, stopping
 from alignlab.durable import put, sync_tree
-from alignlab.errors import NonFiniteError, Preempted
+from alignlab.errors import NonFiniteError, Preempted, Pruned
 from alignlab.stage import StageContext
 from alignlab.training.cadence import Cadence
 from alignlab.training.checkpoints import Checkpoints
@@ -40,6 +40,7 @@ class Keeper(pl.Callback):
         self._intermediate = context.work / _PUBLISHED  # published at the end, so that a run that dies keeps them
         self._train_loss = float("nan")
         self._said: set[str] = set()
+        self._is_pruned = False
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------------
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -102,11 +103,18 @@ class Keeper(pl.Callback):
             self._save_best()
         else:
             self._since_best += 1
-        if self._out_of_patience() and self._step < self._stage.loop.steps:
+        if self._step < self._stage.loop.steps and self._has_no_use(trainer, metrics):
+            self._is_pruned = trainer.should_stop = True
+        elif self._out_of_patience() and self._step < self._stage.loop.steps:
             self._context.tracker.say(
                 f"stopped at step {self._step}: {self._stage.MONITOR} has not improved since step {self._best_step}"
             )
             trainer.should_stop = True
+
+    def _has_no_use(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> bool:
+        """Whether the study that this run belongs to ends it; the first process asks for all."""
+        ends = trainer.is_global_zero and self._context.validated(self._step, metrics)
+        return bool(distributed.max_of(int(ends), self._module.device))
 
     def _out_of_patience(self) -> bool:
         patience = self._stage.loop.patience
@@ -157,6 +165,8 @@ class Keeper(pl.Callback):
     def finish(self) -> Mapping[str, float]:
         """Publish the kept weights at the artifact's root, the other ones below `checkpoints/`."""
         self._module.to(self._context.runtime.device)  # Lightning has brought it to the CPU
+        if self._is_pruned:
+            raise Pruned(f"{self._context.name}: pruned at step {self._step} of {self._stage.loop.steps}")
         if distributed.rank() == 0:
             for folder in sorted(self._intermediate.glob("step-*")):
                 shutil.copytree(folder, self._published / folder.name)  # the work folder goes when all is published
