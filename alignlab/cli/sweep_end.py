@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from alignlab.cli.output import write_out
 from alignlab.cli.sweep import Sweep
 from alignlab.errors import AlignlabError, DataError
+from alignlab.pipeline.run_folder import FINE
 
 if TYPE_CHECKING:
     from rich.table import Table
