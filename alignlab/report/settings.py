@@ -1,16 +1,15 @@
 """Settings: runs that differ only in their seed, and in what several settings differ.
 
-Keys whose values are equal in every run when those of another key are (a stage's own copy of the seed, or of the data)
-are counted, not listed.
+Keys whose values change exactly when another one's do (a stage's own copy of the data) are counted, not listed.
 """
 
 import math
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import stdev
+from string import ascii_uppercase
 from typing import Any, Final
 
 from alignlab.report.numbers import Format
@@ -80,9 +79,9 @@ class Difference:
     @property
     def texts(self) -> list[str]:
         """`0.75 ± 0.03 (3)` for each setting."""
-        found = [ABSENT if v is None else v.text(self._format) for v in self.values]
-        counts = [0 if v is None else v.count for v in self.values]
-        return [f"{text} ({n})" if n > 1 else text for text, n in zip(found, counts, strict=True)]
+        counts = [f" ({v.count})" if v is not None and v.count > 1 else "" for v in self.values]
+        found = (ABSENT if v is None else v.text(self._format) for v in self.values)
+        return [f"{text}{count}" for text, count in zip(found, counts, strict=True)]
 
     @property
     def changes(self) -> list[str]:
@@ -104,10 +103,10 @@ class Difference:
         return max((self._size(i) for i in range(1, len(self.values))), default=0.0)
 
     def _size(self, i: int) -> float:
-        gap, error, first = self.gaps[i], self.errors[i], self.values[0]
+        gap, first = self.gaps[i], self.values[0]
         if gap is None or first is None:
             return 0.0
-        scale = error if error else abs(first.mean) + abs(first.mean + gap)
+        scale = self.errors[i] or abs(first.mean) + abs(first.mean + gap)
         return abs(gap) / scale if scale else 0.0
 
 
@@ -125,11 +124,7 @@ class Comparison:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> "Comparison":
-        """Read completed runs, and group those that differ only in their seed.
-
-        Raises:
-            DataError: a file of a run is missing or damaged.
-        """
+        """Read completed runs, and group those that differ only in their seed; `DataError` for a damaged file."""
         trials = [Trial.read(folder, folder.name, "completed") for folder in folders]
         flat = [dict(_flat(trial.config)) for trial in trials]
         vectors = {key: tuple(f.get(key, ABSENT) for f in flat) for key in dict.fromkeys(k for f in flat for k in f)}
@@ -188,17 +183,16 @@ class Comparison:
         first, other = values[0], values[i]
         if i == 0 or first is None or other is None:
             return None
-        pairs = self._pairs(metric, i)
-        if self.is_paired and len(pairs) == first.count == other.count:
+        if self.is_paired and len(pairs := self._pairs(metric, i)) == first.count == other.count:
             return stdev(b - a for a, b in pairs) / math.sqrt(len(pairs))
         if first.error is None or other.error is None:
             return None
         return math.hypot(first.error, other.error)
 
     def _pairs(self, metric: str, i: int) -> list[tuple[float, float]]:
-        of_first = {t.seed: t.metrics[metric] for t in self.settings[0].trials if metric in t.metrics}
-        of_other = {t.seed: t.metrics[metric] for t in self.settings[i].trials if metric in t.metrics}
-        return [(of_first[seed], of_other[seed]) for seed in of_first if seed in of_other]
+        first, other = ({t.seed: t.metrics.get(metric) for t in self.settings[k].trials} for k in (0, i))
+        found = [(a, other.get(seed)) for seed, a in first.items()]
+        return [(a, b) for a, b in found if a is not None and b is not None]
 
 
 def _latest(trials: Sequence[Trial]) -> list[Trial]:
@@ -253,5 +247,4 @@ def _is_dull(metric: str) -> bool:
 
 
 def _letter(number: int) -> str:
-    letters = string.ascii_uppercase
-    return letters[number] if number < len(letters) else f"{letters[number // len(letters) - 1]}{letters[number % 26]}"
+    return ascii_uppercase[number] if number < 26 else f"{_letter(number // 26 - 1)}{ascii_uppercase[number % 26]}"
