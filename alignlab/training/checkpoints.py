@@ -133,7 +133,7 @@ class Checkpoints(CheckpointIO):
                 file.unlink()
 
     def _problem(self, file: Path) -> str:
-        """Why a checkpoint cannot be continued from; empty where it can."""
+        """Reason not to continue from a checkpoint; empty where there is none."""
         if problem := sealed.damage(file):
             return f"{file} {problem}"
         best_step = sealed.notes_of(file).get("best_step", 0)

@@ -70,7 +70,7 @@ def notes_of(file: Path) -> dict[str, int]:
 
 
 def damage(file: Path) -> str:
-    """What is wrong with a file, as the end of a sentence; empty where it is as it was written."""
+    """Damage of a file, as the end of a sentence; empty where it is as it was written."""
     if not file.is_file():
         return "is missing"
     if not (size := file.stat().st_size):
