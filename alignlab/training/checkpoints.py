@@ -81,7 +81,7 @@ class Checkpoints(CheckpointIO):
         self.forget_bests(step)
 
     def forget_bests(self, step: int) -> None:
-        """Remove the best weights but those of a step, and those that one of the two checkpoints would continue with."""
+        """Remove the best weights but those of a step, and those that belong to one of the two checkpoints."""
         steps = {step, *(sealed.notes_of(f).get("best_step", 0) for f in (self.last, self._previous))}
         for file in set(self.work.glob("best-*.pt")) - {self.best(n) for n in steps}:
             file.unlink()
@@ -109,6 +109,7 @@ class Checkpoints(CheckpointIO):
             say: tells the user where the stage continues, and why not from the last checkpoint.
         """
         self._tidy()
+        had_any = self.last.is_file() or self._previous.is_file()
         problems = list[str]()
         for file in (self.last, self._previous):
             if not (problem := self._problem(file)):
@@ -117,7 +118,7 @@ class Checkpoints(CheckpointIO):
                 return file
             problems.append(problem)
             _set_aside(file)
-        if not all(problem.endswith(sealed.MISSING) for problem in problems):
+        if had_any:
             say(f"{'; '.join(problems)}; so the stage starts again, and what is damaged is kept as *{_DAMAGED}")
         elif (self.work / CURVES).is_file():
             say("an earlier attempt ended before its first resumable checkpoint; the stage starts again")
@@ -132,7 +133,7 @@ class Checkpoints(CheckpointIO):
                 file.unlink()
 
     def _problem(self, file: Path) -> str:
-        """Why a checkpoint cannot be continued from; empty where it can."""
+        """Reason not to continue from a checkpoint; empty where there is none."""
         if problem := sealed.damage(file):
             return f"{file} {problem}"
         best_step = sealed.notes_of(file).get("best_step", 0)

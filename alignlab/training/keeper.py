@@ -1,8 +1,8 @@
 """Keeper: validation, early stopping, and the two kinds of checkpoint of a stage that trains.
 
 They are not to be mixed up. `last.ckpt` in the work folder holds weights, optimizer and step, and lets a killed run
-continue where it was (`alignlab.training.checkpoints`). What is *published* is a model in Hugging Face layout: the best or last one, the other one below
-`checkpoints/` when they differ, and intermediate ones when asked for.
+continue where it was (`alignlab.training.checkpoints`). What is *published* is a model in Hugging Face layout: the best
+or last one, the other one below `checkpoints/` when they differ, and intermediate ones when asked for.
 """
 
 import math

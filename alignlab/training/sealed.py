@@ -16,8 +16,6 @@ _SEAL: Final = 512
 """Bytes behind the content."""
 _MARK: Final = "alignlab seal "
 _PORTION: Final = 1 << 20
-MISSING: Final = "is missing"
-"""What `damage` says of a file that is not there."""
 
 
 class _Hashed:
@@ -72,9 +70,9 @@ def notes_of(file: Path) -> dict[str, int]:
 
 
 def damage(file: Path) -> str:
-    """What is wrong with a file, as the end of a sentence; empty where it is as it was written."""
+    """Damage of a file, as the end of a sentence; empty where it is as it was written."""
     if not file.is_file():
-        return MISSING
+        return "is missing"
     if not (size := file.stat().st_size):
         return "is empty"
     try:

@@ -100,7 +100,7 @@ class Round:
                     [*["full"] * 5, *MOMENTS, "anytime"] if disk != self.folder else [*MOMENTS, "anytime"]
                 )
                 kind = "command" if kind == "anytime" and draw.random() < 0.2 else kind
-                number = draw.randrange(MOMENTS[kind] if kind in MOMENTS else 4000)
+                number = draw.randrange(MOMENTS.get(kind, 4000))
                 ended = self.attempt(disk, temp, kind, number)
                 wrong = [*self.lost(disk), *self.unclear(disk, kind, ended)]
                 if ended == "completed":
