@@ -33,15 +33,21 @@ class Ranks(pl.Callback):
 
     def __init__(self, lock: int | None) -> None:
         self._lock = lock
+        self._is_rank = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Watch the parent, in a process that was spawned."""
+        if self._is_rank:
+            end_with_parent()
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a process that is being spawned, which inherits the descriptor."""
         return {"_lock": None if self._lock is None else DupFd(self._lock)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over the descriptor: this is a rank, which ends with its parent from here on."""
+        """Take over the descriptor: this is a rank."""
         self._lock = None if state["_lock"] is None else state["_lock"].detach()
-        end_with_parent()
+        self._is_rank = True
 
 
 @contextlib.contextmanager
