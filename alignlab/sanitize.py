@@ -1,5 +1,6 @@
 """Make text safe to show or store: a model's text without control characters, configuration without secrets."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -153,3 +154,11 @@ def redact_override(text: str) -> str:
 def _words(name: str) -> list[str]:
     """The words of a name, `api`, `key` for `apiKey`, `api_key` and `api-key`."""
     return [w for w in re.split(r"[_.\-\s]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) if w]
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records without secrets: Hydra's launchers print every job's overrides."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return " ".join(redact_override(word) for word in text.split(" ")) if "=" in text else redact_text(text)

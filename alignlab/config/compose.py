@@ -170,7 +170,7 @@ def _of_hydra(error: BaseException) -> str:
     found: list[str] = []
     step: BaseException | None = error
     while step is not None:
-        text = str(step).partition("\nConfig search path:")[0].strip()
+        text = str(step).partition("\n\n")[0].strip()  # Hydra's search path would follow
         if text and not any(text in other for other in found):
             found.append(text)
         step = step.__cause__

@@ -69,7 +69,7 @@ def check_pattern(owner: str, pattern: str) -> None:
     try:
         matches(pattern, [""])
     except ValueError as error:  # pyarrow's ArrowInvalid is one
-        reason = str(error).removeprefix("Invalid regular expression: ")
+        reason = str(error)
         raise ValueError(
             f"{owner}: pattern {pattern!r} cannot be used: {reason}. It is read by RE2, which has neither "
             f"backreferences nor look-around"
