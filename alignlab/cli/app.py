@@ -52,7 +52,7 @@ def _placed(arguments: list[str]) -> int:
         from alignlab.pipeline.follower import follow
 
         return follow(own)
-    from alignlab.pipeline.ranks import led
+    from alignlab.pipeline.team import led
 
     with led(own) as leader:
         try:

@@ -167,7 +167,7 @@ class Task:
             if code := follow(own):
                 raise JobFailed(f"rank {own.rank}: the job did not complete", code)
             return None
-        from alignlab.pipeline.ranks import led
+        from alignlab.pipeline.team import led
 
         with led(own) as leader:
             value = self._call(cfg)

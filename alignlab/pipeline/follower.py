@@ -26,7 +26,8 @@ from alignlab.data.source import DataSource
 from alignlab.errors import AlignlabError, Preempted
 from alignlab.launched import Place
 from alignlab.pipeline.links import Meeting, keep_alive
-from alignlab.pipeline.ranks import LEAVING, Job
+from alignlab.pipeline.ranks import LEAVING
+from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
 from alignlab.seed import seed_everything
 from alignlab.stage import NullTracker, Runtime, StageContext

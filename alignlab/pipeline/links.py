@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -53,3 +54,11 @@ def keep_alive(link: Connection) -> None:
         for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):
                 plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def how_ended(code: int | None) -> str:
+    """The end of a process, in words."""
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return f"was killed by {name}" + (" (was there too little memory?)" if name == "SIGKILL" else "")

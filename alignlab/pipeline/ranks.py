@@ -11,25 +11,22 @@ import contextlib
 import os
 import pickle
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, wait
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alignlab import distributed
-from alignlab.artifact import Artifact
-from alignlab.config.spec import Spec
-from alignlab.errors import AlignlabError, ConfigError
+from alignlab.errors import AlignlabError
 from alignlab.launched import Place
-from alignlab.pipeline.links import Meeting, keep_alive
+from alignlab.pipeline.links import Meeting, how_ended, keep_alive
+from alignlab.pipeline.shared_job import Job
 from alignlab.stage import Runtime
 
 T = TypeVar("T")
@@ -42,27 +39,6 @@ LEAVING: Final = 5.0
 
 class RankLost(AlignlabError):
     """A process of the run is missing, has died or has failed; its message names it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A stage that all processes compute.
-
-    Args:
-        name: of the stage.
-        spec: of the stage.
-        inputs: its artifacts.
-        work: its folder that outlives a crash; all processes see it.
-        store: root of the store.
-        runtime: where to compute.
-    """
-
-    name: str
-    spec: Spec
-    inputs: Mapping[str, Artifact]
-    work: Path
-    store: Path
-    runtime: Runtime
 
 
 @dataclass
@@ -287,103 +263,3 @@ class Leader:
         for link in self._links.values():
             link.close()
         self._listener.close()
-
-
-def how_ended(code: int | None) -> str:
-    """The end of a process, in words."""
-    if code is None or code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    return f"was killed by {name}" + (" (was there too little memory?)" if name == "SIGKILL" else "")
-
-
-# ---- starting --------------------------------------------------------------------------------------------------------
-_leading: list[Leader] = []
-"""The leader of processes that a launcher has started."""
-
-
-@contextlib.contextmanager
-def led(place: Place) -> Iterator[Leader]:
-    """Lead the processes that a launcher has started, until the command ends; they end with its `code`."""
-    if _leading:
-        yield _leading[0]
-        return
-    leader = Leader(place)
-    _leading.append(leader)
-    try:
-        yield leader
-    finally:
-        _leading.clear()
-        leader.close(leader.code)
-
-
-def leader_of(runtime: Runtime) -> Leader:
-    """The leader of the processes that a launcher has started; else of new ones, which the caller closes."""
-    return _leading[0] if _leading else start(runtime.devices)
-
-
-def is_launched() -> bool:
-    """Whether a launcher has started the processes of this run."""
-    return bool(_leading)
-
-
-def start(processes: int) -> Leader:
-    """Start further processes on this machine, which follow this one."""
-    first = Place(0, processes, 0, processes, "127.0.0.1", 0)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHELASTIC_", "SLURM_"))}
-    path = os.pathsep.join(dict.fromkeys([p or os.getcwd() for p in sys.path]))
-    started: dict[int, subprocess.Popen[bytes]] = {}
-    leader = Leader(first, started)
-    for rank in range(1, processes):
-        place = Place(rank, processes, rank, processes, first.address, leader.port)
-        # In a session of its own, so that Ctrl-C reaches the first process alone, which then tells the others.
-        started[rank] = subprocess.Popen(
-            [sys.executable, "-m", "alignlab"],
-            env={**kept, **place.variables(), "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    return leader
-
-
-def placed(runtime: Runtime) -> Runtime:
-    """The runtime, with the number of processes that a launcher has started.
-
-    Raises:
-        ConfigError: it started several, and the runtime is of one.
-    """
-    import dataclasses
-
-    if not _leading:
-        if runtime.num_nodes > 1:
-            raise ConfigError(
-                f"runtime.num_nodes is {runtime.num_nodes}, and this command was started on one machine alone: start "
-                f"it on each by torchrun or srun, which say how many there are"
-            )
-        return runtime
-    place = _leading[0].place
-    if runtime.strategy == "auto":
-        raise ConfigError(
-            f"the command was started as {place.world} processes, and runtime.strategy=auto computes with one: add "
-            f"runtime=ddp or runtime=fsdp2, or start it once"
-        )
-    return dataclasses.replace(runtime, devices=place.local_world, num_nodes=place.nodes)
-
-
-class Helpers(distributed.Helpers):
-    """The other processes, which begin when they are first called.
-
-    Args:
-        count: how many there are.
-        leader: gives the process that they follow.
-    """
-
-    def __init__(self, count: int, leader: Callable[[], Leader]) -> None:
-        self._count, self._leader = count, leader
-
-    @property
-    def count(self) -> int:
-        return self._count
-
-    def call(self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], own: Callable[[], T]) -> list[T]:
-        return self._leader().call(function, arguments, own)

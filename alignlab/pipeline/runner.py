@@ -22,12 +22,14 @@ from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, Pruned, StoreError
-from alignlab.pipeline import preflight, provenance, ranks
+from alignlab.pipeline import preflight, provenance, team
 from alignlab.pipeline.history import identity_of
 from alignlab.pipeline.plan import Step
+from alignlab.pipeline.ranks import Leader
 from alignlab.pipeline.recording import RECORDED, describe, made_of, recorded
 from alignlab.pipeline.registry import Registration, register
 from alignlab.pipeline.run_folder import RunFolder
+from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
 from alignlab.pipeline.waiting import Wait
 from alignlab.seed import seed_everything
@@ -64,7 +66,7 @@ class Runner:
     _to_run: list[Step] = field(default_factory=list, init=False)
     _tracker_now: Tracker | None = field(default=None, init=False)
     _entry: Registration | None = field(default=None, init=False)
-    _leader: ranks.Leader | None = field(default=None, init=False)
+    _leader: Leader | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
@@ -73,13 +75,13 @@ class Runner:
             AlignlabError: a stage failed in a way that the user can fix. Finished stages are kept.
             ConfigError: the runtime does not fit the processes that were started.
         """
-        self.runtime = ranks.placed(self.runtime)
+        self.runtime = team.placed(self.runtime)
         try:
             self._prepare()
             with recorded(self.tracking, self.origin, self.folder):
                 self._walk()
         finally:
-            if self._leader is not None and not ranks.is_launched():
+            if self._leader is not None and not team.is_launched():
                 self._leader.close(1)
 
     def _prepare(self) -> None:
@@ -132,17 +134,17 @@ class Runner:
     ) -> Mapping[str, float]:
         """Run a stage, by all processes where there are several and it is made for that."""
         if self.runtime.is_shared and stage.TOGETHER:
-            job = ranks.Job(step.name, step.spec, inputs, context.work, self.store.root, self.runtime)
+            job = Job(step.name, step.spec, inputs, context.work, self.store.root, self.runtime)
             return self._lead().run(job, lambda: stage.run(inputs, context))
         if self.runtime.processes > 1 and stage.IS_HELPED:
-            with distributed.helped_by(ranks.Helpers(self.runtime.processes - 1, self._lead)):
+            with distributed.helped_by(team.Helpers(self.runtime.processes - 1, self._lead)):
                 return stage.run(inputs, context)
         return stage.run(inputs, context)
 
-    def _lead(self) -> ranks.Leader:
+    def _lead(self) -> Leader:
         """The leader of all processes, started at first use where no launcher has."""
         if self._leader is None:
-            self._leader = ranks.leader_of(self.runtime)
+            self._leader = team.leader_of(self.runtime)
             self._leader.timeout, self._leader.on_stuck = self.runtime.timeout, self._stuck
         return self._leader
 

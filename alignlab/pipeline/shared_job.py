@@ -1,0 +1,30 @@
+"""A stage that all processes of a run compute together, as the first one sends it to the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignlab.artifact import Artifact
+from alignlab.config.spec import Spec
+from alignlab.stage import Runtime
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage that all processes compute.
+
+    Args:
+        name: of the stage.
+        spec: of the stage.
+        inputs: its artifacts.
+        work: its folder that outlives a crash; all processes see it.
+        store: root of the store.
+        runtime: where to compute.
+    """
+
+    name: str
+    spec: Spec
+    inputs: Mapping[str, Artifact]
+    work: Path
+    store: Path
+    runtime: Runtime
