@@ -31,7 +31,7 @@ GROUPS = {
     "optimizer": "The optimizer of a stage, with its peak learning rate.",
     "schedule": "The learning rate of each step over its peak.",
     "runtime": "Where and how stages compute. Only `precision` changes what is learnt.",
-    "tracking": "Progress lines, curves, Weights & Biases.",
+    "tracking": "Progress lines, curves, Weights & Biases, TensorBoard ([Trackers](trackers.md)).",
     "experiment": "Whole experiments: their stages and settings. `alignlab plan experiment=NAME` shows one.",
 }
 """Config groups in the order of the page."""

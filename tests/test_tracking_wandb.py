@@ -378,3 +378,45 @@ def test_an_agents_run_fails_with_its_job(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(Preempted), tracked(Wandb("offline", folder=tmp_path), tmp_path, origin=ALONE):
         raise Preempted("the sweep stopped it")
     assert [of_type(run, "exit")[0]["exit_code"] for run in offline_records(tmp_path)] == [143, 143]
+
+
+def commands(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The command that an agent builds from the page's YAML, and that YAML."""
+    import docs_pages
+    import yaml
+    from wandb.sdk.launch.sweeps import utils
+
+    sweep = yaml.safe_load(docs_pages.files("parts/wandb.md")["sweep.yaml"])
+    given = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    given |= {"env": ["/usr/bin/env"], "program": [sweep["program"]], "interpreter": ["python"]}
+    command: list[str] = []
+    for part in utils.create_sweep_command(sweep["command"]):
+        command += given[part[2:-1]] if part.startswith("${") else [part]
+    return command, sweep
+
+
+def test_the_command_of_the_pages_sweep_composes(capsys: pytest.CaptureFixture[str]) -> None:
+    command, sweep = commands({"pipeline.dpo.objective.beta": 0.0625, "seed": 2})
+    assert command[:2] == ["/usr/bin/env", "alignlab"] and set(sweep["parameters"]) <= {
+        word.partition("=")[0] for word in command
+    }
+    assert main(["plan", *command[2:]]) == 0
+    assert "dpo" in capsys.readouterr().out
+    assert main([*command[2:], "--cfg", "job", "--package", "pipeline.dpo.objective"]) == 0
+    assert "beta: 0.0625" in capsys.readouterr().out
+
+
+def test_an_agents_job_logs_the_sweeps_metric_to_the_agents_run(
+    tmp_path: Path, fakes_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the agent would start it, with a pipeline of stages that do next to nothing."""
+    as_agent(monkeypatch, tmp_path, {"seed": 2})
+    assert main(["experiment=fake", "tracking=offline", "seed=2"]) == 0
+    runs = {head_of(run)["run_id"]: run for run in offline_records(tmp_path / ".alignlab")}
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = summary_of(runs["run7"])
+    assert metrics and {name: found.get(name) for name in metrics} == metrics
+    assert len(runs) == 7 and sum("sweep_id" in head_of(run) for run in runs.values()) == 1
+    assert of_type(runs["run7"], "exit")[0].get("exit_code", 0) == 0
+    assert head_of(runs["run7"])["config"]["update"]["seed"] == 2

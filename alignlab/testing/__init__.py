@@ -28,6 +28,7 @@ from alignlab.testing.preference import check_preference, conforms_preference
 from alignlab.testing.reward import RewardSubject, check_reward_source, conforms_reward_source
 from alignlab.testing.rollout import check_rollout, conforms_rollout
 from alignlab.testing.stage import KillingTracker, StageSubject, check_stage, conforms_stage
+from alignlab.testing.tracker import TrackerSubject, check_tracker, conforms_tracker
 
 __all__ = [
     "Check",
@@ -35,6 +36,7 @@ __all__ = [
     "ObjectiveSubject",
     "RewardSubject",
     "StageSubject",
+    "TrackerSubject",
     "check_advantage",
     "check_evaluation",
     "check_objective",
@@ -42,6 +44,7 @@ __all__ = [
     "check_reward_source",
     "check_rollout",
     "check_stage",
+    "check_tracker",
     "conforms_advantage",
     "conforms_evaluation",
     "conforms_objective",
@@ -49,6 +52,7 @@ __all__ = [
     "conforms_reward_source",
     "conforms_rollout",
     "conforms_stage",
+    "conforms_tracker",
     "ranked_lists",
     "tiny_policy",
     "tiny_policy_artifact",

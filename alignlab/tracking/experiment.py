@@ -115,7 +115,7 @@ class Tracking:
             return
         records = self._each(lambda name, recorder: recorder.stage_begins(_for(name, stage, made or {})))
         line = stage_line(stage.name) if self.progress else None
-        tracker = StageTracker(line, Curves(stage.folder, work), records, stage.folder)
+        tracker = StageTracker(line, Curves(stage.folder, work), records, stage.folder, self.say)
         try:
             yield tracker
         except BaseException as error:

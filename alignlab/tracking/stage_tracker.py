@@ -33,13 +33,19 @@ class StageTracker(Tracker):
         curves: the curves file.
         records: of the stage, by the recorders' names.
         folder: the artifact being written.
+        tell: names a listener that failed.
     """
 
     def __init__(
-        self, line: StageLine | None, curves: Curves | None, records: Mapping[str, StageRecord], folder: Path
+        self,
+        line: StageLine | None,
+        curves: Curves | None,
+        records: Mapping[str, StageRecord],
+        folder: Path,
+        tell: Callable[[str], None] = say,
     ) -> None:
         self._line, self._curves, self._records = line, curves, dict(records)
-        self._folder = folder
+        self._folder, self._tell = folder, tell
         self._steps = Steps(self._send)
         self._has_table = False
         self._heard = False
@@ -135,7 +141,9 @@ class StageTracker(Tracker):
             self._drop(what, error)
             if what == "curves.jsonl" and is_full(error) and not has_failed:
                 raise
-            say(f"{what} failed and is left out from here on, the stage continues: {type(error).__name__}: {error}")
+            self._tell(
+                f"{what} failed and is left out from here on, the stage continues: {type(error).__name__}: {error}"
+            )
 
     def _drop(self, what: str, error: Exception) -> None:
         if what == "curves.jsonl":
