@@ -204,7 +204,7 @@ def _check_jobs(hydra: Session, overrides: Sequence[str], master: Tree) -> None:
         cfg = hydra.config_loader.load_sweep_config(master, job)
         hydra.config_loader.keep(cfg, RunMode.RUN, job, uses=2)  # for the sweeper's check, and for the launcher
         with read_write(cfg.hydra), open_dict(cfg.hydra):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
+            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
         folder = str(cfg.hydra.sweep.subdir)
         if folder in taken:
             raise ConfigError(

@@ -79,7 +79,9 @@ class Settings:
         """
         package = NEEDS.get(self.sampler, "optuna")
         if importlib.util.find_spec("optuna") is None:
-            raise ConfigError('hydra/sweeper=optuna needs Optuna, which is not installed: pip install "alignlab[optuna]"')
+            raise ConfigError(
+                'hydra/sweeper=optuna needs Optuna, which is not installed: pip install "alignlab[optuna]"'
+            )
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
                 f"{HERE}.sampler={self.sampler} needs the package {package}, which is not installed: pip install "
