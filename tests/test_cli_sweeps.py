@@ -63,7 +63,7 @@ def one(job):
     setup_globals()
     cfg = context.config_loader.load_sweep_config(config, overrides)
     with open_dict(cfg):
-        cfg.hydra.job.id, cfg.hydra.job.num = number, number
+        cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
     HydraConfig.instance().set_config(cfg)
     done = run_job(hydra_context=context, task_function=task, config=cfg, job_dir_key="hydra.sweep.dir",
                    job_subdir_key="hydra.sweep.subdir")

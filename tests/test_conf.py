@@ -388,7 +388,8 @@ def targets(node: Any, path: str) -> Iterator[tuple[str, type[Any], dict[str, An
 
 def test_every_target_in_a_file_is_spelled_with_its_public_path() -> None:
     """So that nothing has to change when a class moves inside its package."""
-    files = [f for _, folder in options.roots() for f in folder.rglob("*.yaml")]
+    found = [(f, folder) for _, folder in options.roots() for f in folder.rglob("*.yaml")]
+    files = [f for f, folder in found if f.relative_to(folder).parts[0] != "hydra"]  # Hydra builds those itself
     spelled = {(f.name, t) for f in files for t in re.findall(r"_target_: *([\w.]+)", f.read_text(encoding="utf-8"))}
     assert len(spelled) > 25
     for file, target in spelled:

@@ -101,7 +101,7 @@ def planned(task: Task, jobs: Iterable[tuple[Tree, Sequence[str]]], earlier: Ear
         computes = _computes(task.prepared[tuple(cfg.hydra.overrides.task)])
         number = earlier.number(computes, natural, {job.number for job in found})
         with read_write(cfg.hydra), open_dict(cfg.hydra):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
+            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
         folder = Path(str(cfg.hydra.sweep.dir)).absolute() / str(cfg.hydra.sweep.subdir)
         found.append(Planned(number, overrides, folder, computes, earlier.complete.get(computes)))
     _check_folders([job for job in found if job.kept is None])

@@ -1,7 +1,9 @@
 """The search space of a sweep, read from overrides in Hydra's grammar."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from alignlab.config.grammar import parse
@@ -101,7 +103,7 @@ def _parameter(parsed: Any) -> Parameter:
         whole = isinstance(value.start, int) and isinstance(value.end, int)
         return _interval(Parameter(key, low=value.start, high=value.end, is_whole=whole, is_log=is_log), parsed)
     if parsed.is_range_sweep():
-        numbers = tuple(sorted(value.range()))
+        numbers = _numbers(value)
         if not numbers:
             raise ConfigError(f"{parsed.input_line}: the range holds no number")
         if not is_log:
@@ -110,6 +112,15 @@ def _parameter(parsed: Any) -> Parameter:
             raise ConfigError(f"{parsed.input_line}: a range on a logarithmic scale takes steps of 1")
         return _interval(Parameter(key, low=numbers[0], high=numbers[-1], is_whole=True, is_log=True), parsed)
     return Parameter(key, texts=tuple(dict.fromkeys(parsed.sweep_string_iterator())))
+
+
+def _numbers(found: Any) -> tuple[float, ...]:
+    """The numbers of a range, in the decimal places that were typed; Hydra's own sum up to 0.30000000000000004."""
+    if all(isinstance(number, int) for number in (found.start, found.stop, found.step)):
+        return tuple(sorted(range(found.start, found.stop, found.step)))
+    start, stop, step = (Decimal(str(number)) for number in (found.start, found.stop, found.step))
+    count = math.ceil((stop - start) / step)
+    return tuple(sorted(float(start + step * number) for number in range(count)))
 
 
 def _interval(found: Parameter, parsed: Any) -> Parameter:

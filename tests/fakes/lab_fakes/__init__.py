@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from alignlab.artifact import PREFERENCES, SAMPLES, Artifact, Kind
-from alignlab.errors import DataError
+from alignlab.errors import DataError, Pruned
 from alignlab.stage import Stage, StageContext
 
 CONTRACT = 2
@@ -132,6 +132,39 @@ class Trouble(Stage):
             (context.work / "began").touch()
             time.sleep(60)
         return {"ok": 1.0}
+
+
+class Descend(Stage):
+    """Comes down to a parabola in x, step by step, and validates after each."""
+
+    VERSION: ClassVar[str] = "1"
+    OPTIONAL: ClassVar[Mapping[str, frozenset[Kind]]] = {"policy": frozenset({"policy"})}
+    PRODUCES: ClassVar[Kind] = "other"
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"inputs", "pause"})
+
+    def __init__(
+        self,
+        *,
+        x: float = 0.0,
+        steps: int = 4,
+        fails_above: float = 2.0,
+        pause: float = 0.0,
+        inputs: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(inputs, seed)
+        self.x, self.steps, self.fails_above, self.pause = x, steps, fails_above, pause
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        if self.x > self.fails_above:
+            raise DataError("too high")
+        goal = (self.x - 0.3) ** 2
+        for step in range(1, self.steps + 1):
+            (context.work / "half.txt").write_text(str(step))
+            time.sleep(self.pause)
+            if context.validated(step, {"loss": goal + 1 / step}):
+                raise Pruned(f"{context.name}: pruned at step {step} of {self.steps}")
+        return {"validation_loss": goal}
 
 
 class Hidden:
