@@ -14,7 +14,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
@@ -88,6 +90,7 @@ class Loader(ConfigLoaderImpl):
         if (cfg := self._kept(run_mode, overrides)) is not None:
             return cfg
         self._files = {}
+        _forget_launchers_of_others()
         written = self._written(config_name, overrides, run_mode)
         cfg = super().load_configuration(config_name, written, run_mode, from_shell, validate_sweep_overrides)
         if self._replaced is not None:
@@ -218,6 +221,14 @@ class Loader(ConfigLoaderImpl):
         group = Reader([], self.catalog, self.top)._group(group_name, {}) if "." in group_name else group_name
         found: list[str] = super().get_group_options(group, results_filter, config_name, overrides)
         return found
+
+
+def _forget_launchers_of_others() -> None:
+    """Hydra would check an option of ours by the schema of its plugin of the same name, such as its joblib."""
+    Plugins.instance()  # loads the plugins that are installed, with their schemas
+    found = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in (options.core_conf() / "hydra" / "launcher").glob("*.yaml"):
+        found.pop(file.name, None)
 
 
 def top_groups() -> list[str]:
