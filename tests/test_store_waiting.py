@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from alignlab.pipeline import waiting
 from alignlab.pipeline.store import Store
@@ -85,13 +86,13 @@ def test_reports_become_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Each pause is as long as the wait so far, up to five minutes."""
     now, pauses, said = [0.0], list[float](), list[str]()
 
-    class Lock:
-        def acquire(self, timeout: float) -> None:
-            now[0] += timeout
-            pauses.append(timeout)
-            if now[0] < 1000:
-                raise waiting.Timeout("held")
+    def acquire(_: FileLock, timeout: float) -> None:
+        now[0] += timeout
+        pauses.append(timeout)
+        if now[0] < 1000:
+            raise Timeout("held")
 
+    monkeypatch.setattr(FileLock, "acquire", acquire)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    waiting._acquire(Lock(), tmp_path / "a.lock", Wait("dpo", said.append))  # type: ignore[arg-type]
+    waiting._acquire(FileLock(tmp_path / "a.lock"), tmp_path / "a.lock", Wait("dpo", said.append))
     assert pauses == [3, 3, 6, 12, 24, 48, 96, 192, 300, 300, 300][: len(pauses)] and len(said) == len(pauses)

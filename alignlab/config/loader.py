@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
@@ -94,6 +96,7 @@ class Loader(ConfigLoaderImpl):
         if (cfg := self._kept(run_mode, overrides)) is not None:
             return cfg
         self._files = {}
+        _forget_launchers_of_others()
         written = self._written(config_name, overrides, run_mode)
         cfg = super().load_configuration(config_name, written, run_mode, from_shell, validate_sweep_overrides)
         if self._replaced is not None:
@@ -247,6 +250,14 @@ def _check_installed(choice: Any, loader: ConfigLoaderImpl) -> None:
             f"{choice.input_line}: a folder given by --config-dir may not bring options of Hydra's own groups, because "
             f"they can run code; put it into an installed plugin; {group} has {', '.join(known)}"
         )
+
+
+def _forget_launchers_of_others() -> None:
+    """Hydra would check an option of ours by the schema of its plugin of the same name, such as its joblib."""
+    Plugins.instance()  # loads the plugins that are installed, with their schemas
+    found = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in (options.core_conf() / "hydra" / "launcher").glob("*.yaml"):
+        found.pop(file.name, None)
 
 
 def top_groups() -> list[str]:

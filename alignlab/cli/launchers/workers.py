@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import TextIO
+from typing import Any
 
 from hydra.core.utils import JobReturn
 
@@ -130,13 +130,13 @@ class Prefixed(io.TextIOBase):
         prefix: of each line.
     """
 
-    def __init__(self, stream: TextIO, prefix: str) -> None:
+    def __init__(self, stream: Any, prefix: str) -> None:
         self._stream, self._prefix, self._begun = stream, prefix, ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """That of the stream."""
-        return self._stream.encoding
+        return str(getattr(self._stream, "encoding", None) or "utf-8")
 
     def writable(self) -> bool:
         """It is."""
@@ -144,7 +144,7 @@ class Prefixed(io.TextIOBase):
 
     def fileno(self) -> int:
         """That of the stream, for programs that are started."""
-        return self._stream.fileno()
+        return int(self._stream.fileno())
 
     def write(self, text: str) -> int:
         """Write the lines that are complete."""

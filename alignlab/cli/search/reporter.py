@@ -40,8 +40,8 @@ class Reporter:
     @classmethod
     def of(cls, settings: Settings, metric: str, storage: str) -> "Reporter":
         """What the jobs of a sweep share."""
-        pruner = {"pruner": settings.pruner, "pruner_arguments": settings.pruner_arguments}
-        return cls(storage, settings.study_name, settings.direction, metric, **pruner)
+        study = (storage, settings.study_name, settings.direction)
+        return cls(*study, metric, settings.pruner, settings.pruner_arguments)
 
     def write(self, records: Path) -> None:
         """Leave it where the jobs will look for it."""

@@ -1,0 +1,120 @@
+"""What a sweep leaves: its table, `sweep.csv`, `sweep.html`; and running only what is not complete."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from alignlab.cli.app import main
+from alignlab.cli.sweep import JOBS
+from alignlab.pipeline.run_folder import read_status
+
+pytestmark = pytest.mark.usefixtures("fakes_here")
+WHERE = "hydra.sweep.dir=sweep"
+BETA = "pipeline.tuned.objective.beta"
+
+
+def rows() -> list[dict[str, str]]:
+    """The rows of sweep.csv."""
+    with Path("sweep/sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sweeps(folder: str = "sweep") -> int:
+    """How many sweeps have used a folder."""
+    return len(list(Path(folder, JOBS).iterdir()))
+
+
+def test_a_table_of_all_jobs_fits_into_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["-m", "experiment=troubled", "pipeline.trouble.how=fine,user,bug", "seed=0,1", WHERE]) == 1
+    error = capsys.readouterr().err
+    table = [line.rstrip() for line in error.splitlines() if line[:1].isdigit()]
+    assert [line.split()[:4] for line in table] == [
+        [str(job), status, how, seed]
+        for job, (how, status, seed) in enumerate(
+            (how, status, seed)
+            for how, status in (("fine", "completed"), ("user", "failed"), ("bug", "failed"))
+            for seed in "01"
+        )
+    ]
+    assert all(len(line) <= 80 for line in table)
+    messages = [line for line in error.splitlines() if line.startswith("job ") and ": " in line]
+    assert [m.partition(" (")[0] for m in messages] == [
+        *(f"job {job}: corpus.jsonl:3: text is missing" for job in (2, 3)),
+        *(f"job {job}: RuntimeError: a bug" for job in (4, 5)),
+    ]
+
+
+def test_all_numbers_are_in_a_file_and_on_a_page() -> None:
+    assert main(["-m", "experiment=fake", "pipeline.tuned.size=3,4", "seed=0,1", "sweep.metric=tuned/loss", WHERE]) == 0
+    found = rows()
+    assert [(r["job"], r["status"], r["pipeline.tuned.size"], r["seed"], r["tuned/loss"]) for r in found] == [
+        ("0", "completed", "3", "0", "3.0"),
+        ("1", "completed", "3", "1", "3.0"),
+        ("2", "completed", "4", "0", "4.0"),
+        ("3", "completed", "4", "1", "4.0"),
+    ]
+    assert found[0]["folder"] == str(Path("sweep/0").absolute()) and found[0]["base/fact_recall"]
+    assert "fact recall" in Path("sweep/sweep.html").read_text()
+
+
+def test_resuming_runs_only_what_is_not_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    swept = ["-m", "experiment=troubled", "pipeline.trouble.how=fine,user,good", WHERE]
+    assert main(swept) == 1
+    before = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(3)}
+    capsys.readouterr()
+    assert main([*swept, "sweep.resume=true"]) == 1
+    captured = capsys.readouterr()
+    assert "2 of 3 jobs are complete; 1 to run" in captured.out
+    after = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(3)}
+    assert [job for job in range(3) if after[job] != before[job]] == [1]
+    assert [r["status"] for r in rows()] == ["completed", "failed", "completed"], "all jobs are in the table"
+
+
+def test_a_sweep_that_is_complete_runs_nothing_and_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
+    swept = ["-m", "experiment=fake", f"{BETA}=0.1,0.2", "sweep.resume=true", WHERE]
+    assert main(swept) == 0 and main(swept) == 0 and main(swept) == 0
+    assert "2 of 2 jobs are complete; 0 to run" in capsys.readouterr().out
+    assert [r["status"] for r in rows()] == ["completed", "completed"] and sweeps() == 3
+
+
+def test_jobs_are_known_by_what_they_compute_and_keep_their_numbers() -> None:
+    """A longer list of values with new ones in front: nobody's folder is given to another job."""
+    assert main(["-m", "experiment=fake", f"{BETA}=0.1,0.2", WHERE]) == 0
+    assert main(["-m", "experiment=fake", f"{BETA}=0.05,0.2,0.1", "sweep.resume=true", WHERE]) == 0
+    assert {r["job"]: r[BETA] for r in rows()} == {"0": "0.1", "1": "0.2", "2": "0.05"}
+    manifest = json.loads(Path("sweep/2/manifest.json").read_text())
+    assert f"{BETA}=0.05" in manifest["overrides"] and not Path("sweep/3").exists()
+
+
+def test_a_job_whose_stages_would_be_others_is_not_complete() -> None:
+    assert main(["-m", "experiment=fake", f"{BETA}=0.1,0.2", WHERE]) == 0
+    swept = ["-m", "experiment=fake", f"{BETA}=0.1,0.2", "pipeline.base.size=5", "sweep.resume=true", WHERE]
+    assert main(swept) == 0
+    assert [r["job"] for r in rows()] == ["2", "3"]
+    assert [read_status(Path(f"sweep/{job}")) for job in range(4)] == ["completed"] * 4
+
+
+def test_without_a_folder_the_last_sweep_with_the_same_overrides_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    dated = "hydra.sweep.dir='found/${now:%Y}/${now:%H-%M-%S-%f}'"
+    swept = ["-m", "experiment=fake", f"{BETA}=0.1,0.2", dated]
+    assert main(swept) == 0
+    assert main([*swept[:-2], f"{BETA}=0.3", dated]) == 0
+    assert len(list(Path("found").glob("*/*"))) == 2
+    capsys.readouterr()
+    assert main([*swept, "sweep.resume=true"]) == 0
+    assert "2 of 2 jobs are complete" in capsys.readouterr().out
+    assert len(list(Path("found").glob("*/*"))) == 2
+    assert main([*swept[:-2], f"{BETA}=0.4", "sweep.resume=true", dated]) == 0
+    assert "there is no earlier sweep with these overrides; a new one begins" in capsys.readouterr().out
+    assert len(list(Path("found").glob("*/*"))) == 3
+
+
+@pytest.mark.parametrize("value", ["yes_please", "3", "[true]"])
+def test_resume_is_true_or_false(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "experiment=fake", "seed=0,1", f"sweep.resume={value}", WHERE]) == 1
+    assert "sweep.resume: expected true or false" in capsys.readouterr().err
