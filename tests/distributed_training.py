@@ -79,7 +79,7 @@ def train(case: str, policy: Path, folder: Path, mode: str, dies: bool = False) 
     if case == "distill":
         given["teacher"] = Artifact.open(
             policy.with_name("teacher")
-        )  # its own weights: a KL of 0 has noise for a slope
+        )  # else the slope would be noise
     if dies:
         _let_die(stage)
     rank = distributed.rank()
