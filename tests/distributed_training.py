@@ -77,7 +77,7 @@ def train(case: str, policy: Path, folder: Path, mode: str, dies: bool = False) 
     stage = CASES[case]()
     given = {} if hasattr(stage, "kind") else {"policy": Artifact.open(policy)}
     if case == "distill":
-        given["teacher"] = Artifact.open(policy)
+        given["teacher"] = Artifact.open(policy.with_name("teacher"))  # else the slope would be noise
     if dies:
         _let_die(stage)
     rank = distributed.rank()

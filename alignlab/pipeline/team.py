@@ -1,4 +1,4 @@
-"""Who computes a run: processes that a launcher has started, or that the first one starts by itself."""
+"""The processes of a run as they are started: by a launcher, or by the first one itself."""
 
 import contextlib
 import dataclasses
