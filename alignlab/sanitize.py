@@ -33,7 +33,7 @@ _SECRET_WORDS: Final = frozenset(
 _KEYS: Final = frozenset({"api", "access", "private", "secret", "signing", "encryption", "ssh", "auth", "account"})
 """Words that make `key` or `keys` secret: `api_keys`. Alone, `key` with a text is one, `keys` is not."""
 _TOKENS: Final = frozenset({"api", "access", "auth", "hf", "hub", "bearer", "refresh", "session", "secret", "github"})
-"""Words that make the plural secret: `access_tokens`. `max_tokens` and `add_tokens` are no secrets."""
+"""Words that make the plural secret: `access_tokens`. Neither `max_tokens` nor `add_tokens` is a secret."""
 _ROLES: Final = frozenset(
     {"bos", "eos", "pad", "unk", "sep", "cls", "mask", "stop", "end", "special", "added", "image"}
 )

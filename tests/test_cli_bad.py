@@ -52,7 +52,7 @@ FILES = {
     "a key twice": ("seed: 1\nseed: 2\n", "is not YAML"),
     "an open bracket": ("pipeline: [\n", "is not YAML"),
     "a tab": ("pipeline:\n\tbase: 1\n", "is not YAML"),
-    "not UTF-8": (b"# \xff\xfe\nseed: 1\n", "is not YAML"),
+    "not UTF-8": (b"# \xff\xfe\nseed: 1\n", "is not UTF-8"),
     "a number": ("42\n", "cannot be composed"),
     "itself": ("defaults: [mine]\n", ""),
     "an unknown default": ("defaults: [nowhere]\n", "nowhere"),

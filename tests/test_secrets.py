@@ -1,4 +1,5 @@
 """Secrets are hidden wherever they stand, and ordinary configuration is not."""
+# ruff: noqa: E501
 
 from pathlib import Path
 from typing import Any

@@ -278,6 +278,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_process_that_spawned_them(tmp_path: Path) -> None:
     from alignlab.training.orphans import held
 

@@ -254,13 +254,14 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     from alignlab.tracking import Origin
 
     asked, config = prepared.experiment, prepared.experiment.redacted()
-    about = {"name": asked.name, "seed": asked.seed, "overrides": job.shown()}
+    name = redact_text(asked.name)
+    about = {"name": name, "seed": asked.seed, "overrides": job.shown()}
     folder.about = {**about, **provenance.of_now()}
     folder.config(asked.recorded())
     store = Store(asked.store)
     if any(step.again or not store.has(step.fingerprint) for step in prepared.steps):
         prepared.tracking.prepare()
-    origin = Origin(asked.name, job.group(asked.name), job.number, config, job.shown())
+    origin = Origin(name, job.group(name), job.number, config, job.shown())
     began = job.sweep.began if job.sweep else time.time()
     reporter = Reporter.read(job.sweep.records, job.number) if job.sweep and job.number is not None else None
     runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began, reporter)
