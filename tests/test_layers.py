@@ -138,6 +138,11 @@ def test_only_the_command_and_the_configuration_know_hydra() -> None:
     assert offenders(others, lambda f: packages(f) & {"hydra", "omegaconf"}) == {}
 
 
+def test_one_module_knows_what_is_private_of_hydras() -> None:
+    others = [f for f in CORE if f != ROOT / "alignlab" / "config" / "internals.py"]
+    assert offenders(others, lambda f: {n for n in imports(f) if n.startswith("hydra._internal")}) == {}
+
+
 def test_nothing_imports_experiments_or_tests() -> None:
     assert offenders([*CORE, *PLUGINS], lambda f: packages(f) & {"experiments", "tests"}) == {}
 

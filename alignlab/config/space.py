@@ -50,7 +50,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep chooses, and what all its jobs share.
+    """The values that a sweep chooses, and the overrides that all its jobs share.
 
     Args:
         fixed: overrides of every job.

@@ -1,4 +1,4 @@
-"""What runs beside a job of a study, in whatever process: it reports validations, and asks whether to go on."""
+"""The part of a study that runs in a job, in whatever process: it reports validations, and asks whether to continue."""
 
 import json
 import sys
@@ -39,9 +39,9 @@ class Reporter:
 
     @classmethod
     def of(cls, settings: Settings, metric: str, storage: str) -> "Reporter":
-        """What the jobs of a sweep share."""
-        study = (storage, settings.study_name, settings.direction)
-        return cls(*study, metric, settings.pruner, settings.pruner_arguments)
+        """The reporter that the jobs of a sweep share."""
+        pruner, arguments = settings.pruner, settings.pruner_arguments
+        return cls(storage, settings.study_name, settings.direction, metric, pruner, arguments)
 
     def write(self, records: Path) -> None:
         """Leave it where the jobs will look for it."""
@@ -65,7 +65,7 @@ class Reporter:
         try:
             return self._is_pruned(step, value)
         except Exception as error:  # as with a tracker, nothing of a study may stop training
-            print(f"the study cannot be reached, {stage} goes on: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"the study cannot be reached, {stage} continues: {type(error).__name__}: {error}", file=sys.stderr)
             return False
 
     def _is_pruned(self, step: int, value: float) -> bool:

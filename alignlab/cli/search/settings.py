@@ -1,4 +1,4 @@
-"""What `hydra/sweeper=optuna` takes, and Optuna's objects that are made of it."""
+"""Arguments of `hydra/sweeper=optuna`, and Optuna's objects that are made of them."""
 
 import importlib.util
 import warnings
