@@ -184,11 +184,14 @@ def test_a_machine_that_is_lost_ends_the_other(rank: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_request_to_stop_saves_and_ends_all(tmp_path: Path) -> None:
-    run = begin(tmp_path, "runtime=ddp", *LONG)
+@pytest.mark.parametrize(
+    ("mode", "number"), [("ddp", signal.SIGTERM), ("ddp", signal.SIGHUP), ("fsdp2", signal.SIGTERM)]
+)
+def test_a_request_to_stop_saves_and_ends_all(mode: str, number: signal.Signals, tmp_path: Path) -> None:
+    run = begin(tmp_path, f"runtime={mode}", *LONG)
     wait_for("pretrain", tmp_path)
     other = children(run.pid)
-    run.terminate()
+    run.send_signal(number)
     ((code, _, _),) = finished([run], 60)
-    assert code == 143 and status(tmp_path)["status"] == "preempted"
+    assert code == 128 + number and status(tmp_path)["status"] == "preempted"
     assert not any(Path(f"/proc/{pid}").exists() for pid in other)
