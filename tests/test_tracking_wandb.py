@@ -386,7 +386,7 @@ def commands(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     import yaml
     from wandb.sdk.launch.sweeps import utils
 
-    sweep = yaml.safe_load(docs_pages.files("parts/wandb.md")["sweep.yaml"])
+    sweep = yaml.safe_load(docs_pages.files("wandb.md")["sweep.yaml"])
     given = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
     given |= {"env": ["/usr/bin/env"], "program": [sweep["program"]], "interpreter": ["python"]}
     command: list[str] = []

@@ -55,7 +55,7 @@ class Planned:
 
 @dataclass
 class Earlier:
-    """What the sweeps that used a folder before have left.
+    """Records of the sweeps that used a folder before.
 
     Args:
         complete: the jobs that have completed, by what they compute.

@@ -215,7 +215,7 @@ def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jo
 
 
 def _resumed(hydra: Session, cfg: Tree, overrides: Sequence[str]) -> Earlier:
-    """What a sweep that is resumed has left; its folder becomes that of this one.
+    """Records of the sweep that is resumed; its folder becomes that of this one.
 
     Raises:
         ConfigError: the sweeper's jobs are not known beforehand.

@@ -1,4 +1,4 @@
-"""What launchers share: a job as it is sent to another process, and what comes back."""
+"""Base of the launchers: a job as it is sent to another process, and what comes back."""
 
 import abc
 import dataclasses

@@ -66,14 +66,14 @@ class Submitted:
         return done
 
     def checkpoint(self) -> Any:
-        """What submitit queues again: the same job, which continues from what it saved."""
+        """Submission to queue again: the same job, which continues from what it saved."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class SubmititLauncher(JobLauncher):
-    """What the two launchers share.
+    """Base of the two launchers.
 
     Args:
         array_parallelism: jobs at the same time, at most.
