@@ -13,14 +13,13 @@ Attacks that stand elsewhere, by the line of that page:
 | damaged manifests and configurations | `test_policy_folder.py::test_an_artifact_with_a_malformed_file_is_one_message` |
 | kernels of a repository | `test_import_model.py::test_kernels_of_a_repository_are_never_run` |
 | plugins that fail or clash | `test_conf.py::test_a_plugin_that_fails_to_import_is_named`, `::test_two_distributions_with_one_plugins_name_are_both_named` |
+| a command that is killed | `test_distributed_runs.py::test_a_run_that_is_killed_leaves_nobody_behind_and_goes_on_alone` |
 | Hydra's section of a config folder | `test_cli_untrusted.py`, and below |
 """  # noqa: E501
 
 import json
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,38 +260,7 @@ def test_no_sentence_of_a_librarys_is_read() -> None:
             assert not re.search(read, text), f"{file} reads {sentence!r}"
 
 
-# ---- processes -------------------------------------------------------------------------------------------------------
-PARENT = """
-import multiprocessing, os, pathlib, sys, time
-from alignlab.training.orphans import held
-
-def rank(ranks):
-    ranks.setup(None, None, "fit")
-    pathlib.Path("rank").write_text(str(os.getpid()))
-    time.sleep(300)
-
-if __name__ == "__main__":
-    with held(pathlib.Path("."), print) as ranks:
-        multiprocessing.get_context("spawn").Process(target=rank, args=(ranks,)).start()
-        time.sleep(300)
-"""
-
-
-@pytest.mark.slow
-def test_ranks_end_with_the_process_that_spawned_them(tmp_path: Path) -> None:
-    from alignlab.training.orphans import held
-
-    (tmp_path / "parent.py").write_text(PARENT)
-    with subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path) as parent:
-        while not (tmp_path / "rank").exists() or not (tmp_path / "rank").read_text():
-            assert parent.poll() is None
-        parent.kill()
-    said: list[str] = []
-    with held(tmp_path, said.append):  # waits until the rank has ended, too: it holds the lock
-        status = Path(f"/proc/{(tmp_path / 'rank').read_text()}/stat")
-        assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
-
-
+# ---- runs that were killed -------------------------------------------------------------------------------------------
 def test_a_damaged_line_of_curves_does_not_break_a_later_run(tmp_path: Path) -> None:
     from alignlab.tracking.curves import Curves
 
