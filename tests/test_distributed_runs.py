@@ -240,4 +240,4 @@ def test_a_sweep_of_torchrun_ends_with_the_job_that_fails(tmp_path: Path) -> Non
     first, other = finished([begin(tmp_path, *swept, **variables("torchrun", r, port)) for r in range(2)])
     assert first[0] == other[0] == 1, first[2] + other[2]
     said = first[1] + first[2]
-    assert "cannot go on after a job that failed" in said and "sweep.resume=true" in said and "Traceback" not in said
+    assert "cannot continue after a job that failed" in said and "sweep.resume=true" in said and "Traceback" not in said
