@@ -11,7 +11,7 @@ from alignlab.artifact import REPORT, SAMPLES, Artifact
 from alignlab.sanitize import printable
 from alignlab.stage import Tracker
 from alignlab.tracking.curves import Curves
-from alignlab.tracking.experiment import is_first_process
+from alignlab.tracking.process import is_first_process
 from alignlab.tracking.recorder import Made, StageRecord
 from alignlab.tracking.terminal import PlainLines, StageLine, say
 
