@@ -81,5 +81,7 @@ def _tracking(node: dict[str, Any]) -> dict[str, Any]:
     if not moved:
         return node
     kept = {key: value for key, value in node.items() if key not in moved}
-    recorders = {} if moved.get("mode") == "off" else {"wandb": {"_target_": "alignlab.tracking.Wandb", **moved}}
+    recorders: dict[str, Any] = (
+        {} if moved.get("mode") == "off" else {"wandb": {"_target_": "alignlab.tracking.Wandb", **moved}}
+    )
     return {**kept, "recorders": recorders}
