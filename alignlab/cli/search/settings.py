@@ -103,13 +103,19 @@ class Settings:
         import optuna
 
         given = {**(self.sampler_arguments or {}), "seed": seed}
-        return _made(optuna.samplers, SAMPLERS[self.sampler], given, f"{HERE}.sampler_arguments")
+        made: optuna.samplers.BaseSampler = _made(
+            optuna.samplers, SAMPLERS[self.sampler], given, f"{HERE}.sampler_arguments"
+        )
+        return made
 
     def make_pruner(self) -> "optuna.pruners.BasePruner":
         """Optuna's pruner."""
         import optuna
 
-        return _made(optuna.pruners, PRUNERS[self.pruner], self.pruner_arguments or {}, f"{HERE}.pruner_arguments")
+        made: optuna.pruners.BasePruner = _made(
+            optuna.pruners, PRUNERS[self.pruner], self.pruner_arguments or {}, f"{HERE}.pruner_arguments"
+        )
+        return made
 
     def place(self, folder: Path) -> str:
         """The study's storage, as it can be opened by a process anywhere.
