@@ -113,6 +113,15 @@ def redact_text(text: str, name: str = "") -> str:
     return _WANDB.sub(REDACTED, text) if is_key else text
 
 
+def redact_texts(value: Any) -> Any:
+    """A copy of a value whose texts have no part in the form of a key; names say nothing about what is below them."""
+    if isinstance(value, Mapping):
+        return {k: redact_texts(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_texts(v) for v in value]
+    return redact_text(value) if isinstance(value, str) else value
+
+
 def is_secret(name: str) -> bool:
     """Whether a setting of this name holds a secret: `api_key`, `hfToken`, `db-password`, `token_file`."""
     words = _words(name)
