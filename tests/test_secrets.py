@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from alignlab.config import options
-from alignlab.sanitize import REDACTED, is_secret, redact, redact_override, redact_text
+from alignlab.sanitize import REDACTED, is_secret, redact, redact_logs, redact_override, redact_text
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
@@ -212,3 +213,14 @@ def test_the_report_shows_no_key(tmp_path: Path) -> None:
            for name, made in run.items()}  # fmt: skip
     page = render(RunView.of(run), f"lab {TYPED}", datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
     assert leaks(page) == [] and page.count("&lt;redacted&gt;") >= 5
+
+
+def test_log_records_are_made_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.getLogRecordFactory()
+    try:
+        redact_logs()
+        redact_logs()
+        logging.getLogger("some.launcher").warning("#%d : objective.beta=0.1 my.api_key=hunter2 %s", 0, "seed=3")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert caplog.messages == ["#0 : objective.beta=0.1 my.api_key=<redacted> seed=3"]

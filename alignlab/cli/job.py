@@ -26,7 +26,7 @@ from alignlab.config import experiment
 from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
-from alignlab.sanitize import printable, redact_override, redact_text
+from alignlab.sanitize import printable, redact_logs, redact_override, redact_text
 
 if TYPE_CHECKING:
     from alignlab.pipeline.plan import Step
@@ -158,6 +158,7 @@ class Task:
             JobFailed: it did not complete.
             Preempted: it was asked to stop.
         """
+        redact_logs()  # a launcher's worker
         own = launched.place()
         if own is None:
             return self._call(cfg)
