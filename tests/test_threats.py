@@ -5,9 +5,15 @@ The page names the test of each of its rows. Those of a part that has tests of i
 """
 
 import ast
+import datetime
+import gzip
 import json
+import os
 import pickle
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +22,19 @@ from typing import Any, Final
 import pytest
 import torch
 from chat_templates import CHATML, bpe
+from fake_plugins import FAKES
 from model_folders import edit, llama
+from report_run import make_run
 from test_distributed_runs import begin, children, finished, status, wait_for
 
 from alignlab.cli.app import main
 from alignlab.config.locate import locate
 from alignlab.data.template import render
 from alignlab.errors import AlignlabError, ConfigError, DataError
+from alignlab.pipeline.run_folder import read_status
 from alignlab.policy import Policy
+from alignlab.report import page
+from alignlab.report.run import RunView
 from alignlab.sanitize import printable
 
 ROOT = Path(__file__).parents[1]
@@ -231,6 +242,34 @@ def test_a_chat_template_stays_in_its_sandbox(escape: str, tmp_path: Path, monke
     assert not Path("trap").exists()
 
 
+# ---- files of data ---------------------------------------------------------------------------------------------------
+READER = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+from alignlab.data.files import Files
+from alignlab.errors import DataError
+for file in sys.argv[1:]:
+    try:
+        Files(corpus=file).documents("train")
+    except DataError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_line_of_gigabytes_in_a_file_of_megabytes_is_refused(tmp_path: Path) -> None:
+    rest = gzip.compress(b"a" * 2**24) * 192  # gzip may be in several parts: 3 GB in 3 MB
+    (tmp_path / "long.jsonl.gz").write_bytes(gzip.compress(b'{"text": "') + rest)
+    (tmp_path / "bytes.jsonl.gz").write_bytes(gzip.compress(b'{"text": "\xff') + rest)
+    assert all(file.stat().st_size < 4 * 2**20 for file in tmp_path.iterdir())
+    command = [sys.executable, "-c", READER, "long.jsonl.gz", "bytes.jsonl.gz"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    long, not_utf8, megabytes = found.stdout.splitlines()
+    assert long.startswith("long.jsonl.gz has a line of more than 268435456 characters")
+    assert not_utf8.startswith("bytes.jsonl.gz:1: not UTF-8")
+    assert int(megabytes) < 1500
+
+
 # ---- texts -----------------------------------------------------------------------------------------------------------
 def test_controls_of_the_terminal_are_shown_not_obeyed() -> None:
     for text in ("\x1b[2J", "\x1b]0;title\x07", "a\rb", "\x9b31m", "\u202egnp.exe", "\u200b", "\x08\x08"):
@@ -367,6 +406,27 @@ def test_ranks_end_with_the_first_process(tmp_path: Path) -> None:
     assert status(tmp_path)["status"] == "completed"
 
 
+@pytest.mark.slow
+def test_a_closed_terminal_ends_a_sweep_and_what_is_done_is_kept(installed: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(installed), str(FAKES), *filter(None, sys.path)])
+    swept = [
+        "-m",
+        "experiment=troubled",
+        "pipeline.trouble.how=good,slow",
+        "hydra.sweep.dir=sweep",
+        "sweep.resume=true",
+    ]
+    command = [sys.executable, "-m", "alignlab", *swept]
+    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}) as process:
+        limit = time.monotonic() + 120
+        while not list(tmp_path.glob(".alignlab/work/*/began")):
+            assert time.monotonic() < limit and process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 128 + signal.SIGHUP
+    assert [read_status(tmp_path / f"sweep/{job}") for job in range(2)] == ["completed", "preempted"]
+
+
 def test_a_damaged_line_of_curves_does_not_break_a_later_run(tmp_path: Path) -> None:
     from alignlab.tracking.curves import Curves
 
@@ -376,3 +436,29 @@ def test_a_damaged_line_of_curves_does_not_break_a_later_run(tmp_path: Path) -> 
     curves.log(5, {"a": 5.0})
     curves.close()
     assert [json.loads(line)["step"] for line in (tmp_path / "curves.jsonl").read_text().splitlines()] == [1, 2, 5]
+
+
+DAMAGED = b'{"step": 1, "train/loss": 1}\n{"ste\xff\n[]\n' + b"[" * 10**5
+
+
+@pytest.mark.usefixtures("fakes_here")
+def test_damaged_curves_that_are_published_do_not_break_later_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """No stage reads them."""
+    run = ["experiment=fake", "~pipeline.evaluate_base", "~pipeline.evaluate_tuned"]
+    assert main([*run, "hydra.run.dir=one"]) == 0
+    damaged = list(Path(".alignlab").rglob("curves.jsonl"))
+    assert damaged
+    for file in damaged:
+        file.chmod(0o644)
+        file.write_bytes(DAMAGED)
+    assert main([*run, "hydra.run.dir=two", "pipeline.tuned.size=5"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", DAMAGED.splitlines()[1:], ids=["bytes", "list", "depth"])
+def test_damaged_curves_do_not_break_the_report(line: bytes, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for file in tmp_path.rglob("curves.jsonl"):
+        file.write_bytes(DAMAGED.splitlines(keepends=True)[0] + line)
+    views = RunView.of(run)
+    assert views.stages["dpo"].curves() == {"train/loss": [(1, 1.0)]}
+    assert "<html" in page.render(views, "lab", datetime.datetime.now(datetime.UTC))
