@@ -80,14 +80,14 @@ def test_jobs_at_the_same_time_compute_what_they_share_once(start: Callable[...,
 
 
 def test_a_process_that_is_killed_takes_no_other_job_with_it(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """Its own job is marked as lost; one that waited for a place still gets it."""
+    """Its own job is marked as dead; one that waited for a place still gets it."""
     swept = ["experiment=troubled", "pipeline.trouble.how=slow,fine,good", "hydra/launcher=joblib"]
     process = start("-m", *swept, "hydra.launcher.n_jobs=1", WHERE)
     until(lambda: bool(list(Path(".alignlab").glob("work/*/began"))), process)
     os.kill(int(status_of(Path("sweep/0"))["pid"]), signal.SIGKILL)
     code, output = ended(process)
     assert code == 1
-    assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["lost", "completed", "completed"], output
+    assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["dead", "completed", "completed"], output
     assert "job 0: its process" in output and "SIGKILL" in output and "Traceback" not in output
 
 
@@ -143,7 +143,7 @@ def test_jobs_that_submitit_starts(start: Callable[..., subprocess.Popen[str]]) 
     os.kill(int(status_of(Path("sweep/2"))["pid"]), signal.SIGKILL)
     code, output = ended(process)
     assert code == 1
-    assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["completed", "failed", "lost"], output
+    assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["completed", "failed", "dead"], output
     assert "job 1: corpus.jsonl:3: text is missing" in output and "job 2: submitit's job" in output
     assert list(Path("sweep/.submitit").glob("*_log.out"))
 
