@@ -208,15 +208,16 @@ def test_an_array_of_slurm(
         (commands / name).chmod((commands / name).stat().st_mode | stat.S_IXUSR)
     swept = ["experiment=troubled", "pipeline.trouble.how=fine,user", "hydra/launcher=submitit_slurm"]
     asked = ["partition=gpu", "account=lab", "gpus_per_node=2", "mem_gb=1.5", "array_parallelism=7"]
-    asked += ["timeout_min=60", "additional_parameters={nice: 100}", "setup=[true]"]
+    asked += ["timeout_min=60", "additional_parameters={nice: 100}", "setup=['echo ready']"]
     path = f"{commands}:{os.environ['PATH']}"
     code, output = ended(start("-m", *swept, WHERE, *(f"hydra.launcher.{word}" for word in asked), PATH=path))
     assert code == 1, output
     assert [read_status(Path(f"sweep/{job}")) for job in range(2)] == ["completed", "failed"], output
-    (script,) = Path("sweep/.submitit").glob("*submission*.sh")
+    script = min(Path("sweep/.submitit").glob("*submission*.sh"))  # submitit names the same one for each job
     lines = script.read_text().splitlines()
     wanted = ["partition=gpu", "account=lab", "gpus-per-node=2", "mem=1536M", "cpus-per-task=4", "time=60", "nice=100"]
     assert {f"#SBATCH --{word}" for word in [*wanted, "array=0-1%2", "signal=USR2@120"]} <= set(lines)
+    assert "echo ready" in lines
 
 
 # ---- ray -------------------------------------------------------------------------------------------------------------
@@ -251,6 +252,7 @@ def test_a_launcher_without_its_package_says_what_to_install(
         ("joblib", "n_jobs=0", "hydra.launcher.n_jobs: must be a whole number other than 0"),
         ("joblib", "gpus=-1", "hydra.launcher.gpus: must be a whole number of at least 0"),
         ("joblib", "cpus=4", "cpus"),
+        ("submitit_slurm", "setup=[true]", "hydra.launcher.setup: takes shell commands"),
     ],
 )
 def test_a_wrong_argument_of_a_launcher_is_found_before_anything_runs(
