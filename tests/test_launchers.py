@@ -311,4 +311,4 @@ def test_twenty_values_of_beta_compute_what_they_share_once(
     assert {found[name] for name in ("pretrain", "sft", "label", "evaluate_pretrain", "evaluate_sft")} == {1}
     assert found["dpo"] == 20
     logs = output + "".join(f.read_text() for f in Path("sweep").glob(".submitit/*_log.out"))
-    assert logs.count(": found in the store (") == 19, "one reference pass for all"
+    assert logs.count("reference_logp: found in the store (") == 2 * 19, "one pass for all, of either split"
