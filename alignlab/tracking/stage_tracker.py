@@ -12,7 +12,7 @@ from alignlab.durable import is_full
 from alignlab.sanitize import printable
 from alignlab.stage import Tracker
 from alignlab.tracking.curves import Curves
-from alignlab.tracking.experiment import is_first_process
+from alignlab.tracking.process import is_first_process
 from alignlab.tracking.recorder import Made, StageRecord
 from alignlab.tracking.terminal import PlainLines, StageLine, say
 
