@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from alignlab import launched, stopping
-from alignlab.cli.outcome import metric_for_sweeper, show
+from alignlab.cli.outcome import metric_for_sweeper, show, show_job
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
@@ -267,7 +267,7 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     reporter = Reporter.read(job.sweep.records, job.number) if job.sweep and job.number is not None else None
     runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began, reporter)
     runner.run()
-    show(folder, runner)
+    show(folder, runner) if job.sweep is None else show_job(folder)
     return metric_for_sweeper(asked.metric, folder.metrics)
 
 
