@@ -17,7 +17,10 @@ from alignlab.errors import ConfigError
 from alignlab.launched import Place, first_host, place
 
 COMMAND = [sys.executable, "-m", "alignlab", "experiment=smoke", "tracking=off", "runtime.accelerator=cpu"]
-SHORT = ["~pipeline.evaluate_pretrain", "~pipeline.evaluate_sft"]
+FURTHER = ["sft", "label", "reward_model", "dpo", "ppo", "report"]
+FURTHER += [f"evaluate_{name}" for name in ("pretrain", "sft", "dpo", "ppo")]
+SHORT = [f"~pipeline.{name}" for name in FURTHER]
+"""Leaves one stage: `pretrain`."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -64,7 +67,7 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
-LONG = ["pipeline.pretrain.loop.steps=2000", "pipeline.pretrain.loop.save_every=5"]
+LONG = [*SHORT, "pipeline.pretrain.loop.steps=2000", "pipeline.pretrain.loop.save_every=5"]
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------
@@ -184,11 +187,57 @@ def test_a_machine_that_is_lost_ends_the_other(rank: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_request_to_stop_saves_and_ends_all(tmp_path: Path) -> None:
-    run = begin(tmp_path, "runtime=ddp", *LONG)
+@pytest.mark.parametrize(
+    ("mode", "number"), [("ddp", signal.SIGTERM), ("ddp", signal.SIGHUP), ("fsdp2", signal.SIGTERM)]
+)
+def test_a_request_to_stop_saves_and_ends_all(mode: str, number: signal.Signals, tmp_path: Path) -> None:
+    run = begin(tmp_path, f"runtime={mode}", *LONG)
     wait_for("pretrain", tmp_path)
     other = children(run.pid)
-    run.terminate()
+    run.send_signal(number)
     ((code, _, _),) = finished([run], 60)
-    assert code == 143 and status(tmp_path)["status"] == "preempted"
+    assert code == 128 + number and status(tmp_path)["status"] == "preempted"
     assert not any(Path(f"/proc/{pid}").exists() for pid in other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+def test_a_run_that_is_killed_leaves_nobody_behind_and_goes_on_alone(mode: str, tmp_path: Path) -> None:
+    short = [*SHORT, "pipeline.pretrain.loop.steps=60", "pipeline.pretrain.loop.save_every=5"]
+    run = begin(tmp_path, f"runtime={mode}", *short)
+    wait_for("pretrain", tmp_path)
+    (other,) = children(run.pid)
+    run.kill()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{other}").exists():
+        assert time.monotonic() < end, "it trains on although nobody is there to keep what it learns"
+        time.sleep(0.1)
+    assert "rank 1 of 2 has lost rank 0, and ends" in finished([run])[0][2]
+    ((code, output, error),) = finished([begin(tmp_path, "runtime=cpu", *short)])
+    assert code == 0 and "continues from" in output, output + error
+    assert len(list(tmp_path.glob("store/runs/*.json"))) == 1, "one process registers the run"
+    (curves,) = tmp_path.glob("store/objects/*/curves.jsonl")
+    steps = [json.loads(line)["step"] for line in curves.read_text(encoding="utf-8").splitlines()]
+    assert steps == sorted(steps) and set(range(5, 61, 5)) <= set(steps)
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
+    run = begin(tmp_path, "runtime=ddp", *LONG)
+    wait_for("pretrain", tmp_path)
+    (other,) = children(run.pid)
+    os.kill(other, signal.SIGSTOP)
+    ((code, _, error),) = finished([run], 200)
+    assert code == 1 and f"rank 1 of 2 (pid {other} on " in error and "no sign of life for 60 s" in error
+    assert status(tmp_path)["status"] == "failed" and not Path(f"/proc/{other}").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_torchrun_ends_with_the_job_that_fails(tmp_path: Path) -> None:
+    """The others' part of its work may have failed elsewhere, so that they cannot go on together."""
+    port, lr = _free_port(), "pipeline.pretrain.optimizer.lr=1e30,1e-3"
+    swept = ["-m", "runtime=ddp", *SHORT, lr, f"hydra.sweep.dir={tmp_path}/sweep", "pipeline.pretrain.loop.steps=10"]
+    first, other = finished([begin(tmp_path, *swept, **variables("torchrun", r, port)) for r in range(2)])
+    assert first[0] == other[0] == 1, first[2] + other[2]
+    said = first[1] + first[2]
+    assert "cannot go on after a job that failed" in said and "sweep.resume=true" in said and "Traceback" not in said

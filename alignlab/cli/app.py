@@ -52,7 +52,9 @@ def _placed(arguments: list[str]) -> int:
     if own.rank > 0:
         from alignlab.pipeline.follower import follow
 
-        return follow(own)
+        code = follow(own)
+        sys.stderr.flush()
+        os._exit(code)  # taking the interpreter down takes seconds, for which the first process would wait
     from alignlab.pipeline.team import led
 
     with led(own) as leader:

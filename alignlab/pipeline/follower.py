@@ -8,25 +8,27 @@ import contextlib
 import os
 import pickle
 import queue
+import shutil
 import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from alignlab import stopping
 from alignlab.config.spec import Builder
 from alignlab.data.cache import Cache
 from alignlab.data.source import DataSource
-from alignlab.errors import AlignlabError, Preempted
+from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.launched import Place
-from alignlab.pipeline.links import Meeting, keep_alive
-from alignlab.pipeline.ranks import LEAVING
+from alignlab.pipeline.links import HEARTBEAT, Meeting, keep_alive
+from alignlab.pipeline.members import LEAVING
 from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
 from alignlab.seed import seed_everything
@@ -68,10 +70,13 @@ class _Follower:
         self._place, self._meeting, self._link = place, meeting, link
         self._messages: queue.Queue[tuple[Any, ...]] = queue.Queue()
         self._builder = Builder(shared=(DataSource,))
+        self._speaking = threading.Lock()
+        self._scratch: Path | None = None
         self._has_group = False
 
     def run(self) -> int:
-        threading.Thread(target=self._listen, daemon=True, name="follower").start()
+        for action in (self._listen, self._give_signs):
+            threading.Thread(target=action, daemon=True, name=f"follower-{action.__name__}").start()
         try:
             with stopping.heard(), stopping.deferred():  # the first process decides when all of them stop
                 code = self._serve()
@@ -89,29 +94,41 @@ class _Follower:
             made: object = None
             try:
                 if message[0] == "call":
+                    _limit_threads(message[3])
                     made = message[1](*message[2])
-                else:
+                elif message[0] == "run":
                     self._compute(message[1])
-            except Preempted:
+                else:  # another process has failed
+                    continue
+            except (Preempted, Pruned):
                 pass  # so are the others; the first process ends all of them
             except AlignlabError as error:
                 failed = f"{type(error).__name__}: {error}", ""
             except Exception as error:
                 failed = f"{type(error).__name__}: {error}", traceback.format_exc()
-            with contextlib.suppress(OSError):
-                self._link.send(("done", made) if failed is None else ("failed", *failed))
+            self._say(("done", made) if failed is None else ("failed", *failed))
             if failed is not None:
                 return self._ended()
         return int(message[1])
 
     def _ended(self) -> int:
-        """The code to end with after a failure: the first process's, if that ends by itself, too."""
+        """The code to end with after a failure: the first process's, if that has noticed, too."""
         try:
-            while (message := self._messages.get(timeout=LEAVING))[0] != "end":
-                pass
+            message = self._messages.get(timeout=LEAVING)
         except queue.Empty:
-            os._exit(1)  # the first process waits in an exchange, which this breaks
+            self._exit(1)  # the first process waits in an exchange, which this breaks
+        while message[0] != "end":
+            message = self._messages.get()
         return int(message[1])
+
+    def _say(self, message: object) -> None:
+        with self._speaking, contextlib.suppress(OSError):
+            self._link.send(message)
+
+    def _give_signs(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT)
+            self._say(("alive",))
 
     def _listen(self) -> None:
         try:
@@ -119,10 +136,16 @@ class _Follower:
                 self._messages.put(message)
         except (EOFError, OSError):
             _complain(self._place, "has lost rank 0, and ends")
-            os._exit(1)
+            self._exit(1)
         self._messages.put(message)
         threading.Event().wait(LEAVING)
-        os._exit(int(message[1]))  # it waits in an exchange that will not come
+        self._exit(int(message[1]))  # it waits in an exchange that will not come
+
+    def _exit(self, code: int) -> NoReturn:
+        """End at once, whatever the main thread waits for."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        os._exit(code)
 
     def _compute(self, job: Job) -> None:
         """Compute this process's share of a stage."""
@@ -132,16 +155,22 @@ class _Follower:
             place = self._place
             distributed.join(self._meeting.of_group(), place.rank, place.world, job.runtime.device)
             self._has_group = True
-        if job.runtime.threads:
-            import torch
-
-            torch.set_num_threads(job.runtime.threads)
+        _limit_threads(job.runtime.threads)
         stage = job.spec.build(self._builder)
         for source in self._builder.shared():
             source.keep_in(Cache(Store(job.store).keep))
         seed_everything(stage.seed)
         with tempfile.TemporaryDirectory(prefix="alignlab-rank-") as scratch, distributed.together():
-            stage.run(job.inputs, StageContext(job.name, Path(scratch), job.work, job.runtime, NullTracker()))
+            self._scratch = Path(scratch)
+            stage.run(job.inputs, StageContext(job.name, self._scratch, job.work, job.runtime, NullTracker()))
+
+
+def _limit_threads(count: int) -> None:
+    """As the first process; 0 keeps torch's default, which is that of the environment."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def _complain(place: Place, text: str) -> None:

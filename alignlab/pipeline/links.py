@@ -6,9 +6,12 @@ import signal
 import socket
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 from alignlab.launched import Place
+
+HEARTBEAT: Final = 5.0
+"""Seconds between two signs of life of a process."""
 
 
 class Meeting:

@@ -1,11 +1,10 @@
 """Walk the pipeline: ask the store for each stage, run what is missing, keep the run folder up to date.
 
-The runner depends on no concrete stage. Data goes one way: a stage sees the artifacts of its inputs and nothing else of
-the run.
+The runner depends on no concrete stage. A stage sees the artifacts of its inputs and nothing else of the run.
 """
 
+import contextlib
 import functools
-import math
 import shutil
 import sys
 import time
@@ -15,25 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab import distributed
 from alignlab.artifact import METRICS, Artifact, fingerprint, write_json
-from alignlab.config.locate import public_path
 from alignlab.data.cache import Cache, Tell
 from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, Pruned, StoreError
-from alignlab.pipeline import preflight, provenance, team
+from alignlab.pipeline import preflight, provenance
 from alignlab.pipeline.history import identity_of
+from alignlab.pipeline.made import finite, manifest
 from alignlab.pipeline.plan import Step
-from alignlab.pipeline.ranks import Leader
 from alignlab.pipeline.recording import RECORDED, describe, made_of, recorded
 from alignlab.pipeline.registry import Registration, register
 from alignlab.pipeline.run_folder import RunFolder
-from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
+from alignlab.pipeline.team import Team, placed
 from alignlab.pipeline.waiting import Wait
 from alignlab.seed import seed_everything
-from alignlab.stage import Build, NullTracker, Runtime, Stage, StageContext, Tracker, goes_on
+from alignlab.stage import Build, NullTracker, Runtime, StageContext, Tracker, goes_on
 from alignlab.tracking import Origin, Tracking
 
 
@@ -66,7 +63,7 @@ class Runner:
     _to_run: list[Step] = field(default_factory=list, init=False)
     _tracker_now: Tracker | None = field(default=None, init=False)
     _entry: Registration | None = field(default=None, init=False)
-    _leader: Leader | None = field(default=None, init=False)
+    _team: Team = field(init=False)
 
     def run(self) -> None:
         """Run every stage that the store does not have.
@@ -75,14 +72,12 @@ class Runner:
             AlignlabError: a stage failed in a way that the user can fix. Finished stages are kept.
             ConfigError: the runtime does not fit the processes that were started.
         """
-        self.runtime = team.placed(self.runtime)
-        try:
+        self.runtime = placed(self.runtime)
+        self._team = Team(self.runtime, self.store.root, self._stuck)
+        with contextlib.closing(self._team):
             self._prepare()
             with recorded(self.tracking, self.origin, self.folder):
                 self._walk()
-        finally:
-            if self._leader is not None and not team.is_launched():
-                self._leader.close(1)
 
     def _prepare(self) -> None:
         """Check what can be checked beforehand."""
@@ -128,25 +123,6 @@ class Runner:
         with own if self.tracking is None or self._tracker_now else self.tracking.line("data") as tracker:
             tracker.say(what)
             yield tracker.progress
-
-    def _computed(
-        self, step: Step, stage: Stage, inputs: Mapping[str, Artifact], context: StageContext
-    ) -> Mapping[str, float]:
-        """Run a stage, by all processes where there are several and it is made for that."""
-        if self.runtime.is_shared and stage.TOGETHER:
-            job = Job(step.name, step.spec, inputs, context.work, self.store.root, self.runtime)
-            return self._lead().run(job, lambda: stage.run(inputs, context))
-        if self.runtime.processes > 1 and stage.IS_HELPED:
-            with distributed.helped_by(team.Helpers(self.runtime.processes - 1, self._lead)):
-                return stage.run(inputs, context)
-        return stage.run(inputs, context)
-
-    def _lead(self) -> Leader:
-        """The leader of all processes, started at first use where no launcher has."""
-        if self._leader is None:
-            self._leader = team.leader_of(self.runtime)
-            self._leader.timeout, self._leader.on_stuck = self.runtime.timeout, self._stuck
-        return self._leader
 
     def _stuck(self, error: AlignlabError) -> None:
         """Write down why the run ends, where its own thread cannot."""
@@ -195,7 +171,7 @@ class Runner:
             context = StageContext(step.name, folder, work, self.runtime, tracker, check, once, validated)
             self._tracker_now = tracker
             try:
-                metrics = _finite(self._computed(step, stage, inputs, context), step.name)
+                metrics = finite(self._team.computed(step, stage, inputs, context), step.name)
             except Pruned:
                 _empty(work)  # nobody will come back for it, and checkpoints are large
                 raise
@@ -209,7 +185,7 @@ class Runner:
         write_json(folder / METRICS, metrics)
         seconds = time.perf_counter() - started
         more = {"identity": identity_of(step, self.runtime.precision), "asked": asked, RECORDED: made}
-        return {**_manifest(step, stage, inputs, seconds), **more}
+        return {**manifest(step, stage, inputs, seconds), **more}
 
     def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
         """See `StageContext.once`."""
@@ -272,37 +248,3 @@ def changed_code(step: Step, store: Store) -> list[str]:
     """Public paths of the classes whose code differs from that of the last run of the same recipe."""
     before = {} if store.has(step.fingerprint) else store.code_of(step.recipe)
     return [path for path, digest in step.code.items() if before.get(path, digest) != digest]
-
-
-def _manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds: float) -> dict[str, Any]:
-    cls = type(stage)
-    return {
-        "kind": cls.PRODUCES,
-        "stage": public_path(cls),
-        "version": cls.VERSION,
-        "code": dict(step.code),
-        "name": step.name,
-        "inputs": {k: {"from": step.inputs[k], "fingerprint": a.fingerprint} for k, a in inputs.items()},
-        "config": step.spec.redacted(),
-        "trained_on": _trained_on(inputs.values()),
-        "seconds": round(seconds, 3),
-        **provenance.of_now(),
-    }
-
-
-def _trained_on(inputs: Iterable[Artifact]) -> list[Any]:
-    """Configurations of the data behind a stage's inputs, each once: an evaluation must know a model's own world."""
-    found: list[Any] = []
-    for node in (node for artifact in inputs for node in artifact.trained_on):
-        if node not in found:
-            found.append(dict(node))
-    return found
-
-
-def _finite(metrics: Mapping[str, float], name: str) -> dict[str, float]:
-    """The metrics as plain numbers; a NaN among them is an error of the stage."""
-    plain = {k: float(v) for k, v in metrics.items()}
-    bad = [k for k, v in plain.items() if not math.isfinite(v)]
-    if bad:
-        raise AlignlabError(f"{name}: its metrics {', '.join(bad)} are not finite numbers; nothing was published")
-    return plain

@@ -5,14 +5,20 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from alignlab import distributed
+from alignlab.artifact import Artifact
 from alignlab.errors import ConfigError
 from alignlab.launched import Place
+from alignlab.pipeline.members import RankLost
+from alignlab.pipeline.plan import Step
 from alignlab.pipeline.ranks import Leader
-from alignlab.stage import Runtime
+from alignlab.pipeline.shared_job import Job
+from alignlab.stage import Runtime, Stage, StageContext
 
 T = TypeVar("T")
 
@@ -33,16 +39,6 @@ def led(place: Place) -> Iterator[Leader]:
     finally:
         _leading.clear()
         leader.close(leader.code)
-
-
-def leader_of(runtime: Runtime) -> Leader:
-    """The leader of the processes that a launcher has started; else of new ones, which the caller closes."""
-    return _leading[0] if _leading else start(runtime.devices)
-
-
-def is_launched() -> bool:
-    """Whether a launcher has started the processes of this run."""
-    return bool(_leading)
 
 
 def start(processes: int) -> Leader:
@@ -69,6 +65,7 @@ def placed(runtime: Runtime) -> Runtime:
 
     Raises:
         ConfigError: it started several, and the runtime is of one.
+        RankLost: they have failed in an earlier job of a sweep.
     """
     if not _leading:
         if runtime.num_nodes > 1:
@@ -77,6 +74,11 @@ def placed(runtime: Runtime) -> Runtime:
                 f"it on each by torchrun or srun, which say how many there are"
             )
         return runtime
+    if _leading[0].is_spent:
+        raise RankLost(
+            "not run: the processes that the launcher has started cannot go on after a job that failed. Start the "
+            "command again, with sweep.resume=true for what is missing alone"
+        )
     place = _leading[0].place
     if runtime.strategy == "auto":
         raise ConfigError(
@@ -84,6 +86,47 @@ def placed(runtime: Runtime) -> Runtime:
             f"runtime=ddp or runtime=fsdp2, or start it once"
         )
     return dataclasses.replace(runtime, devices=place.local_world, num_nodes=place.nodes)
+
+
+@dataclass
+class Team:
+    """The processes that compute the stages of one run.
+
+    Args:
+        runtime: where to compute; see `placed`.
+        store: root of the store.
+        on_stuck: see `Leader`.
+    """
+
+    runtime: Runtime
+    store: Path
+    on_stuck: Callable[[RankLost], None]
+    _leader: Leader | None = field(default=None, init=False)
+
+    def computed(
+        self, step: Step, stage: Stage, inputs: Mapping[str, Artifact], context: StageContext
+    ) -> Mapping[str, float]:
+        """Run a stage, by all processes where there are several and it is made for that."""
+        if self.runtime.is_shared and stage.TOGETHER:
+            job = Job(step.name, step.spec, inputs, context.work, self.store, self.runtime)
+            return self._lead().run(job, lambda: stage.run(inputs, context))
+        if self.runtime.processes > 1 and stage.IS_HELPED:
+            with distributed.helped_by(Helpers(self.runtime.processes - 1, self._lead)):
+                return stage.run(inputs, context)
+        return stage.run(inputs, context)
+
+    def close(self) -> None:
+        """End the processes that this run has started; a launcher's go on with the next one."""
+        if self._leader is not None and not _leading:
+            self._leader.close(1)
+
+    def _lead(self) -> Leader:
+        """The leader of all processes, started at first use where no launcher has."""
+        if self._leader is None:
+            self._leader = _leading[0] if _leading else start(self.runtime.devices)
+            self._leader.timeout, self._leader.threads = self.runtime.timeout, self.runtime.threads
+            self._leader.on_stuck = self.on_stuck
+        return self._leader
 
 
 class Helpers(distributed.Helpers):

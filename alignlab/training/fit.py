@@ -10,10 +10,9 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from alignlab import distributed, stopping
-from alignlab.errors import ConfigError, Preempted
+from alignlab.errors import ConfigError
 from alignlab.stage import StageContext
 from alignlab.training.checkpoints import Checkpoints
 from alignlab.training.keeper import Keeper
@@ -35,7 +34,7 @@ def fit(stage: Trainable[Any], context: StageContext) -> Mapping[str, float]:
         with _without_chatter():
             trainer = _trainer(stage, context, [Reports(stage, context), keeper], keeper.checkpoints)
             with stopping.deferred():
-                _fitted(trainer, module, _resumable(keeper.checkpoints, context))
+                trainer.fit(module, ckpt_path=_resumable(keeper.checkpoints, context), weights_only=True)
         return keeper.finish()
     finally:
         torch.set_num_threads(threads)
@@ -47,12 +46,20 @@ def _resumable(checkpoints: Checkpoints, context: StageContext) -> Path | None:
     return cast("Path | None", distributed.gather_objects([found])[0])
 
 
-def _fitted(trainer: pl.Trainer, module: StageModule, checkpoint: Path | None) -> None:
-    try:
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    except SIGTERMException as error:
-        # Lightning's own, where the signal came after ours was last asked for. It is a SystemExit without a code.
-        raise stopping.requested() or Preempted("asked to stop (SIGTERM); what is done is kept") from error
+class _NoSignals:
+    """In place of Lightning's own handler of SIGTERM, as `stopping` has one.
+
+    Lightning's exchanges a tensor with the other processes from within the handler, in the midst of any other exchange:
+    they wait for each other for ever.
+    """
+
+    received_sigterm = False
+
+    def register_signal_handlers(self) -> None:
+        pass
+
+    def teardown(self) -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -78,7 +85,7 @@ def _trainer(
 ) -> pl.Trainer:
     runtime = context.runtime
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=runtime.accelerator,
             devices=runtime.devices,
             num_nodes=runtime.num_nodes,
@@ -99,3 +106,5 @@ def _trainer(
         )
     except (MisconfigurationException, ValueError) as error:  # no such strategy, no GPU on this machine
         raise ConfigError(f"runtime: {error}") from error
+    trainer._signal_connector = cast(Any, _NoSignals())
+    return trainer

@@ -1,0 +1,114 @@
+"""The other processes of a run, as the first one sees them; here they are connections of this one."""
+
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Client, Connection
+
+import pytest
+
+from alignlab.errors import AlignlabError
+from alignlab.launched import Place
+from alignlab.pipeline import members, team
+from alignlab.pipeline.members import Members, RankLost
+from alignlab.pipeline.ranks import Leader
+from alignlab.stage import Runtime
+
+HERE = Place(0, 2, 0, 2, "127.0.0.1", 0)
+
+
+def joined(rank: int, address: bytes) -> Connection:
+    """A process that has joined."""
+    port, key = pickle.loads(address)
+    link = Client(("127.0.0.1", port), authkey=key)
+    link.send(("here", rank, f"pid {rank}"))
+    return link
+
+
+def lost(found: Members) -> str:
+    """What is said of the process that was lost."""
+    with pytest.raises(RankLost) as error:
+        found.answers()
+    return str(error.value)
+
+
+def test_what_they_made_is_in_order_and_signs_of_life_are_no_answers() -> None:
+    found = Members(Place(0, 3, 0, 3, "127.0.0.1", 0), {}, lambda error: None)
+    links = {rank: joined(rank, found.address) for rank in (2, 1)}
+    found.gather(10)
+    found.send({1: "a", 2: "b"})
+    for rank, link in links.items():
+        assert link.recv() == {1: "a", 2: "b"}[rank]
+        link.send(("alive",))
+        link.send(("done", rank))
+    assert found.answers() == [1, 2]
+    found.end(3)
+    assert [link.recv() for link in links.values()] == [("end", 3)] * 2
+    found.close()
+
+
+def test_one_that_gives_no_sign_of_life_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "SILENCE", 0.5)
+    found = Members(HERE, {}, lambda error: None)
+    link = joined(1, found.address)
+    for _ in range(5):
+        time.sleep(0.2)
+        link.send(("alive",))
+    found.gather(0)
+    assert "rank 1 of 2 (pid 1) has given no sign of life for 0.5 s" in lost(found)
+    with pytest.raises(EOFError):
+        link.recv()
+
+
+def test_a_silent_one_that_was_started_here_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "SILENCE", 0.5)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        found = Members(HERE, {1: process}, lambda error: None)
+        link = joined(1, found.address)
+        assert "no sign of life" in lost(found)
+        assert process.wait(10) < 0
+        link.close()
+
+
+def test_one_that_failed_waits_for_the_end_once_this_one_has_failed_too() -> None:
+    told: list[RankLost] = []
+    found = Members(HERE, {}, told.append)
+    link = joined(1, found.address)
+    link.send(("failed", "DataError: too long", ""))
+    assert "rank 1 of 2 (pid 1) failed: DataError: too long" in lost(found) and len(told) == 1
+    found.hold()
+    found.end(1)
+    assert [link.recv(), link.recv()] == [("hold",), ("end", 1)]
+
+
+def test_a_stranger_without_the_key_does_not_join() -> None:
+    found = Members(HERE, {}, lambda error: None)
+    port, _ = pickle.loads(found.address)
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.sendall(b"\x00" * 64)
+    with pytest.raises(RankLost, match=r"rank 1 of 2 did not join within 0\.3 s"):
+        found.gather(0.3)
+
+
+# ---- jobs after one that failed --------------------------------------------------------------------------------------
+def test_processes_of_a_launcher_are_not_used_after_a_failure() -> None:
+    """They may be at another point of the work."""
+
+    def broken() -> int:
+        raise AlignlabError("broken")
+
+    leader = Leader(HERE)
+    link = joined(1, leader._members.address)
+    team._leading.append(leader)
+    try:
+        assert team.placed(Runtime(devices=2, strategy="ddp")).devices == 2
+        with pytest.raises(AlignlabError, match="broken"):
+            leader.call(len, [([],)], broken)
+        with pytest.raises(RankLost, match=r"cannot go on after a job that failed.* sweep\.resume=true"):
+            team.placed(Runtime(devices=2, strategy="ddp"))
+    finally:
+        team._leading.clear()
+        leader.close(1)
+        link.close()
