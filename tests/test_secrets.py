@@ -185,11 +185,12 @@ def test_wandb_receives_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {str(f): found for f in files if (found := leaks(f.read_bytes().decode(errors="ignore")))} == {}
 
 
-def test_tensorboard_receives_no_key(tmp_path: Path) -> None:
+def test_tensorboard_receives_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="an extra: alignlab[tensorboard]")
     from alignlab.tracking import TensorBoard
 
-    record(tmp_path, {"tensorboard": TensorBoard(folder=tmp_path)})
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path, {"tensorboard": TensorBoard()})
     events = b"".join(f.read_bytes() for f in tmp_path.rglob("events.out.tfevents.*"))
     assert b"_hparams_" in events and events.count(REDACTED.encode()) + events.count(b"&lt;redacted") >= 3
     assert leaks(events.decode(errors="ignore")) == []

@@ -1,27 +1,8 @@
 """Attacks on what `docs/security.md` promises: the payload would leave a file named `trap`, and it does not.
 
-<<<<<<< HEAD
 The page names the test of each of its rows. Those of a part that has tests of its own stand there (`test_secrets.py`,
 `test_cli_untrusted.py`, `test_policy_folder.py`, `test_chat_templates.py`, `test_report.py`); the others are here.
 """
-=======
-Attacks that stand elsewhere, by the line of that page:
-
-| threat | test |
-|---|---|
-| keys in what is recorded | `test_secrets.py`, and below in every file of a run |
-| model output in the report | `test_report.py::test_hostile_text_stays_text`, `::test_policy_allows_the_pages_own_style_and_script_alone` |
-| a remote reward | `plugins/alignlab_verifiable/tests/test_remote.py` |
-| chat templates that do not end | `test_chat_templates.py::test_a_template_that_does_not_end_is_refused` |
-| weights outside of their folder | `test_policy_folder.py::test_shards_are_read_from_their_own_folder_only` |
-| millions of layers | `test_policy_loading.py::test_a_model_of_millions_of_parts_is_refused_by_name` |
-| damaged manifests and configurations | `test_policy_folder.py::test_an_artifact_with_a_malformed_file_is_one_message` |
-| kernels of a repository | `test_import_model.py::test_kernels_of_a_repository_are_never_run` |
-| plugins that fail or clash | `test_conf.py::test_a_plugin_that_fails_to_import_is_named`, `::test_two_distributions_with_one_plugins_name_are_both_named` |
-| a command that is killed | `test_distributed_runs.py::test_a_run_that_is_killed_leaves_nobody_behind_and_goes_on_alone` |
-| Hydra's section of a config folder | `test_cli_untrusted.py`, and below |
-"""  # noqa: E501
->>>>>>> dist
 
 import ast
 import datetime
@@ -30,14 +11,11 @@ import json
 import os
 import pickle
 import re
-<<<<<<< HEAD
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-=======
->>>>>>> dist
 from pathlib import Path
 from typing import Any, Final
 
@@ -407,7 +385,6 @@ def test_hydras_search_path_is_not_in_its_messages(
     assert said in error and "provider" not in error and "file://" not in error and "earch path" not in error
 
 
-<<<<<<< HEAD
 # ---- processes -------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_ranks_end_with_the_first_process(tmp_path: Path) -> None:
@@ -450,9 +427,6 @@ def test_a_closed_terminal_ends_a_sweep_and_what_is_done_is_kept(installed: Path
     assert [read_status(tmp_path / f"sweep/{job}") for job in range(2)] == ["completed", "preempted"]
 
 
-=======
-# ---- runs that were killed -------------------------------------------------------------------------------------------
->>>>>>> dist
 def test_a_damaged_line_of_curves_does_not_break_a_later_run(tmp_path: Path) -> None:
     from alignlab.tracking.curves import Curves
 

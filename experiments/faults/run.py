@@ -107,7 +107,17 @@ class Round:
                 wrong = [*self.lost(disk), *self.unclear(disk, kind, ended)]
                 if ended == "completed":
                     wrong += self.differences(disk) + debris(disk, temp)
-                row = (self.number, self.place, attempt, kind, number, ended, len(self.seen), "; ".join(wrong), self.commit)
+                row = (
+                    self.number,
+                    self.place,
+                    attempt,
+                    kind,
+                    number,
+                    ended,
+                    len(self.seen),
+                    "; ".join(wrong),
+                    self.commit,
+                )
                 self.rows.append(dict(zip(FIELDS, row, strict=True)))
                 print(*row, flush=True)
                 if ended == "completed":
