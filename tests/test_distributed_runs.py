@@ -218,7 +218,7 @@ def test_a_run_that_is_killed_leaves_nobody_behind_and_goes_on_alone(mode: str, 
     assert len(list(tmp_path.glob("store/runs/*.json"))) == 1, "one process registers the run"
     (curves,) = tmp_path.glob("store/objects/*/curves.jsonl")
     steps = [json.loads(line)["step"] for line in curves.read_text(encoding="utf-8").splitlines()]
-    assert steps == sorted(steps) and set(range(5, 61, 5)) <= set(steps)
+    assert steps == sorted(steps) and set(range(10, 61, 10)) <= set(steps)
 
 
 @pytest.mark.slow

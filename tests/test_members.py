@@ -5,13 +5,16 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Client, Connection
 
 import pytest
+import torch
 
 from alignlab.errors import AlignlabError
 from alignlab.launched import Place
 from alignlab.pipeline import members, team
+from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
 from alignlab.pipeline.ranks import Leader
 from alignlab.stage import Runtime
@@ -90,6 +93,29 @@ def test_a_stranger_without_the_key_does_not_join() -> None:
         plain.sendall(b"\x00" * 64)
     with pytest.raises(RankLost, match=r"rank 1 of 2 did not join within 0\.3 s"):
         found.gather(0.3)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+def test_processes_that_help_use_as_many_threads_as_the_first() -> None:
+    leader = Leader(HERE, threads=3)
+    link = joined(1, leader._members.address)
+    helper = _Follower(Place(1, 2, 1, 2, "127.0.0.1", 0), leader._meeting, link)
+    before = torch.get_num_threads()
+
+    def serve() -> int:
+        helper._messages.put(link.recv())
+        helper._messages.put(("end", 7))
+        return helper._serve()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(serve)
+            assert leader.call(torch.get_num_threads, [()], lambda: 0) == [0, 3]
+            assert made.result(10) == 7
+    finally:
+        torch.set_num_threads(before)
+        link.close()
+        leader.close(0)
 
 
 # ---- jobs after one that failed --------------------------------------------------------------------------------------

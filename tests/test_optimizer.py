@@ -122,6 +122,12 @@ def test_moments_of_8_bits_are_refused_without_a_gpu_before_anything_trains() ->
         AdamW8bit().check_runtime(Runtime("cpu"))
 
 
+def test_moments_of_8_bits_are_not_split(quantizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer=adamw_8bit: runtime=fsdp2 does not split .*; use runtime=ddp"):
+        AdamW8bit().check_runtime(Runtime("gpu", devices=2, strategy="fsdp2"))
+    AdamW8bit().check_runtime(Runtime("gpu", devices=2, strategy="ddp"))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_moments_of_8_bits_end_where_those_of_32_do() -> None:

@@ -177,6 +177,13 @@ def test_a_processor_is_refused_before_anything_trains() -> None:
         asked(accelerator="cpu")
 
 
+def test_a_base_of_4_bits_is_not_split(quantizer: Any) -> None:
+    stage = dpo(adapter=OWN)
+    with pytest.raises(ConfigError, match=r"runtime=fsdp2 does not split .* 4 bits; use runtime=ddp, or adapter=lora"):
+        stage.check_runtime(Runtime("gpu", devices=2, strategy="fsdp2"))
+    stage.check_runtime(Runtime("gpu", devices=2, strategy="ddp"))
+
+
 def test_a_model_without_linear_layers_is_refused(quantizer: Any, tmp_path: Path) -> None:
     import transformers
 
