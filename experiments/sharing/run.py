@@ -1,6 +1,6 @@
 """Measure what a sweep over beta costs, with what its runs share, against each run by itself; writes results.csv.
 
-    python run.py            # about 15 minutes on two cores
+    python run.py            # a few minutes on two cores that are free
 
 Every command is a process of its own with a store of its own, which is empty at first. CPU seconds are those of the
 process and of all that it started and waited for (`getrusage`).
