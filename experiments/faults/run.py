@@ -1,7 +1,7 @@
 """Kill a small lifecycle at random moments until it completes, and compare it with one that was left alone.
 
 `python experiments/faults/run.py FOLDER [FIRST LAST]` does rounds FIRST to LAST - 1 (0 to 17 by default) in a scratch
-folder and adds to results.csv; a round that is there already is left out. Without an argument it prints the table of
+folder and adds to results.csv; a round that is there already is left out. Without an argument it prints the tables of
 README.md. A round's number is its seed: it decides the place of its files, the kind of every kill, and its moment.
 
 The process that runs this imports everything, computes nothing, and forks one process for each attempt, so that an
@@ -107,17 +107,8 @@ class Round:
                 wrong = [*self.lost(disk), *self.unclear(disk, kind, ended)]
                 if ended == "completed":
                     wrong += self.differences(disk) + debris(disk, temp)
-                row = (
-                    self.number,
-                    self.place,
-                    attempt,
-                    kind,
-                    number,
-                    ended,
-                    len(self.seen),
-                    "; ".join(wrong),
-                    self.commit,
-                )
+                found = (ended, len(self.seen), "; ".join(wrong))
+                row = (self.number, self.place, attempt, kind, number, *found, self.commit)
                 self.rows.append(dict(zip(FIELDS, row, strict=True)))
                 print(*row, flush=True)
                 if ended == "completed":
@@ -375,9 +366,20 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def commits(rows: list[dict[str, str]]) -> str:
+    """Markdown table: what was tried of which commit."""
+    lines = ["| commit | kills | full disks | rounds | not the same bits, lost, left or unclear |", "|---" * 5 + "|"]
+    for commit in dict.fromkeys(r["commit"] for r in rows):
+        own = [r for r in rows if r["commit"] == commit]
+        killed, full = (sum(r["ended"] == how for r in own) for how in ("killed", "full"))
+        rounds, wrong = len({r["round"] for r in own}), sum(bool(r["wrong"]) for r in own)
+        lines.append(f"| {commit} | {killed} | {full} | {rounds} | {wrong} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     if len(sys.argv) < 2:
-        print(table(load()))
+        print(table(load()), commits(load()), sep="\n\n")
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import pytorch_lightning  # noqa: F401  # all that is slow to import, before anything forks
