@@ -1,9 +1,11 @@
 """Make text safe to show or store: a model's text without control characters, configuration without secrets."""
 
+import contextlib
+import functools
 import logging
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _KEPT = frozenset("\n\t")
@@ -113,6 +115,15 @@ def redact_text(text: str, name: str = "") -> str:
     return _WANDB.sub(REDACTED, text) if is_key else text
 
 
+def redact_texts(value: Any) -> Any:
+    """A copy of a value whose texts have no part in the form of a key; names say nothing about what is below them."""
+    if isinstance(value, Mapping):
+        return {k: redact_texts(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_texts(v) for v in value]
+    return redact_text(value) if isinstance(value, str) else value
+
+
 def is_secret(name: str) -> bool:
     """Whether a setting of this name holds a secret: `api_key`, `hfToken`, `db-password`, `token_file`."""
     words = _words(name)
@@ -156,9 +167,22 @@ def _words(name: str) -> list[str]:
     return [w for w in re.split(r"[_.\-\s]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) if w]
 
 
-class RedactingFormatter(logging.Formatter):
-    """Formats log records without secrets: Hydra's launchers print every job's overrides."""
+def redact_logs() -> None:
+    """Let every log record of this process be made without secrets: Hydra's launchers print every job's overrides.
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return " ".join(redact_override(word) for word in text.split(" ")) if "=" in text else redact_text(text)
+    As the factory of records, so that it holds however logging is configured later.
+    """
+    made = logging.getLogRecordFactory()
+    if not getattr(made, "redacts", False):
+        factory = functools.partial(_redacted_record, made)
+        factory.redacts = True  # type: ignore[attr-defined]
+        logging.setLogRecordFactory(factory)
+
+
+def _redacted_record(make: Callable[..., logging.LogRecord], *arguments: Any, **named: Any) -> logging.LogRecord:
+    record = make(*arguments, **named)
+    with contextlib.suppress(Exception):  # a message that does not fit its arguments; logging says so itself
+        text = record.getMessage()
+        record.msg = " ".join(map(redact_override, text.split(" "))) if "=" in text else redact_text(text)
+        record.args = ()
+    return record

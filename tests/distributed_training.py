@@ -1,7 +1,7 @@
 """Small stages of every regime, as one process of several in each mode; see `test_distributed_training.py`.
 
-Folders are `ROOT/CASE/whole-MODE`, `killed-MODE` and `FROM-TO` (killed as FROM, resumed as TO); what was learnt is in
-their `learnt.pt`.
+Folders are `ROOT/CASE/whole-MODE`, `killed-MODE`, `FROM-TO` (killed as FROM, resumed as TO) and `damaged-MODE` (its
+checkpoint has a flipped bit); what was learnt is in their `learnt.pt`.
 """
 
 import shutil
@@ -28,6 +28,7 @@ from alignlab.artifact import Artifact
 from alignlab.policy import LoRA
 from alignlab.stage import Runtime, StageContext
 from alignlab.training import LabelledStage, PolicyGradientStage, TrainingStage
+from alignlab.training.checkpoints import LAST
 
 STEPS, KILLED = 4, 3
 """Steps of a run, and those that it has made when it is killed; its checkpoint is of the step before."""
@@ -107,11 +108,16 @@ def _let_die(stage: TrainingStage[Any]) -> None:
     stage.batch_at = dying  # type: ignore[method-assign]
 
 
-def resume(root: Path, case: str, policy: Path, first: str, then: str) -> None:
-    """Continue as `then` what was killed as `first`."""
-    folder = root / case / f"{first}-{then}"
+def resume(root: Path, case: str, policy: Path, first: str, then: str, damaged: bool = False) -> None:
+    """Continue as `then` what was killed as `first`; `damaged`, from a checkpoint with a flipped bit."""
+    folder = root / case / (f"damaged-{then}" if damaged else f"{first}-{then}")
     if distributed.rank() == 0:
         shutil.copytree(root / case / f"killed-{first}" / "work", folder / "work")
+        if damaged:
+            file = folder / "work" / LAST
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
     distributed.barrier()
     train(case, policy, folder, then)
 
@@ -126,5 +132,7 @@ if __name__ == "__main__":
             train(case, base, root / case / f"killed-{mode}", mode, dies=True)
         for pair in [("one", "ddp"), ("one", "fsdp2"), *((a, b) for a in MODES for b in MODES)]:
             resume(root, case, base, *pair)
+        for mode in MODES if case == "dpo" else ():
+            resume(root, case, base, mode, mode, damaged=True)
         print(f"{case} done", flush=True)
     leave()

@@ -1,9 +1,10 @@
 """Runs of six steps of every kind of training stage, killed by SIGKILL at every moment and started again.
 
-Run as a script, it prints what went wrong: `python tests/resume_cases.py CASE FOLDER [EVERY]`. A process that has
-imported everything and has computed nothing forks one for each run.
+Run as a script, it reads lines `[CASE, FOLDER]` or `[CASE, FOLDER, FEW]`, and prints what went wrong. It imports
+everything once, and forks a process for each run, which makes its steps from there: 0.4 s in place of 6 s.
 """
 
+import importlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from alignlab_distill import ForwardKL, OnPolicyDistillation, ReverseKL
 from alignlab_dpo import DPO, PlackettLuce
 from alignlab_grpo import DAPO, GRPO, DynamicSampling, GroupRelative
@@ -30,7 +32,7 @@ from test_testing_builtin_stages import Tiny
 
 from alignlab.artifact import Artifact
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.policy import Llama
+from alignlab.policy import Llama, Policy
 from alignlab.stage import Runtime, StageContext
 from alignlab.testing import (
     tiny_policy,
@@ -54,6 +56,10 @@ from alignlab.training import (
 
 SHAPE = Llama(layers=1, width=16, heads=2, feedforward=32, context=32, tie_embeddings=False, dropout=0.1)
 OPTIMIZER = AdamW(lr=3e-3, eps=1e-5, schedule=Cosine(warmup_steps=2))
+SLOW_TO_IMPORT = ("alignlab.training.fit", "alignlab.pipeline.store", "omegaconf", "numpy.ctypeslib")
+"""What a stage imports when it runs; imported before anything forks, or each run would import it again."""
+MOMENTS = 7
+"""How many moments within saves, and around other files, are tried of a case; each case draws others."""
 VOLATILE = ("tokens_per_second", "peak_memory_mb")
 """Ends of the names of what measures the machine."""
 
@@ -190,28 +196,27 @@ def _steady(line: Any) -> Any:
     return {k: v for k, v in line.items() if not k.endswith(VOLATILE)} if isinstance(line, dict) else line
 
 
-def moments(counts: Mapping[str, int], few: int | None) -> list[Moment]:
-    """All moments before and after steps and twenty of the other kinds, or a few of each."""
+def moments(name: str, counts: Mapping[str, int], few: int | None) -> list[Moment]:
+    """All moments before and after steps and some of the other kinds, or a few of each."""
     found: list[Moment] = []
     for kind in KINDS:
         numbers = list(range(counts.get(kind, 0)))
-        most = few if few is not None else (len(numbers) if kind == "step" else 20)
-        found += [Moment(kind, n) for n in sorted(random.Random(kind).sample(numbers, min(most, len(numbers))))]
+        most = few if few is not None else (len(numbers) if kind == "step" else MOMENTS)
+        drawn = random.Random(f"{name} {kind}").sample(numbers, min(most, len(numbers)))
+        found += [Moment(kind, n) for n in sorted(drawn)]
     return found
 
 
-def check(name: str, root: Path, few: int | None) -> list[str]:
+def check(name: str, root: Path, few: int | None = None) -> list[str]:
     """Kill a case at every moment; what did not end with the bits of the run that was left alone."""
     case, inputs, wrong = CASES[name], root / "inputs", list[str]()
     inputs.mkdir(parents=True, exist_ok=True)
-    if os.fork() == 0:  # this process computes nothing, so that those it forks do as if they were new
-        case.inputs(inputs)
-        os._exit(0)
-    os.wait()
+    if "policy" in case.inputs(inputs):
+        Policy.load(inputs / "policy")  # libraries prepare themselves at the first one
     if forked(case, root / "whole", inputs):
         return ["the run that was left alone failed"]
     whole = content(root / "whole")
-    asked = moments(json.loads((root / "whole" / "counts.json").read_text()), few)
+    asked = moments(name, json.loads((root / "whole" / "counts.json").read_text()), few)
     for moment in asked:
         folder = root / f"{moment.kind}-{moment.number}"
         if forked(case, folder, inputs, moment) != -signal.SIGKILL:
@@ -227,4 +232,9 @@ def check(name: str, root: Path, few: int | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(check(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)))
+    torch.set_num_threads(1)  # a process with a pool of threads must not fork
+    for module in SLOW_TO_IMPORT:
+        importlib.import_module(module)
+    for line in sys.stdin:
+        case, folder, *few = json.loads(line)
+        print(json.dumps(check(case, Path(folder), *few)), flush=True)

@@ -266,11 +266,14 @@ def test_a_plan_of_an_interval_shows_its_lower_end(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "everybody", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
+@pytest.mark.parametrize(
+    ("number", "everybody", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGHUP, True, 129)],
+)
 def test_jobs_in_other_processes_save_their_work_when_the_sweep_is_stopped(
     number: signal.Signals, everybody: bool, code: int, installed: Path, plugins: Path
 ) -> None:
-    """Ctrl-C reaches every process of the terminal's group; a scheduler's SIGTERM the first one only."""
+    """Ctrl-C and a closed terminal reach every process of its group; a scheduler's SIGTERM the first one only."""
     swept = ["-m", "experiment=troubled", "pipeline.trouble.how=slow", "seed=0,1,2", "hydra/launcher=apart"]
     process = start(installed, plugins, *swept, "hydra.sweep.dir=sweep")
     until = time.monotonic() + 120

@@ -54,6 +54,10 @@ def test_two_processes_learn_what_one_learns_and_continue_its_checkpoints(
     cases: list[str], policy: Artifact, tmp_path: Path
 ) -> None:
     check(cases, policy, tmp_path)
+    for mode in MODES:  # the seal is looked at before any process reads a checkpoint
+        again = tmp_path / "dpo" / f"damaged-{mode}"
+        assert (again / "work" / "last.damaged").is_file()
+        assert apart(learnt(again), learnt(tmp_path / "dpo" / f"whole-{mode}")) == 0
 
 
 _OTHERS = [case for case in CASES if case != "dpo"]

@@ -19,7 +19,7 @@ LAYERS = (
     ("policy", "pipeline"),
     ("report", "tracking", "config", "reward"),
     ("stage", "instructions", "judgements"),
-    ("data", "metrics"),
+    ("data", "metrics", "samples"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
     ("digests", "durable", "launched", "optimum"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),

@@ -233,3 +233,18 @@ def test_several_trials_run_at_the_same_time_and_report(installed: Path, optuna:
     process = started(installed, *sweep(*grid, *launcher, *pruned))
     assert process.wait(timeout=240) == 0
     assert states(study(optuna)) == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
+
+
+@pytest.mark.slow
+def test_the_validations_of_training_prune_it(optuna: Any) -> None:
+    """A smaller beta is a larger loss at the same step, in a job of a launcher's process."""
+    swept = ["-m", "experiment=smoke", "tracking=off", "~pipeline.ppo", "~pipeline.evaluate_ppo"]
+    grid = ["pipeline.dpo.objective.beta=0.3,0.1", "hydra.sweeper.sampler=grid", "pipeline.dpo.loop.validate_every=2"]
+    pruner = ["hydra.sweeper.pruner=median", "hydra.sweeper.pruner_arguments={n_startup_trials: 1}"]
+    chosen = ["hydra/sweeper=optuna", "sweep.metric=dpo/validation_loss", "hydra.sweep.dir=sweep"]
+    assert main([*swept, *grid, *pruner, *chosen, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]) == 0
+    found = study(optuna)
+    assert states(found) == ["COMPLETE", "PRUNED"]
+    assert list(found.trials[0].intermediate_values) == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert list(found.trials[1].intermediate_values) == [2]
+    assert not [file for file in Path(".alignlab/work").rglob("*") if file.is_file()]

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -123,6 +124,27 @@ def test_the_installed_wheel_answers_as_the_checkout_does(wheel: Path, tmp_path:
         assert done.returncode == 0, done.stderr
         shown.append(done.stdout)
     assert shown[0] == shown[1] and all(plugin in shown[0] for plugin in PLUGINS)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("hydra/launcher=joblib hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs: must be a whole number"),
+        ("hydra/sweeper=optuna sweep.metric=null", "sweep.metric"),
+    ],
+)
+@pytest.mark.slow
+def test_hydra_finds_the_launchers_and_the_sweeper_of_the_installed_wheel(
+    option: str, message: str, wheel: Path, tmp_path: Path
+) -> None:
+    """Hydra looks in `hydra_plugins` alone; `-S` keeps an editable install out of the way."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    path = os.pathsep.join([str(tmp_path / "site"), sysconfig.get_path("purelib")])
+    command = [sys.executable, "-S", "-m", "alignlab", "-m", "experiment=smoke", "seed=0,1", *option.split()]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

@@ -86,19 +86,34 @@ def test_another_shape_is_named(key: str, value: int, tmp_path: Path) -> None:
     assert "report" not in message
 
 
+COUNTS = (
+    "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers depth num_blocks "
+    "conf_num_hidden_layers num_nextn_predict_layers num_local_experts moe_num_experts n_routed_experts"
+)
+
+
+@pytest.mark.parametrize("count", [10**7, 10**12])
+def test_a_model_of_millions_of_parts_is_refused_by_name(count: int, tmp_path: Path) -> None:
+    file = llama(tmp_path) / "config.json"
+    before = file.read_text()
+    for name in COUNTS.split():
+        for change in ({name: count}, {"text_config": {name: count}}):
+            edit(file, lambda c, change=change: c.update(change))  # type: ignore[misc]
+            assert refused(tmp_path, rf"config\.json: {name} is {count}, but its weights are 20 tensors")
+            file.write_text(before)
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("name", "value"),
     [
-        {"num_hidden_layers": 10**7},
-        {"num_hidden_layers": 10**12},
-        {"text_config": {"num_hidden_layers": 10**7}},
-        {"n_routed_experts": 10**9},
+        ("layer_types", ["full_attention"] * 10**5),
+        ("hybrid_override_pattern", "M" * 10**6),
+        ("attention_types", [[["global", "local"], 10**9]]),
     ],
 )
-def test_a_model_of_millions_of_parts_is_refused_by_name(change: dict[str, Any], tmp_path: Path) -> None:
-    edit(llama(tmp_path) / "config.json", lambda c: c.update(change))
-    counted = r"config\.json: (num_hidden_layers|n_routed_experts) is 10+, but its weights are 20 tensors"
-    assert refused(tmp_path, counted)
+def test_a_list_of_millions_of_layers_is_refused_by_name(name: str, value: object, tmp_path: Path) -> None:
+    edit(llama(tmp_path) / "config.json", lambda c: c.update({name: value}))
+    assert refused(tmp_path, rf"config\.json: {name} describes 10+ layers, but its weights are 20 tensors")
 
 
 def test_a_model_that_is_far_larger_than_its_weights_is_not_built(tmp_path: Path) -> None:

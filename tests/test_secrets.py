@@ -1,6 +1,9 @@
 """Secrets are hidden wherever they stand, and ordinary configuration is not."""
-# ruff: noqa: E501
 
+import dataclasses
+import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from alignlab.config import options
-from alignlab.sanitize import REDACTED, is_secret, redact, redact_override, redact_text
+from alignlab.sanitize import REDACTED, is_secret, redact, redact_logs, redact_override, redact_text
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
@@ -27,13 +30,17 @@ NAMES = [
 ]  # fmt: skip
 ORDINARY: dict[str, Any] = {
     "tokenizer": {"size": 512, "name": "word"}, "max_tokens": 32, "max_new_tokens": "32", "add_tokens": ["<a>", "<b>"],
-    "keep": "best", "monkey": "banana", "keys": 3, "tokens": 4096, "token": None, "secret_told": 0.1, "sort_key": "length",
+    "keep": "best",
+    "monkey": "banana", "keys": 3, "tokens": 4096, "token": None, "secret_told": 0.1, "sort_key": "length",
     "fingerprint": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "revision": "a" * 40,
-    "git_commit": "0123456789abcdef0123456789abcdef01234567", "eos_token": "</s>", "pad_token_id": 0, "stop_tokens": ["a"],
+    "git_commit": "0123456789abcdef0123456789abcdef01234567", "eos_token": "</s>", "pad_token_id": 0,
+    "stop_tokens": ["a"],
     "special_tokens": {"eos": "</s>"}, "author": "me", "keyboard": "qwerty", "author_id": "x", "pass_rate": 0.5,
-    "note": "the commit 0123456789abcdef0123456789abcdef01234567 of main", "model": "Qwen/Qwen3-0.6B", "path": "/a/sk-1",
+    "note": "the commit 0123456789abcdef0123456789abcdef01234567 of main", "path": "/a/sk-1",
+    "model": "Qwen/Qwen3-0.6B",
     "url": "https://example.org/a?page=2&sort=key#token", "mail": "ask me@example.org: at 8", "eyJ": "eyJ.a.b",
-    "text": "sk-learn and hf_hub, ghp_ or AKIA", "ratio": "1:2@3", "use_auth": False, "sha256": "b" * 64, "ssh": "git@host:x",
+    "text": "sk-learn and hf_hub, ghp_ or AKIA", "ratio": "1:2@3", "use_auth": False, "sha256": "b" * 64,
+    "ssh": "git@host:x",
 }  # fmt: skip
 
 
@@ -119,3 +126,102 @@ def test_every_form_has_its_line_here() -> None:
     source = Path(options.__file__).parents[1] / "sanitize.py"
     forms = source.read_text(encoding="utf-8").partition("_FORMS: Final")[2].partition('"""')[0]
     assert forms.count('r"') <= len(KEYS)
+
+
+# ---- where it would be recorded --------------------------------------------------------------------------------------
+TYPED, SAID = "ghp_" + "c" * 36, "hf_" + "s" * 34
+"""In the configuration; in what a model answers."""
+
+
+def record(root: Path, recorders: dict[str, Any]) -> Path:
+    """Record a stage whose configuration and samples hold a key each; its folder."""
+    from alignlab.samples import write_samples
+    from alignlab.tracking import Origin, StageInfo, Tracking
+
+    (folder := root / "stage").mkdir()
+    config = {"api_key": "hunter2hunter2", "note": f"use {TYPED}", "beta": 0.5, "list": [{"deep": TYPED}]}
+    run = Origin("lab", config={"pipeline": {"dpo": config}}, overrides=[f"dpo.note='use {TYPED}'"], folder=root)
+    tracking = Tracking(progress=False, recorders=recorders)
+    with tracking.run(run), tracking.stage(StageInfo("dpo", "0" * 64, folder=folder, config=config)) as tracker:
+        tracker.log(1, {"train/loss": 0.5})
+        tracker.table("shown", [{"prompt": "who?", "answer": f"it is {SAID}", "length": 3}])
+        write_samples(folder, [{"prompt": f"{SAID}?", "answer": f"it is {SAID}", "tokens": 3, "scores": {"a": [SAID]}}])
+        tracker.summary({"accuracy": 0.5})
+    return folder
+
+
+def leaks(text: str) -> list[str]:
+    return [secret for secret in (TYPED, SAID, "hunter2") if secret in text]
+
+
+def test_samples_and_curves_hold_no_key(tmp_path: Path) -> None:
+    folder = record(tmp_path, {})
+    (row,) = map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+    hidden = f"it is {REDACTED}"
+    assert row == {"prompt": f"{REDACTED}?", "answer": hidden, "tokens": 3, "scores": {"a": [REDACTED]}}
+    assert json.loads((folder / "curves.jsonl").read_text()) == {"step": 1, "train/loss": 0.5}
+
+
+def test_every_writer_of_samples_redacts() -> None:
+    root = Path(options.__file__).parents[2]
+    sources = [*root.glob("alignlab/**/*.py"), *root.glob("plugins/alignlab_*/*.py")]
+    writers = [f.name for f in sources if re.search(r"write_lines\([^\n]*SAMPLES", f.read_text(encoding="utf-8"))]
+    assert writers == ["samples.py"]
+
+
+def test_wandb_receives_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb_records import head_of, offline_records
+
+    from alignlab.tracking import Wandb
+
+    for name in ("WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    record(tmp_path, {"wandb": Wandb("offline", folder=tmp_path / "lab")})
+    (records,) = offline_records(tmp_path / "lab")
+    assert head_of(records)["config"]["update"]["note"] == f"use {REDACTED}"
+    assert leaks(json.dumps(records)) == []
+    files = [f for f in tmp_path.rglob("*") if f.is_file()]
+    assert any(f.name.endswith(".table.json") for f in files), "samples were sent"
+    assert {str(f): found for f in files if (found := leaks(f.read_bytes().decode(errors="ignore")))} == {}
+
+
+def test_tensorboard_receives_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="an extra: alignlab[tensorboard]")
+    from alignlab.tracking import TensorBoard
+
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path, {"tensorboard": TensorBoard()})
+    events = b"".join(f.read_bytes() for f in tmp_path.rglob("events.out.tfevents.*"))
+    assert b"_hparams_" in events and events.count(REDACTED.encode()) + events.count(b"&lt;redacted") >= 3
+    assert leaks(events.decode(errors="ignore")) == []
+
+
+def test_the_report_shows_no_key(tmp_path: Path) -> None:
+    """Also of artifacts that somebody else made, or an older version."""
+    import datetime
+
+    from report_run import make_run
+
+    from alignlab.report.page import render
+    from alignlab.report.run import RunView
+
+    run = make_run(tmp_path)
+    for file in [*tmp_path.rglob("samples.jsonl"), *tmp_path.rglob("preferences.jsonl")]:
+        file.write_text(file.read_text().replace("oslo", f"oslo {SAID}"))
+    for file in tmp_path.rglob("manifest.json"):
+        file.write_text(file.read_text().replace('"beta": 0.1', f'"beta": 0.1, "note": "{TYPED}"'))
+    run = {name: dataclasses.replace(made, manifest=json.loads((made.path / "manifest.json").read_text()))
+           for name, made in run.items()}  # fmt: skip
+    page = render(RunView.of(run), f"lab {TYPED}", datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
+    assert leaks(page) == [] and page.count("&lt;redacted&gt;") >= 5
+
+
+def test_log_records_are_made_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.getLogRecordFactory()
+    try:
+        redact_logs()
+        redact_logs()
+        logging.getLogger("some.launcher").warning("#%d : objective.beta=0.1 my.api_key=hunter2 %s", 0, "seed=3")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert caplog.messages == ["#0 : objective.beta=0.1 my.api_key=<redacted> seed=3"]

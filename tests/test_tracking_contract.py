@@ -68,7 +68,7 @@ def tensorboard(folder: Path) -> Recorder:
     pytest.importorskip("tensorboard", reason="an extra: alignlab[tensorboard]")
     from alignlab.tracking import TensorBoard
 
-    return TensorBoard(folder=folder)
+    return TensorBoard()
 
 
 @conforms_tracker(tensorboard, read=tensorboard_curves)

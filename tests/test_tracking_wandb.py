@@ -8,11 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docs_pages
 import pytest
+import yaml
 from wandb_records import curve_of, head_of, of_type, offline_records, summary_of
 
+from alignlab.artifact import Artifact
 from alignlab.cli import main
 from alignlab.errors import ConfigError, Preempted
+from alignlab.pipeline.recording import made_of
 from alignlab.sanitize import REDACTED
 from alignlab.tracking import Given, Origin, StageInfo, Tracking, Wandb, wandb_mode, wandb_recorder
 from alignlab.tracking.stage_tracker import StageTracker
@@ -232,6 +236,23 @@ def _pattern(text: str) -> str:
     return pattern
 
 
+def test_the_configuration_of_an_older_run_reports_to_the_same_place(tmp_path: Path, fakes_here: None) -> None:
+    assert main(["experiment=fake", "hydra.run.dir=old"]) == 0
+    content = yaml.safe_load((tmp_path / "old" / "config.yaml").read_text())
+    content["tracking"] = {"_target_": "alignlab.tracking.Tracking", "mode": "offline", "project": "mine",
+                           "entity": None, "progress": True, "folder": ".alignlab"}  # fmt: skip
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+    assert main(["--config", "old.yaml", "hydra.run.dir=new", "pipeline.tuned.size=9"]) == 0
+    assert {head_of(run)["project"] for run in offline_records(tmp_path / ".alignlab")} == {"mine"}
+
+
+def test_a_manifest_that_somebody_else_wrote_is_taken_as_text(tmp_path: Path) -> None:
+    odd = {"wandb": {"url": "x\x1b[31m" + "y" * 999, "run": 3, "more": {"a": 1}}, "b": "no", "c": None}
+    found = made_of(Artifact(tmp_path, "other", KEY, {"recorded": odd}))
+    assert list(found) == ["wandb"] and list(found["wandb"]) == ["url"] and len(found["wandb"]["url"]) == 501
+    assert "\x1b" not in found["wandb"]["url"] and made_of(Artifact(tmp_path, "other", KEY, {"recorded": [1]})) == {}
+
+
 # ---- online, against a fake server ----------------------------------------------------------------------------------
 class Server:
     """Stands in for wandb.init: open runs, and the artifacts that they log and use."""
@@ -382,8 +403,6 @@ def test_an_agents_run_fails_with_its_job(tmp_path: Path, monkeypatch: pytest.Mo
 
 def commands(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """The command that an agent builds from the page's YAML, and that YAML."""
-    import docs_pages
-    import yaml
     from wandb.sdk.launch.sweeps import utils
 
     sweep = yaml.safe_load(docs_pages.files("wandb.md")["sweep.yaml"])

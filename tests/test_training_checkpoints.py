@@ -118,6 +118,18 @@ def test_where_both_are_damaged_the_stage_starts_again(whole: dict[str, torch.Te
     assert len(said) == 1 and "has changed" in said[0] and "is empty" in said[0] and "starts again" in said[0]
 
 
+def test_a_checkpoint_without_a_seal_is_of_an_older_version_and_the_stage_starts_again(
+    whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    work = killed_in(tmp_path)
+    (work / "previous.ckpt").unlink()
+    torch.save(torch.load(work / "last.ckpt", weights_only=True), work / "last.ckpt")
+    learnt, said = resumed(tmp_path)
+    assert furthest(learnt, whole) == 0.0
+    why = f"{work / 'last.ckpt'} has no digest: an older alignlab wrote it"
+    assert said == [f"{why}; so the stage starts again, and what is not used is kept as *.damaged"]
+
+
 @pytest.mark.parametrize("what", HARMS)
 def test_damaged_best_weights_are_never_published(what: str, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
     work = killed_in(tmp_path)

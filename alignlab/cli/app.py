@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from alignlab import __version__, launched
 from alignlab.errors import AlignlabError, Preempted
-from alignlab.sanitize import printable, redact_override, redact_text
+from alignlab.sanitize import printable, redact_logs, redact_override, redact_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # slowly.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    redact_logs()
     try:
         return _placed(list(arguments))
     except Preempted as error:

@@ -19,14 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from alignlab import launched, stopping
-from alignlab.cli.outcome import metric_for_sweeper, show
+from alignlab.cli.outcome import metric_for_sweeper, show, show_job
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
 from alignlab.errors import AlignlabError, Preempted, Pruned
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
-from alignlab.sanitize import printable, redact_override, redact_text
+from alignlab.sanitize import printable, redact_logs, redact_override, redact_text
 
 if TYPE_CHECKING:
     from alignlab.pipeline.plan import Step
@@ -158,6 +158,7 @@ class Task:
             JobFailed: it did not complete.
             Preempted: it was asked to stop.
         """
+        redact_logs()  # a launcher's worker
         own = launched.place()
         if own is None:
             return self._call(cfg)
@@ -266,7 +267,7 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     reporter = Reporter.read(job.sweep.records, job.number) if job.sweep and job.number is not None else None
     runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began, reporter)
     runner.run()
-    show(folder, runner)
+    show(folder, runner) if job.sweep is None else show_job(folder)
     return metric_for_sweeper(asked.metric, folder.metrics)
 
 

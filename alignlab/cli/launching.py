@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
 from hydra.plugins.launcher import Launcher
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from alignlab.cli.job import Task
 from alignlab.cli.launchers.base import JobLauncher
 from alignlab.config.compose import Session
+from alignlab.config.internals import Callbacks
 from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError
 

@@ -1,6 +1,7 @@
 """The end of a run: its printed summary, and the metric that the sweeper receives."""
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignlab.artifact import REPORT
@@ -35,14 +36,30 @@ def show(folder: RunFolder, runner: "Runner") -> None:
     from alignlab.report.run import RunView
     from alignlab.report.table import final_table
 
-    console = Console()
     table = final_table(RunView.of(runner.artifacts))
     if table is not None:
-        console.print(table)
+        Console().print(table)
     lines = [f"run folder: {folder.path}"]
-    if (folder.path / REPORT).is_file():
-        lines.append(f"report: {folder.path / REPORT}")
+    if report := _report(folder):
+        lines.append(f"report: {report}")
     if policies := [name for name, made in runner.artifacts.items() if made.kind == "policy"]:
         lines.append(f"talk to a model: alignlab chat {shlex.quote(str(folder.path))} {policies[-1]}")
+    _print(*lines)
+
+
+def show_job(folder: RunFolder) -> None:
+    """Print where a job of a sweep left its results: the sweep ends with a table of all jobs."""
+    report = _report(folder)
+    _print(f"report: {report}" if report else f"run folder: {folder.path}")
+
+
+def _report(folder: RunFolder) -> Path | None:
+    report = folder.path / REPORT
+    return report if report.is_file() else None
+
+
+def _print(*lines: str) -> None:
+    from rich.console import Console
+
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,7 @@ examples
 status: completed, failed, preempted (asked to stop), running, or dead: "running" by its own record, and the process
 is gone. The same command again continues a run that is not completed.
 """
-STATES: Final = ("completed", "failed", "preempted", "running", DEAD, "missing", "unreadable")
+STATES: Final = ("completed", "pruned", "failed", "preempted", "running", DEAD, "missing", "unreadable")
 
 
 def run(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from alignlab.sanitize import printable
 SHOWN: Final = 2
 """Metrics that are shown where none are named."""
 PREFERRED: Final = ("validation_loss", "accuracy", "validation_reward", "loss")
-COLOURS: Final = {"completed": "green", "running": "cyan"}
+COLOURS: Final = {"completed": "green", "pruned": "cyan", "running": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def _what(run: RunRecord) -> str:
 
 def _colour(states: Mapping[str, int]) -> str:
     bad = [word for word in states if word not in COLOURS]
-    return "red" if bad else next(iter(COLOURS[word] for word in ("running", "completed") if word in states), "")
+    return (
+        "red" if bad else next(iter(COLOURS[word] for word in ("running", "completed", "pruned") if word in states), "")
+    )
 
 
 def _lines(run: RunRecord, metrics: Sequence[str]) -> Iterator[str]:

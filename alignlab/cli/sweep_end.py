@@ -156,7 +156,7 @@ class Ended:
             if (room := room - _width(column)) < 0:
                 break
             columns.append(column)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
         for place, (title, _) in enumerate(columns):
             table.add_column(Text(title), justify="left" if place < 2 + len(self.changed) else "right")
         for row, job in zip(zip(*(cells for _, cells in columns), strict=True), self.jobs, strict=True):

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 
+from alignlab.config.internals import ConfigRepository, FileConfigSource
 from alignlab.errors import ConfigError
 
 LARGEST: Final = 2**22

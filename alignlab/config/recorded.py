@@ -72,4 +72,17 @@ def _root(content: dict[str, Any]) -> dict[str, Any]:
     groups = [{key: None} for entry in own["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
     hydra = [entry for entry in own["defaults"] if isinstance(entry, dict) and any(" " in key for key in entry)]
     rest = {key: value for key, value in own.items() if key != "defaults"}
-    return {"defaults": [*groups, "_self_", *hydra], **rest, **content}
+    tracking = {"tracking": _tracking(content["tracking"])} if isinstance(content.get("tracking"), dict) else {}
+    return {"defaults": [*groups, "_self_", *hydra], **rest, **content, **tracking}
+
+
+def _tracking(node: dict[str, Any]) -> dict[str, Any]:
+    """The place where an older run reported to, as it is written today: settings of W&B are those of a recorder."""
+    moved = {key: node[key] for key in ("mode", "project", "entity", "folder") if key in node}
+    if not moved:
+        return node
+    kept = {key: value for key, value in node.items() if key not in moved}
+    recorders: dict[str, Any] = (
+        {} if moved.get("mode") == "off" else {"wandb": {"_target_": "alignlab.tracking.Wandb", **moved}}
+    )
+    return {**kept, "recorders": recorders}

@@ -69,7 +69,9 @@ class TrainTokenizer(TokenizerSpec):
 
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.WordLevelTrainer(vocab_size=self.vocab_size, special_tokens=list(SPECIAL))
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=self.vocab_size, special_tokens=list(SPECIAL), show_progress=False
+        )
         tokenizer.train_from_iterator(texts, trainer)
         return tokenizer
 

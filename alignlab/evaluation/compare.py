@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.evaluation.base import answer_row, defined
@@ -13,6 +13,7 @@ from alignlab.evaluation.stage import first_of_each_kind
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
 from alignlab.policy import Policy, Sample, Sampling, generate
 from alignlab.reward import Pair, Preference, RewardSource
+from alignlab.samples import write_samples
 from alignlab.stage import Stage, StageContext
 
 KIND = "compare"
@@ -106,7 +107,7 @@ class Compare(Stage):
             why = "there is one prompt only" if one else "one policy always gives the longer answer"
             context.tracker.say(f"{why}: there is no win rate at equal length")
         rows = [_row(s, p, float(y)) for s, p, y in zip(samples, pairs, verdicts.outcome, strict=True)]
-        write_lines(context.folder / SAMPLES, rows)
+        write_samples(context.folder, rows)
         write_columns(context.folder, columns(named(judge)), KIND)
         write_outcomes(context.folder, metrics)
         context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))

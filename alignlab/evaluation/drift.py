@@ -9,7 +9,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.data.source import DataSource, Need, Split
 from alignlab.errors import DataError
 from alignlab.evaluation.base import answer_row, check_field, defined
@@ -17,6 +17,7 @@ from alignlab.evaluation.stage import first_of_each_kind
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
 from alignlab.policy import LearnedReward, Policy, Sample, Sampling, check_scorers, generate, learned, load_frozen
 from alignlab.reward import RewardSource, score_in_parts
+from alignlab.samples import write_samples
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.training.measure import measure
 from alignlab.training.rollouts import rollout_batch
@@ -142,7 +143,7 @@ class Drift(Stage):
             scores = score_in_parts(judge, [s.prompt for s in samples], [s.text for s in samples])
             found |= {name: scores.total.tolist(), **{f"{name}_{k}": v.tolist() for k, v in scores.parts.items()}}
         rows = [answer_row(s, "drift", **{k: v[i] for k, v in found.items()}) for i, s in enumerate(samples)]
-        write_lines(context.folder / SAMPLES, rows)
+        write_samples(context.folder, rows)
         write_columns(context.folder, self.columns(proxy="reward" in inputs), "drift")
         context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))
         metrics = self._metrics(samples, found)

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.data import preferences
 from alignlab.data.records import Comparison
 from alignlab.data.source import DataSource, Need, Part, splits_of
@@ -18,6 +18,7 @@ from alignlab.judgements.rulers import preferred
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes, write_panels
 from alignlab.metrics.record import ENDS
 from alignlab.reward import Pair, Preference, RewardSource
+from alignlab.samples import write_samples
 from alignlab.stage import Stage, StageContext
 
 BINS: Final = 20
@@ -104,7 +105,7 @@ class EvaluatePreferences(Stage):
         metrics = measured(pairs, verdicts, subsets, ordered=self.preference is not None)
         sureness = calibrated(pairs, verdicts)
         rows = [_row(c, float(y)) for c, y in zip(found, verdicts.outcome, strict=True)]
-        write_lines(context.folder / SAMPLES, rows)
+        write_samples(context.folder, rows)
         write_columns(context.folder, columns(named(judge), list(dict.fromkeys(subsets)), list(verdicts.parts)))
         write_panels(context.folder, reliability(*sureness, BINS, "preferred answers"))
         write_outcomes(context.folder, metrics)

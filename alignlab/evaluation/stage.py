@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import ConfigError, suggestion
 from alignlab.evaluation.base import Evaluation
 from alignlab.metrics import check_panels, with_intervals, write_columns, write_outcomes, write_panels
 from alignlab.metrics.record import ENDS
 from alignlab.policy import Policy, Progress, Sampling
+from alignlab.samples import write_samples
 from alignlab.stage import Stage, StageContext
 
 Row = Mapping[str, object]
@@ -89,7 +90,7 @@ class Evaluate(Stage):
             rows += [{**row, "evaluation": name} for row in result.samples]
             write_columns(context.folder, evaluation.columns, name)
             write_panels(context.folder, result.panels, name)
-        write_lines(context.folder / SAMPLES, rows)
+        write_samples(context.folder, rows)
         write_outcomes(context.folder, metrics)
         context.tracker.table("samples", first_of_each_kind(rows, self.table_rows))
         return with_intervals(metrics)

@@ -21,13 +21,7 @@ def accumulate(out: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: f
         return torch.addmm(out, a, b, beta=beta, alpha=alpha, out=out)
     if not out.is_cuda:  # only GPUs multiply half types into float32
         return accumulate(out, a.to(out.dtype), b.to(out.dtype), beta=beta, alpha=alpha)
-    try:
-        return torch.addmm(out, a, b, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
-    except RuntimeError as error:  # PyTorch before 2.10 needs the added matrix in the type of the factors
-        if "dtype" not in str(error):
-            raise
-        product = torch.mm(a, b, out_dtype=out.dtype)
-        return out.copy_(product).mul_(alpha) if beta == 0 else out.mul_(beta).add_(product, alpha=alpha)
+    return torch.addmm(out, a, b, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
 
 
 def logits(

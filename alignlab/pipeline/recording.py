@@ -1,4 +1,4 @@
-"""What recorders are told of a run and of its stages, and what manifests keep of their answers."""
+"""Telling recorders of a run and of its stages, and keeping their answers in manifests."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

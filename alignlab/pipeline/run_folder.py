@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, write_json, write_lines
+from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, write_json
 from alignlab.durable import is_full
+from alignlab.samples import write_samples
 
 STATUS: Final = "status.json"
 CONFIG: Final = "config.yaml"
@@ -143,7 +144,7 @@ class RunFolder:
         write_json(self.path / MANIFEST, {**self.about, "stages": self._stages})
         write_json(self.path / METRICS, self.metrics)
         rows = [self._answered(key, answers) for key, answers in self._answers.items()]
-        write_lines(self.path / SAMPLES, rows)
+        write_samples(self.path, rows)
 
     def _answered(self, key: tuple[str, str], answers: Mapping[str, str]) -> dict[str, object]:
         """A prompt with its answers, and with the truth where an evaluation knows it."""

@@ -25,7 +25,10 @@ _LFS = b"version https://git-lfs"
 _LARGEST_JSON = 2**26
 _MOST_PARTS = 1000
 """Layers or experts that a configuration may have with fewer tensors than that: some architectures share weights."""
-_PARTS = re.compile(r"(n|num)(_\w+)?_(layers?|experts?)|(en|de)coder_layers")
+_PARTS = re.compile(r"(?!max_)(\w+_)?(layers?|experts?|depth)|(n|num)_blocks")
+"""Names of a number of layers or experts; architectures have a dozen of them."""
+_EACH = re.compile(r"\w+_(types?|pattern)")
+"""Names of what has an entry for each layer, or how often an entry is repeated (GPT-Neo's `attention_types`)."""
 
 
 def check_folder(folder: Path) -> Shapes:
@@ -157,8 +160,19 @@ def _check_own_code(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _check_size(folder: Path, config: Mapping[str, Any], tensors: int) -> None:
     for name, value in _items(config):
-        if _PARTS.fullmatch(name) and isinstance(value, int) and value > max(_MOST_PARTS, tensors):
-            raise StoreError(f"{folder / CONFIG}: {name} is {value}, but its weights are {tensors} tensors; correct it")
+        if (count := _count(name, value)) > max(_MOST_PARTS, tensors):
+            told = f"{name} is {count}" if isinstance(value, int) else f"{name} describes {count} layers"
+            raise StoreError(f"{folder / CONFIG}: {told}, but its weights are {tensors} tensors; correct it")
+
+
+def _count(name: str, value: Any) -> int:
+    """How many layers or experts a setting asks for; 0 where it is about something else."""
+    if isinstance(value, int):
+        return value if _PARTS.fullmatch(name) else 0
+    if not isinstance(value, (str, list)) or not _EACH.fullmatch(name):
+        return 0
+    repeated = [n for entry in value if isinstance(entry, list) for n in entry if isinstance(n, int)]
+    return max([len(value), *repeated])
 
 
 def _items(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

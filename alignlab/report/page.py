@@ -27,7 +27,7 @@ from alignlab.report.lineage import in_words
 from alignlab.report.numbers import Format, duration, interval_of, number
 from alignlab.report.raters import labelling
 from alignlab.report.run import RunView, StageView
-from alignlab.sanitize import printable
+from alignlab.sanitize import printable, redact_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_MOVED = 12
@@ -150,7 +150,9 @@ def _published(stage: StageView) -> str:
 
 def _clean(value: Any) -> Any:
     """Every text that a template prints, except our own markup."""
-    return printable(value, limit=20_000) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return printable(redact_text(value, "commit"), limit=20_000)  # a commit has the form of an old key of W&B
 
 
 def struck(words: str) -> Markup:

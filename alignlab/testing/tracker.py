@@ -100,7 +100,7 @@ def a_whole_run_is_recorded(subject: TrackerSubject) -> None:
 
 
 def every_number_is_read_back(subject: TrackerSubject) -> None:
-    """What is logged is found again, by stage, metric and step."""
+    """Logged numbers are found again, by stage, metric and step."""
     with TemporaryDirectory() as place:
         with subject.stage(Path(place)) as tracker:
             for step in (10, 20):

@@ -4,8 +4,6 @@ The `tracking` config builds one `Tracking` per experiment, which opens one trac
 """
 
 import dataclasses
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignlab.errors import ConfigError
 from alignlab.sanitize import redact, redact_override
+from alignlab.tracking.process import is_first_process, say
 from alignlab.tracking.recorder import Given, Made, Origin, Recorder, StageInfo
 
 if TYPE_CHECKING:  # what the trackers need (rich) stays out of the path of `--help`
@@ -144,7 +143,7 @@ class Tracking:
         return [command for command in self._each(lambda _, recorder: recorder.to_send()).values() if command]
 
     def _each(self, event: Callable[[str, Recorder], T]) -> dict[str, T]:
-        """What every recorder answers to an event; one that fails is named once, and left out from then on."""
+        """Answers of the recorders to an event; one that fails is named once, and left out from then on."""
         found = {}
         for name, recorder in self.recorders.items() if is_first_process() else ():
             if recorder is None or name in self._left_out:
@@ -157,24 +156,6 @@ class Tracking:
                 self._left_out.add(name)
                 self.say(f"{name} failed, and nothing more is recorded there: {type(error).__name__}: {error}")
         return found
-
-
-def say(text: str) -> None:
-    """Print one line for the reader."""
-    from alignlab.tracking import terminal
-
-    terminal.say(text)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that reports; processes may have been launched (torchrun) or spawned."""
-    if int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0:
-        return False
-    if "torch" not in sys.modules:
-        return True
-    from alignlab import distributed
-
-    return distributed.rank() == 0
 
 
 def _for(name: str, stage: StageInfo, made: Mapping[str, Mapping[str, Made]]) -> StageInfo:

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from alignlab.artifact import REPORT, SAMPLES, Artifact
 from alignlab.durable import is_full
-from alignlab.sanitize import printable
+from alignlab.sanitize import printable, redact_text
 from alignlab.stage import Tracker
 from alignlab.tracking.curves import Curves
-from alignlab.tracking.experiment import is_first_process
+from alignlab.tracking.process import is_first_process
 from alignlab.tracking.recorder import Made, StageRecord
 from alignlab.tracking.terminal import PlainLines, StageLine, say
 
@@ -195,4 +195,4 @@ def _first_rows(folder: Path) -> list[Mapping[str, object]]:
 def _cell(value: object) -> object:
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    return printable(str(value))
+    return printable(redact_text(str(value)))

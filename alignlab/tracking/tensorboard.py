@@ -26,11 +26,9 @@ class TensorBoard(Recorder):
 
     Args:
         rows: of a table that are shown as text.
-        folder: to write below, for runs that have no folder of their own.
     """
 
     rows: int = 16
-    folder: Path | str = "."
     _run: Origin = field(default_factory=Origin, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +49,7 @@ class TensorBoard(Recorder):
 
     def stage_begins(self, stage: StageInfo) -> "TensorBoardStage":
         """See `Recorder`."""
-        folder = (self._run.folder or Path(self.folder)) / FOLDER / stage.name
+        folder = (self._run.folder or Path()) / FOLDER / stage.name
         return TensorBoardStage(folder, _settings(self._run, stage), self.rows)
 
     def cached(self, stage: StageInfo, metrics: Mapping[str, float]) -> None:
@@ -121,7 +119,7 @@ class TensorBoardStage(StageRecord):
 
 
 def _settings(run: Origin, stage: StageInfo) -> dict[str, Any]:
-    """What was typed, and the plain values of the stage's configuration."""
+    """The overrides, and the plain values of the stage's configuration."""
     typed = dict(o.split("=", 1) for o in run.overrides if "=" in o and not o.startswith("hydra"))
     own = {key: value for key, value in stage.config.items() if key not in NOT_A_SETTING}
     return {**typed, **_flat(own), "experiment": run.experiment, "stage": stage.name}

@@ -16,7 +16,7 @@ HIDDEN: Final = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
 @dataclass(frozen=True)
 class Agent:
-    """What an agent says in the environment.
+    """The environment that an agent makes for a run.
 
     Args:
         sweep: id of the sweep.

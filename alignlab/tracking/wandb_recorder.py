@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
-from alignlab.tracking.experiment import say
+from alignlab.tracking.process import say
 from alignlab.tracking.recorder import Given, NoRecord, Origin, Recorder, StageInfo, StageRecord
 from alignlab.tracking.wandb_agent import Agent, found
 from alignlab.tracking.wandb_mode import Mode

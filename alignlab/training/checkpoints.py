@@ -116,10 +116,11 @@ class Checkpoints(CheckpointIO):
                 step = sealed.notes_of(file)["step"]
                 say(f"{'; '.join([*problems, ''])}continues from {file}, step {step}")
                 return file
-            problems.append(problem)
+            if file.is_file() or file == self.last:  # at the first save there is none before it
+                problems.append(problem)
             _set_aside(file)
         if had_any:
-            say(f"{'; '.join(problems)}; so the stage starts again, and what is damaged is kept as *{_DAMAGED}")
+            say(f"{'; '.join(problems)}; so the stage starts again, and what is not used is kept as *{_DAMAGED}")
         elif (self.work / CURVES).is_file():
             say("an earlier attempt ended before its first resumable checkpoint; the stage starts again")
         for file in self.work.glob("best-*.pt"):

@@ -103,7 +103,7 @@ class Keeper(pl.Callback):
             self._save_best()
         else:
             self._since_best += 1
-        if self._step < self._stage.loop.steps and self._has_no_use(trainer, metrics):
+        if self._has_no_use(trainer, metrics) and self._step < self._stage.loop.steps:
             self._is_pruned = trainer.should_stop = True
         elif self._out_of_patience() and self._step < self._stage.loop.steps:
             self._context.tracker.say(

@@ -16,6 +16,8 @@ _SEAL: Final = 512
 """Bytes behind the content."""
 _MARK: Final = "alignlab seal "
 _PORTION: Final = 1 << 20
+_END, _END_SIZE = b"PK\5\6", 22
+"""Mark and bytes of the last record of a zip file, which torch's format is."""
 
 
 class _Hashed:
@@ -85,8 +87,15 @@ def damage(file: Path) -> str:
                 left -= len(portion)
         digest.update(_plain(seal["notes"]))
     except (ValueError, LookupError, TypeError):
-        return "is cut short"
+        return "has no digest: an older alignlab wrote it" if _is_closed(file) else "is cut short"
     return "" if digest.hexdigest() == seal["sha256"] else "has changed since it was written"
+
+
+def _is_closed(file: Path) -> bool:
+    """Whether a file ends as torch's do, so that nothing is missing but the seal."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _END_SIZE))
+        return stream.read(len(_END)) == _END
 
 
 def _seal(hashed: _Hashed, notes: Mapping[str, int]) -> bytes:

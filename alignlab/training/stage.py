@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from alignlab import distributed
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.batch import Batch, TokenBatch
 from alignlab.data.source import DataSource, Need
 from alignlab.errors import AlignlabError, ConfigError
@@ -17,6 +17,7 @@ from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.blocks import BlockOptions
 from alignlab.policy.lora import ALL_LINEAR
+from alignlab.samples import write_samples
 from alignlab.seed import fold_in
 from alignlab.stage import Runtime, Stage, StageContext
 from alignlab.stats import TokenStats
@@ -209,7 +210,7 @@ class TrainingStage(Stage, Trainable[B]):
         metrics = fit(self, context)
         with distributed.whole(*self.modules().values()):
             if distributed.rank() == 0:
-                write_lines(context.folder / SAMPLES, self._samples())
+                write_samples(context.folder, self._samples())
         return metrics
 
     def load_frozen(self, name: str, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:

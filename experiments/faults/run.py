@@ -1,7 +1,7 @@
 """Kill a small lifecycle at random moments until it completes, and compare it with one that was left alone.
 
 `python experiments/faults/run.py FOLDER [FIRST LAST]` does rounds FIRST to LAST - 1 (0 to 17 by default) in a scratch
-folder and adds to results.csv; a round that is there already is left out. Without an argument it prints the table of
+folder and adds to results.csv; a round that is there already is left out. Without an argument it prints the tables of
 README.md. A round's number is its seed: it decides the place of its files, the kind of every kill, and its moment.
 
 The process that runs this imports everything, computes nothing, and forks one process for each attempt, so that an
@@ -29,7 +29,7 @@ from alignlab.testing.kills import Moment, arm
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
-FIELDS = ("round", "place", "attempt", "kind", "moment", "ended", "published", "wrong")
+FIELDS = ("round", "place", "attempt", "kind", "moment", "ended", "published", "wrong", "commit")
 PLACES = ("plain", "temp elsewhere", "temp full", "clock jumps", "small disk", "plain")
 """Where a round's files and clock are; "temp elsewhere" is another file system than the store's."""
 SHM = Path("/dev/shm")
@@ -74,11 +74,13 @@ class Round:
         number: seed of everything random.
         folder: of its files.
         wanted: content of every file of the lifecycle that was left alone.
+        commit: of the code that runs.
     """
 
     number: int
     folder: Path
     wanted: Mapping[str, str]
+    commit: str = ""
     rows: list[dict[str, object]] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
 
@@ -105,7 +107,8 @@ class Round:
                 wrong = [*self.lost(disk), *self.unclear(disk, kind, ended)]
                 if ended == "completed":
                     wrong += self.differences(disk) + debris(disk, temp)
-                row = (self.number, self.place, attempt, kind, number, ended, len(self.seen), "; ".join(wrong))
+                found = (ended, len(self.seen), "; ".join(wrong))
+                row = (self.number, self.place, attempt, kind, number, *found, self.commit)
                 self.rows.append(dict(zip(FIELDS, row, strict=True)))
                 print(*row, flush=True)
                 if ended == "completed":
@@ -117,7 +120,7 @@ class Round:
         """How one process ended: killed, full (of a full disk), completed, or failed."""
         with ballast(disk, number if kind == "full" else None), (self.folder / "log").open("w") as log:
             if kind == "command":
-                return ended(command(disk, temp, number / 1000 + 2.5, log))
+                return ended(command(disk, temp, number / 500 + 2.5, log))
             process = os.fork()
             if not process:
                 self.child(disk, temp, Moment(kind, number) if kind in MOMENTS else None, log)  # type: ignore[arg-type]
@@ -363,9 +366,20 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def commits(rows: list[dict[str, str]]) -> str:
+    """Markdown table: what was tried of which commit."""
+    lines = ["| commit | kills | full disks | rounds | not the same bits, lost, left or unclear |", "|---" * 5 + "|"]
+    for commit in dict.fromkeys(r["commit"] for r in rows):
+        own = [r for r in rows if r["commit"] == commit]
+        killed, full = (sum(r["ended"] == how for r in own) for how in ("killed", "full"))
+        rounds, wrong = len({r["round"] for r in own}), sum(bool(r["wrong"]) for r in own)
+        lines.append(f"| {commit} | {killed} | {full} | {rounds} | {wrong} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     if len(sys.argv) < 2:
-        print(table(load()))
+        print(table(load()), commits(load()), sep="\n\n")
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import pytorch_lightning  # noqa: F401  # all that is slow to import, before anything forks
@@ -377,10 +391,11 @@ def main() -> None:
 
     folder = Path(sys.argv[1]).absolute()
     first, last = (int(n) for n in (sys.argv[2:4] or ("0", "18")))
+    commit = subprocess.check_output(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], text=True).strip()
     wanted, done = left_alone(folder), {int(r["round"]) for r in load()}
     for number in (n for n in range(first, last) if n not in done):
         try:
-            write(Round(number, folder / f"round-{number}", wanted).run())
+            write(Round(number, folder / f"round-{number}", wanted, commit).run())
         except PermissionError as error:
             print(f"round {number} is left out: {error}")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from alignlab.artifact import SAMPLES, Artifact, Kind, write_lines
+from alignlab.artifact import Artifact, Kind
 from alignlab.data import answers
 from alignlab.data.records import Example
 from alignlab.data.source import DataSource, Need, Part, splits_of
@@ -11,6 +11,7 @@ from alignlab.data.world import World
 from alignlab.errors import DataError
 from alignlab.evaluation import defined
 from alignlab.metrics import with_intervals, write_columns, write_outcomes
+from alignlab.samples import write_samples
 from alignlab.stage import Stage, StageContext
 from alignlab_raters.features import features
 from alignlab_raters.style import SEEN, diversity, profile_columns, style
@@ -81,7 +82,7 @@ class StyleOfAnswers(Stage):
         found = defined({**style(prompts, seen), **diversity(prompts, texts)})
         metrics = {f"{self.name}_{key}": value for key, value in found.items()}
         rows = [_row(example, own) for example, own in zip(given, seen, strict=True)]
-        write_lines(context.folder / SAMPLES, rows)
+        write_samples(context.folder, rows)
         write_columns(context.folder, profile_columns(self.name))
         write_outcomes(context.folder, metrics)
         context.tracker.table("answers", rows[: self.table_rows])

@@ -52,7 +52,7 @@ class Order:
         setup_globals()
         cfg = self.context.config_loader.load_sweep_config(self.config, list(self.overrides))
         with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = self.number
+            cfg.hydra.job.id, cfg.hydra.job.num = str(self.number), self.number
         HydraConfig.instance().set_config(cfg)
         done = run_job(
             hydra_context=self.context,

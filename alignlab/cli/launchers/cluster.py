@@ -49,7 +49,7 @@ class RayLauncher(JobLauncher):
         try:
             # Ray does not run a job again whose process was killed: sweep.resume=true does, when the user wants it.
             remote = ray.remote(max_retries=0, **self.resources)(work)
-            running = {remote.remote(order): order for order in orders}
+            running = {remote.options(name=f"job {order.number}").remote(order): order for order in orders}
             return self._follow(running)
         finally:
             ray.shutdown()

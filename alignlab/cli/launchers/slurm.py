@@ -43,10 +43,14 @@ class SlurmLauncher(SubmititLauncher):
         account: str | None = None,
         qos: str | None = None,
         constraint: str | None = None,
-        setup: Sequence[str] = (),
+        setup: Sequence[Any] = (),
         additional_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         positive(type(self).__name__, cpus_per_task=cpus_per_task)
+        if wrong := [command for command in setup if not isinstance(command, str)]:
+            raise ConfigError(
+                f'hydra.launcher.setup: takes shell commands, such as ["module load cuda"], got {wrong[0]!r}'
+            )
         super().__init__(array_parallelism, timeout_min, signal_delay_s, max_num_timeout)
         memory = None if mem_gb is None else f"{round(mem_gb * 1024)}M"
         asked = {"mem": memory, "partition": partition, "account": account, "qos": qos, "constraint": constraint}

@@ -81,8 +81,8 @@ class Trials:
         if METRIC not in begun:
             self.study.set_user_attr(METRIC, metric)
             self.study.set_user_attr(BEGUN_WITH, list(self.space.fixed))
-        elif (fixed := list(begun[BEGUN_WITH])) != list(self.space.fixed):
-            print(f"{where} was begun with {' '.join(fixed)}: its trials may not compare", flush=True)
+        elif (typed := list(begun[BEGUN_WITH])) != list(self.space.fixed):
+            print(f"{where} was begun with {' '.join(typed)}: its trials may not compare", flush=True)
 
     def _check_parameter(self, name: str, before: Any, where: str, then: str) -> None:
         from optuna.distributions import check_distribution_compatibility

@@ -1,5 +1,6 @@
 """Files as lines of text: opened, decompressed, and refused where the content is not what the name says."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -18,7 +19,7 @@ KNOWN = (*TEXT, *LINES, ".json", *TABLES, ".parquet")
 PACKED: Final = 4
 """How many times larger the content of a compressed file is taken to be."""
 LONGEST_LINE: Final = 2**28
-"""Characters; a longer line is not text but an archive that was blown up."""
+"""Characters of a line, or of a field of CSV; a longer one is not text but an archive that was blown up."""
 
 _STRANGERS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer instead of the data; fetch it with git lfs pull"),
@@ -122,13 +123,17 @@ def lines_of(path: Path) -> Iterator[str]:
 
 
 def first_line_not_utf8(path: Path) -> int:
-    """Number of the first line that is not UTF-8; 0 where every line is."""
+    """Number of the first line that is not UTF-8; 0 where every line is. A line is never held as a whole."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with _stream(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        chunk = b"\n"
+        while chunk:
+            chunk = stream.read(2**20)
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                return line + error.object[: error.start].count(b"\n")
+            line += chunk.count(b"\n")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from alignlab.data.files import opening
 from alignlab.data.files.json_files import IsRecord
 from alignlab.data.files.raw import Raw
 from alignlab.errors import DataError
@@ -53,7 +54,7 @@ def _delimiter(header: str, is_record: IsRecord) -> str:
 
 def _parsed(lines: Iterable[str], name: str, delimiter: str, note: str, skipped: int) -> Iterator[Raw]:
     # The limit (128 kB per field) is the csv module's own and global; a long text is not a mistake.
-    before = csv.field_size_limit(2**31 - 1)
+    before = csv.field_size_limit(opening.LONGEST_LINE)
     start = 1 + skipped
     try:
         reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)

@@ -1,0 +1,22 @@
+"""The process that reports, and how it speaks to the reader."""
+
+import os
+import sys
+
+
+def say(text: str) -> None:
+    """Print one line for the reader."""
+    from alignlab.tracking import terminal
+
+    terminal.say(text)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that reports; processes may have been launched (torchrun) or spawned."""
+    if int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0:
+        return False
+    if "torch" not in sys.modules:
+        return True
+    from alignlab import distributed
+
+    return distributed.rank() == 0
