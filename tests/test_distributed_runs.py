@@ -129,7 +129,7 @@ def test_one_command_starts_its_processes_and_makes_the_same_models(mode: str, t
         assert code == 0, error
         found[name] = json.loads((tmp_path / name / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert found[mode].keys() == found["cpu"].keys()
-    # After that, labels are drawn: a difference in the last bits may draw another word, and other pairs are learnt from.
+    # After that, labels are drawn: a difference in the last bits may draw another word, and other pairs are read.
     for name in ("pretrain/validation_loss", "pretrain/train_loss", "sft/validation_loss", "sft/train_loss"):
         assert found[mode][name] == pytest.approx(found["cpu"][name], abs=1e-4)
 
