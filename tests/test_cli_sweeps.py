@@ -128,6 +128,7 @@ def test_a_sweep_computes_what_is_shared_once() -> None:
     assert cached == [set(), {"base", "label", "evaluate_base"}]
 
 
+@pytest.mark.slow
 def test_jobs_may_have_folders_of_any_depth_next_to_somebody_elses() -> None:
     Path("sweep/somebody/else").mkdir(parents=True)
     where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir='beta${pipeline.tuned.objective.beta}/seed${seed}'"]
@@ -138,6 +139,7 @@ def test_jobs_may_have_folders_of_any_depth_next_to_somebody_elses() -> None:
     assert listed == [["completed", folder] for folder in wanted]
 
 
+@pytest.mark.slow
 def test_a_second_sweep_in_the_same_folder_looks_at_its_own_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${pipeline.trouble.how}"]
     assert main(["-m", "experiment=troubled", "pipeline.trouble.how=user,fine", *where]) == 1
@@ -191,6 +193,7 @@ def swept_by_a_file() -> list[str]:
     return ["--config-dir", "conf", "experiment=swept"]
 
 
+@pytest.mark.slow
 def test_values_in_a_file_are_read_as_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     swept = swept_by_a_file()
     assert main(["plan", "-m", *swept, "--json"]) == 0
@@ -205,6 +208,7 @@ def test_values_in_a_file_are_read_as_on_the_command_line(capsys: pytest.Capture
     assert classes == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_what_was_typed_is_what_manifests_and_folder_names_show() -> None:
     where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir='${hydra.job.override_dirname}'"]
     typed = ["pipeline.tuned.objective=counting,weighing", "pipeline.base.size=2"]
@@ -221,6 +225,7 @@ def test_a_glob_selects_options_at_a_place(capsys: pytest.CaptureFixture[str]) -
 
 
 # ---- other launchers and sweepers ------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_jobs_in_other_processes_are_known(installed: Path, plugins: Path) -> None:
     where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=how_${pipeline.trouble.how}"]
     swept = ["-m", "experiment=troubled", "pipeline.trouble.how=fine,user", "hydra/launcher=apart", *where]
@@ -230,6 +235,7 @@ def test_jobs_in_other_processes_are_known(installed: Path, plugins: Path) -> No
     assert read_status(Path("sweep/how_fine")) == "completed" and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_sweeper_gets_the_metric_that_was_asked_for(installed: Path, plugins: Path) -> None:
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text("# @package _global_\n# Mine.\ndefaults: [fake, _self_]\n")

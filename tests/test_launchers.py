@@ -70,6 +70,7 @@ def made(sweep: Path, jobs: int) -> Counter[str]:
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_jobs_at_the_same_time_compute_what_they_share_once(start: Callable[..., subprocess.Popen[str]]) -> None:
     swept = "pipeline.tuned.objective.beta=0.1,0.2,0.3"
     code, output = ended(
@@ -81,6 +82,7 @@ def test_jobs_at_the_same_time_compute_what_they_share_once(start: Callable[...,
     assert all(f"[{job}] ✓ " in output or f"[{job}] base" in output for job in range(3)), output
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_takes_no_other_job_with_it(start: Callable[..., subprocess.Popen[str]]) -> None:
     """Its own job is marked as dead; one that waited for a place still gets it."""
     swept = ["experiment=troubled", "pipeline.trouble.how=slow,fine,good", "hydra/launcher=joblib"]
