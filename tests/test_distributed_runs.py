@@ -128,7 +128,10 @@ def test_one_command_starts_its_processes_and_makes_the_same_models(mode: str, t
         ((code, _, error),) = finished([begin(tmp_path / name, f"runtime={name}")])
         assert code == 0, error
         found[name] = json.loads((tmp_path / name / "run" / "metrics.json").read_text(encoding="utf-8"))
-    assert found[mode] == pytest.approx(found["cpu"], abs=1e-3)
+    assert found[mode].keys() == found["cpu"].keys()
+    # After that, labels are drawn: a difference in the last bits may draw another word, and other pairs are read.
+    for name in ("pretrain/validation_loss", "pretrain/train_loss", "sft/validation_loss", "sft/train_loss"):
+        assert found[mode][name] == pytest.approx(found["cpu"][name], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -240,4 +243,4 @@ def test_a_sweep_of_torchrun_ends_with_the_job_that_fails(tmp_path: Path) -> Non
     first, other = finished([begin(tmp_path, *swept, **variables("torchrun", r, port)) for r in range(2)])
     assert first[0] == other[0] == 1, first[2] + other[2]
     said = first[1] + first[2]
-    assert "cannot go on after a job that failed" in said and "sweep.resume=true" in said and "Traceback" not in said
+    assert "cannot continue after a job that failed" in said and "sweep.resume=true" in said and "Traceback" not in said

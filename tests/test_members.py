@@ -132,7 +132,7 @@ def test_processes_of_a_launcher_are_not_used_after_a_failure() -> None:
         assert team.placed(Runtime(devices=2, strategy="ddp")).devices == 2
         with pytest.raises(AlignlabError, match="broken"):
             leader.call(len, [([],)], broken)
-        with pytest.raises(RankLost, match=r"cannot go on after a job that failed.* sweep\.resume=true"):
+        with pytest.raises(RankLost, match=r"cannot continue after a job that failed.* sweep\.resume=true"):
             team.placed(Runtime(devices=2, strategy="ddp"))
     finally:
         team._leading.clear()

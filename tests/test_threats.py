@@ -134,6 +134,27 @@ def _nothing() -> Any:
 
 
 @pytest.mark.usefixtures("fakes_here")
+@pytest.mark.parametrize(
+    "attack",
+    [
+        f"pipeline: {{base: {COPY}}}",
+        f"name: x\npipeline: {{base: {{_target_: lab_fakes.Make, size: 1, objective: {COPY}}}}}",
+        "name: !!python/object/apply:os.system ['touch trap']",
+        f"hydra: {{callbacks: {{x: {COPY}}}}}\npipeline: {{base: {{_target_: lab_fakes.Make, size: 1}}}}",
+        "defaults: [{override hydra/job_logging: ../evil}]\npipeline: {base: {_target_: lab_fakes.Make, size: 1}}",
+    ],
+    ids=["a stage", "a part of a stage", "an object of YAML", "callbacks", "defaults"],
+)
+def test_the_configuration_of_somebody_elses_run(attack: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("conf").mkdir()
+    Path("conf/a").touch()
+    Path("conf/config.yaml").write_text(attack)
+    Path("evil.yaml").write_text(EVIL)
+    main(["--config", "conf/config.yaml", "tracking=off", "hydra.run.dir=again"])
+    assert "Traceback" not in capsys.readouterr().err and not Path("trap").exists()
+
+
+@pytest.mark.usefixtures("fakes_here")
 def test_an_option_that_is_not_utf8_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_bytes(HEAD.encode() + b"name: caf\xe9\n")

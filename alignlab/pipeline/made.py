@@ -1,4 +1,4 @@
-"""What is written down beside a stage's artifact: its manifest and its metrics."""
+"""The manifest and the metrics of a stage's artifact."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from alignlab.stage import Stage
 
 
 def manifest(step: Step, stage: Stage, inputs: Mapping[str, Artifact], seconds: float) -> dict[str, Any]:
-    """What made an artifact, of what, and in how many seconds."""
+    """The manifest of an artifact: the stage that made it, its inputs, and the seconds that it took."""
     cls = type(stage)
     return {
         "kind": cls.PRODUCES,

@@ -116,7 +116,7 @@ class Members:
                 raise self.lost_soon() or RankLost(f"{self._named(rank)} cannot be reached: {error}") from error
 
     def answers(self) -> list[Any]:
-        """What each of them has made of its message, in order; waits for all.
+        """The result of each for its message, in order; waits for all.
 
         Raises:
             RankLost: one died or failed.

@@ -76,7 +76,7 @@ def placed(runtime: Runtime) -> Runtime:
         return runtime
     if _leading[0].is_spent:
         raise RankLost(
-            "not run: the processes that the launcher has started cannot go on after a job that failed. Start the "
+            "not run: the processes that the launcher has started cannot continue after a job that failed. Start the "
             "command again, with sweep.resume=true for what is missing alone"
         )
     place = _leading[0].place
@@ -116,7 +116,7 @@ class Team:
         return stage.run(inputs, context)
 
     def close(self) -> None:
-        """End the processes that this run has started; a launcher's go on with the next one."""
+        """End the processes that this run has started; a launcher's continue with the next one."""
         if self._leader is not None and not _leading:
             self._leader.close(1)
 

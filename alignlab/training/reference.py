@@ -126,7 +126,8 @@ class Asked:
             done += len(part)
             self.context.tracker.progress(done, total, {})
         distributed.barrier()
-        numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files]))
+        if rank == 0:  # when it has published, nothing is left in `work` that another one could read
+            numpy.save(folder / LOGP, numpy.concatenate([numpy.load(file) for file in files]))
 
 
 def _is_whole(file: Path) -> bool:
