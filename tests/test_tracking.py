@@ -129,6 +129,23 @@ def test_a_resumed_stage_continues_its_curve(tmp_path: Path) -> None:
     assert lines_of(artifact / "curves.jsonl") == [{"step": s, "loss": v} for s, v in ((1, 1.0), (2, 2.0), (3, 30.0))]
 
 
+def test_killed_after_a_step_was_added_to_its_line_is_not_lost(tmp_path: Path) -> None:
+    """The next buffer is logged at the step of the save; the process is killed before that line is written again."""
+    work, artifact = tmp_path / "work", tmp_path / "artifact"
+    for folder in (work, artifact):
+        folder.mkdir()
+    killed = Curves(artifact, work)
+    killed.log(2, {"train/loss": 2.0})
+    killed.flush()  # as a save does
+    killed.log(2, {"train/reward": 0.5})
+    assert killed._stream is not None
+    killed._stream.close()
+    resumed = Curves(artifact, work)
+    resumed.log(2, {"train/reward": 0.5})
+    resumed.close()
+    assert lines_of(artifact / "curves.jsonl") == [{"step": 2, "train/loss": 2.0, "train/reward": 0.5}]
+
+
 def test_a_stage_resumed_at_a_step_that_was_logged_adds_to_its_line(tmp_path: Path) -> None:
     """A buffer of rollouts is logged at the step that it is made before, which may be that of the checkpoint."""
     work, artifact = tmp_path / "work", tmp_path / "artifact"

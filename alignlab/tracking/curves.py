@@ -70,10 +70,11 @@ class Curves(NullTracker):
         return self._path.open("a", encoding="utf-8", buffering=1)  # line by line: a crash loses at most one
 
     def _keep_before(self, step: int) -> None:
-        """Leave the lines of earlier steps alone in the file, in one step: a kill must not lose those, too."""
+        """Leave no later lines in the file than the step's own, in one step: a kill must not lose what is kept."""
         before = [json.loads(line) for line in _complete_lines(self._path)]
-        write_lines(self._path, (line for line in before if line["step"] < step))
-        # The step that a checkpoint was made at may have been logged to already: those numbers are kept.
+        write_lines(self._path, (line for line in before if line["step"] <= step))
+        # The step that a checkpoint was made at may have been logged to already: those numbers are kept, and its line
+        # stays until it is written again with what is added.
         for line in before:
             if line.pop("step") == step:
                 self._step, self._line = step, line
@@ -85,11 +86,12 @@ class Curves(NullTracker):
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Lines of a file that a crash may have cut short, without what is damaged in it."""
+    """Last line of each step in a file that a crash may have cut short, without what is damaged in it."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n") and _is_line(line)]
+    whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n") and _is_line(line)]
+    return list({json.loads(line)["step"]: line for line in whole}.values())
 
 
 def _is_line(text: str) -> bool:
