@@ -23,7 +23,7 @@ test: install  ## install, then the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
 test-slow: install  ## the tests that take minutes
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not gpu"
 
 lint: install  ## style and types
 	$(BIN)/ruff check .
