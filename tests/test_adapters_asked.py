@@ -100,14 +100,14 @@ def test_a_target_that_a_folders_model_lacks_is_found_before_anything_trains(tmp
     for given in (policy.path, adapter):
         with pytest.raises(ConfigError, match=MESSAGE):
             runner({"dpo": dpo(given, preferences, "q_proj", "query")}, tmp_path).run()
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store/objects").exists()
 
 
 def test_so_it_is_where_a_stage_will_make_the_model(tmp_path: Path) -> None:
     preferences = tiny_preferences_artifact(tmp_path / "preferences").path
     with pytest.raises(ConfigError, match=MESSAGE):
         runner(pipeline(preferences, "query"), tmp_path).run()
-    assert not (tmp_path / "store").exists(), "pretraining has not begun"
+    assert not (tmp_path / "store/objects").exists(), "pretraining has not begun"
 
 
 def test_so_it_is_where_the_store_has_it(tmp_path: Path) -> None:

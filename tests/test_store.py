@@ -228,7 +228,7 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_pat
 )
 def test_a_record_that_cannot_be_read_is_of_no_living_run(content: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(content)
-    assert read_status(tmp_path) in ("missing", "dead")
+    assert read_status(tmp_path) in ("unreadable", "dead")
 
 
 def dead_process() -> int:

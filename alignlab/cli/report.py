@@ -15,7 +15,7 @@ from alignlab.cli.arguments import Parser
 from alignlab.cli.folders import runs_of
 from alignlab.cli.output import check_out, write_out
 from alignlab.errors import ConfigError
-from alignlab.pipeline.run_folder import STATUS, read_status
+from alignlab.pipeline.run_folder import STATUS, UNREADABLE, read_status
 from alignlab.pipeline.run_record import is_run
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _read(folders: Sequence[Path]) -> list["Trial"]:
 
 
 def _status(folder: Path) -> str:
-    try:
-        return read_status(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{folder / STATUS} cannot be read ({error}); leave the run out") from error
+    status = read_status(folder)
+    if status == UNREADABLE:
+        raise ConfigError(f"{folder / STATUS} cannot be read: it is damaged; leave the run out")
+    return status

@@ -28,6 +28,7 @@ _LONGEST: Final = 300
 """Characters of an entry of a status that is written on a full disk."""
 
 Status = Literal["running", "completed", "pruned", "failed", "preempted"]
+UNREADABLE: Final = "unreadable"
 FINE: Final = ("completed", "pruned")
 """How a job may end without having failed; a pruned one was ended by its study."""
 
@@ -171,9 +172,11 @@ def _relative(path: Path, start: Path) -> str:
 
 
 def read_status(folder: Path) -> str:
-    """How a run stands; `missing` without a record, `dead` where its process ended without writing one."""
+    """How a run stands; `missing` without a record, `unreadable` where it is damaged, `dead` where its process ended
+    without writing one."""
     found = status_of(folder)
-    status = str(found.get("status", "missing"))
+    without = UNREADABLE if (folder / STATUS).is_file() else "missing"
+    status = str(found.get("status", without))
     return "dead" if status == "running" and not is_alive(found) else status
 
 

@@ -13,8 +13,6 @@ from alignlab.errors import StoreError
 from alignlab.pipeline.run_folder import STAGES, STATUS, read_status, status_of
 
 DEAD: Final = "dead"
-UNREADABLE: Final = "unreadable"
-_WORDS: Final = {"lost": DEAD}
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,8 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
         """Read what there is; a damaged file leaves its part empty."""
-        try:
-            word = read_status(folder)
-            marks = status_of(folder)
-        except (OSError, ValueError, TypeError):
-            word, marks = UNREADABLE, {}
         metrics = {k: float(v) for k, v in _read(folder / METRICS).items() if isinstance(v, int | float)}
-        return cls(folder, _WORDS.get(word, word), _read(folder / MANIFEST), marks, metrics)
+        return cls(folder, read_status(folder), _read(folder / MANIFEST), status_of(folder), metrics)
 
     @property
     def name(self) -> str:
