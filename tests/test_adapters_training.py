@@ -118,6 +118,7 @@ def test_a_run_that_was_killed_continues_to_the_bit_without_its_base_in_the_chec
         assert torch.equal(weight, resumed.policy.get_parameter(name)), name
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     alone = dpo()
     made(tmp_path / "alone", alone, start(tmp_path))

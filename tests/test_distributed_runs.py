@@ -166,7 +166,8 @@ def test_several_processes_need_a_runtime_of_several(tmp_path: Path) -> None:
     assert "the command was started as 2 processes, and runtime.strategy=auto computes with one" in first[2]
 
 
-@pytest.mark.parametrize("mode", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
 def test_a_process_that_is_killed_ends_the_run_which_names_it(mode: str, tmp_path: Path) -> None:
     run = begin(tmp_path, f"runtime={mode}", *LONG)
     wait_for("pretrain", tmp_path)

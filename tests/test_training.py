@@ -68,6 +68,7 @@ def by_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_two_processes_learn_what_one_learns(name: str, by_two_processes: Path, trained: Any) -> None:
     found = torch.load(by_two_processes / f"{name}.pt", weights_only=True)

@@ -91,6 +91,7 @@ def test_a_stage_with_nothing_to_learn_from_is_refused() -> None:
         SFT(objective=AnswerNLL(), optimizer=AdamW(), loop=Loop(1, 1), replay=0.1)
 
 
+@pytest.mark.slow
 def test_replay_takes_its_share_of_steps(tmp_path: Path) -> None:
     stage = prepared(tmp_path, replay=0.3)
     x = stage.policy.tokenizer.convert_tokens_to_ids("x")
