@@ -277,17 +277,20 @@ def test_asked_to_stop_while_a_checkpoint_is_written_it_is_preempted(tmp_path: P
 class Handled(Fixed):
     """Notes who handles SIGTERM while it trains."""
 
+    handlers: list[Any]
+
     def batch_at(self, step: int) -> Batch:
-        assert signal.getsignal(signal.SIGTERM) is stopping._stop
+        self.handlers.append(signal.getsignal(signal.SIGTERM))
         return super().batch_at(step)
 
 
 def test_lightning_handles_no_signals(tmp_path: Path) -> None:
     """Its own handler exchanges tensors between processes at any moment, so that they wait for each other for ever."""
     stage = stage_of("dpo", 60, steps=2)
-    stage.__class__ = Handled
+    stage.__class__, stage.handlers = Handled, []
     with stopping.heard():
         train(stage, tmp_path)
+    assert stage.handlers == [stopping._stop] * 2
 
 
 # ---- cutting --------------------------------------------------------------------------------------------------------
