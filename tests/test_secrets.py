@@ -102,7 +102,7 @@ def test_no_setting_of_our_own_is_taken_for_a_secret() -> None:
 
 
 def test_redacting_is_quick_on_long_texts() -> None:
-    """A pattern that tries again from every letter would take hours on these, and would not reach the key behind them."""
+    """A pattern that tries again from every letter would take hours on these, and not reach the key behind them."""
     key = "ghp_" + "a1B2" * 9
     for text in (
         "a" * 10**6,
