@@ -33,7 +33,8 @@ from transformers import (
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
 from alignlab.policy import Policy
 from alignlab.policy.body import body_states, sharing_of
-from alignlab.policy.layout import FLAT_MULTIPLE, TOKENS_PER_CALL, Rows, Sharing, _cuts, hidden_states
+from alignlab.policy.layout import FLAT_MULTIPLE, Rows, hidden_states
+from alignlab.policy.packing import TOKENS_PER_CALL, Sharing, _cuts
 
 SIZE: dict[str, Any] = {
     "vocab_size": 32,

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alignlab.policy.layout import FLAT_MULTIPLE, Mask, Rows, Sharing
+from alignlab.policy.layout import FLAT_MULTIPLE, Mask, Rows
 from alignlab.policy.lm_head import body_of
+from alignlab.policy.packing import Sharing
 
 if TYPE_CHECKING:
     import transformers

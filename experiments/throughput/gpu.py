@@ -235,7 +235,7 @@ def with_alignlab(work: Work, rows: Any, clock: Clock, switches: Mapping[str, bo
     from alignlab import Artifact, Runtime, StageContext
     from alignlab.data.rows import Row
     from alignlab.policy import Policy
-    from alignlab.policy.layout import Sharing
+    from alignlab.policy.packing import Sharing
     from alignlab.training import AdamW, Linear, Loop, PreferenceStage
 
     class Built(Timed):
