@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from alignlab.batch import Batch, LabelledBatch, PreferenceBatch, RolloutBatch, TokenBatch
     from alignlab.objective import Loss, Objective, WeightedSum, Wrapped
     from alignlab.reward import Choice, Pair, Preference, RewardSource, ScoreModel, Scores
-    from alignlab.stage import Runtime, Stage, StageContext, Tracker
+    from alignlab.runtime import Runtime
+    from alignlab.stage import Stage, StageContext, Tracker
     from alignlab.stats import Mean, TokenStats
 
 __version__: Final = "0.1.0"
@@ -27,7 +28,8 @@ _HOMES: Final = {
     "batch": ("Batch", "LabelledBatch", "PreferenceBatch", "RolloutBatch", "TokenBatch"),
     "objective": ("Loss", "Objective", "WeightedSum", "Wrapped"),
     "reward": ("Choice", "Pair", "Preference", "RewardSource", "ScoreModel", "Scores"),
-    "stage": ("Runtime", "Stage", "StageContext", "Tracker"),
+    "runtime": ("Runtime",),
+    "stage": ("Stage", "StageContext", "Tracker"),
     "stats": ("Mean", "TokenStats"),
 }
 """Module of each exported name."""

@@ -1,98 +1,18 @@
 """Stage: one step of a model's life. Named artifacts in, one artifact out."""
 
 import abc
-import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from alignlab.artifact import Artifact, Kind, fingerprint
 from alignlab.data.source import DataSource, Need
+from alignlab.runtime import Runtime
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-Precision = Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how a stage computes. Only `precision` changes what is learnt, beyond rounding.
-
-    Args:
-        accelerator: "cpu", "gpu" or "auto", as Lightning knows them.
-        devices: processes per node (one device each).
-        num_nodes: nodes.
-        strategy: "ddp" (each process holds the whole model), "fsdp2" (the model is split among them), or "auto": a
-            single process where devices is 1, otherwise ddp.
-        precision: "32-true", "64-true", "bf16-mixed" or "bf16-true"; part of a training stage's identity.
-        threads: CPU threads of PyTorch; 0 keeps its default.
-        compile: run the model's blocks by torch.compile.
-        checkpoint_activations: keep the input of each block alone and run it again in the backward pass: less memory
-            and a third more arithmetic.
-        offload_reference: keep an online method's frozen reference on the CPU while it is not asked.
-        timeout: seconds that processes wait at the start for one that is missing.
-    """
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: Precision = "32-true"
-    threads: int = 0
-    compile: bool = False
-    checkpoint_activations: bool = False
-    offload_reference: bool = False
-    timeout: float = 120.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("devices", 1), ("num_nodes", 1), ("threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"Runtime: {name} must be >= {least}, got {getattr(self, name)}")
-        for name, known in (("accelerator", ("auto", "cpu", "gpu")), ("precision", get_args(Precision))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"Runtime: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.timeout <= 0:
-            raise ValueError(f"Runtime: timeout must be > 0, got {self.timeout}; seconds")
-
-    @property
-    def processes(self) -> int:
-        """Processes that compute together, on all nodes."""
-        return self.devices * self.num_nodes
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether processes have to join before a stage computes."""
-        return self.processes > 1 or self.strategy == "fsdp2"
-
-    @property
-    def device(self) -> "torch.device":
-        """Device of this process, for computations outside of Lightning's loop."""
-        import torch
-
-        if self.accelerator == "cpu" or not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        """Type of the weights."""
-        import torch
-
-        return {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.precision, torch.float32)
-
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Context that Lightning's loop puts around a step, so that a reference computes as its policy does."""
-        import torch
-
-        if self.precision != "bf16-mixed":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
 class Tracker(abc.ABC):
@@ -141,7 +61,7 @@ class NullTracker(Tracker):
         pass
 
 
-def goes_on(step: int, metrics: Mapping[str, float]) -> bool:
+def never_ends(step: int, metrics: Mapping[str, float]) -> bool:
     """Whether a validation ends the stage: never, where no study looks at it."""
     return False
 
@@ -193,7 +113,7 @@ class StageContext:
     tracker: Tracker = field(default_factory=NullTracker)
     check_lengths: "Callable[[PreTrainedTokenizerBase, int], None]" = lambda tokenizer, context: None
     store: "Callable[[Mapping[str, Any], Build], Path] | None" = None
-    validated: "Callable[[int, Mapping[str, float]], bool]" = goes_on
+    validated: "Callable[[int, Mapping[str, float]], bool]" = never_ends
 
     def once(self, identity: Mapping[str, Any], build: Build) -> Path:
         """A folder with what `build` writes: made once for all runs that ask for the same, published when complete.

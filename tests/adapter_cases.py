@@ -20,7 +20,8 @@ from alignlab.batch import TokenBatch
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import LoRA, Policy, Sampling, lora
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, AnswerStage, Constant, Loop, PreferenceStage, TrainingStage
 

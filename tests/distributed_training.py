@@ -26,7 +26,8 @@ from training_cases import stage_of as fixed
 from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.policy import LoRA
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training import LabelledStage, PolicyGradientStage, TrainingStage
 from alignlab.training.checkpoints import LAST
 

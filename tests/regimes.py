@@ -16,7 +16,8 @@ from alignlab.data.source import DataSource, Split
 from alignlab.pipeline.plan import Step, plan
 from alignlab.policy import Policy, Sampling
 from alignlab.reward import RewardSource
-from alignlab.stage import NullTracker, Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker, StageContext
 from alignlab.training import AdamW, Constant, Loop, OnlineStage, TrainingStage
 
 S = TypeVar("S", bound=TrainingStage[Any])

@@ -15,7 +15,7 @@ from together import leave
 from torch import Tensor
 
 from alignlab.artifact import Artifact
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.training import LabelledStage, PolicyGradientStage
 
 METHODS = ("kto", "rloo", "online_dpo")

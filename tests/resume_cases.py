@@ -33,7 +33,8 @@ from test_testing_builtin_stages import Tiny
 from alignlab.artifact import Artifact
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import (
     tiny_policy,
     tiny_policy_artifact,

@@ -14,7 +14,7 @@ from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
 from alignlab.policy.adapter_files import read_adapter
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 
 

@@ -32,7 +32,8 @@ from alignlab.config.experiment import check
 from alignlab.config.spec import Spec
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, LoRA, Policy, frozen_copy, lora
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact
 from alignlab.training import MixedIn
 

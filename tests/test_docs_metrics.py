@@ -59,7 +59,8 @@ from alignlab.policy import Llama, Sampling
 from alignlab.preferences import ImportJudgements, ImportPreferences, Label, Rank, label
 from alignlab.preferences import rank as rank_stage
 from alignlab.reward import Candidates, Order, Ranker
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy, tiny_policy_artifact, tiny_rankings_artifact
 from alignlab.training import (
     AdamW,

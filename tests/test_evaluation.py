@@ -32,7 +32,8 @@ from alignlab.evaluation.world_answers import Answered
 from alignlab.metrics import difference, wilson
 from alignlab.policy import Llama, Policy, Progress, Sample, Sampling
 from alignlab.reward import RewardSource, Scores
-from alignlab.stage import NullTracker, Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker, StageContext
 
 WORLD = World(entities=12, unknown=4, training_documents=400, training_instructions=100)
 PEOPLE = WORLD.people

@@ -18,7 +18,8 @@ from alignlab.errors import PipelineError
 from alignlab.evaluation import Drift
 from alignlab.evaluation.drift import log_ratios
 from alignlab.policy import Policy, Sampling, generate
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact
 
 CPU = Runtime(accelerator="cpu")

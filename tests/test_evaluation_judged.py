@@ -27,7 +27,8 @@ from alignlab.metrics import correlation, difference, read_metrics, wilson
 from alignlab.metrics.estimate import Tally
 from alignlab.policy import Sample, Sampling
 from alignlab.reward import Choice, Pair, Preference, RewardSource
-from alignlab.stage import NullTracker, Runtime, Stage, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker, Stage, StageContext
 from alignlab.testing import tiny_policy_artifact
 
 ASK = Prompt.user("what does ana like ?")

@@ -19,7 +19,8 @@ from alignlab.errors import DataError
 from alignlab.policy import Llama, Policy, Sample, Sampling
 from alignlab.preferences import Label, sampled
 from alignlab.reward import Choice, Pair, Preference, RewardSource
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 
 
 class Questions(DataSource):

@@ -22,7 +22,8 @@ from alignlab.policy import Sample, Sampling
 from alignlab.preferences import ImportJudgements, Label, sampled
 from alignlab.preferences.judging import Judged, write_judgements
 from alignlab.reward import Choice, Pair, Preference
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact
 
 AGGREGATES = [Majority(), Soft(), DawidSkene(), CrowdBradleyTerry()]

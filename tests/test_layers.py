@@ -21,7 +21,7 @@ LAYERS = (
     ("stage", "instructions", "judgements"),
     ("data", "metrics", "samples"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
-    ("digests", "durable", "launched", "optimum"),
+    ("digests", "durable", "launched", "optimum", "runtime"),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
 )

@@ -17,7 +17,7 @@ from alignlab.pipeline import members, team
 from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
 from alignlab.pipeline.ranks import Leader
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 HERE = Place(0, 2, 0, 2, "127.0.0.1", 0)
 

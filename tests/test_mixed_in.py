@@ -15,7 +15,8 @@ from training_cases import MIXED, Fixed, Words, parameters, stage_of, train
 from training_runs import run_in
 
 from alignlab.errors import DataError
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training import Constant, MixedIn, OptimizerSpec, ParameterGroup
 
 

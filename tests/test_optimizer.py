@@ -8,7 +8,7 @@ from test_qlora import quantizer as quantizer
 from torch import nn
 
 from alignlab.errors import ConfigError
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.training import AdamW, AdamW8bit, Constant, Cosine, Linear, Loop, ParameterGroup
 from alignlab.training.optimizer import build_optimizer, set_lr
 

@@ -15,7 +15,8 @@ from alignlab.batch import Batch, TokenBatch
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training.step import backward, whole_step
 
 LOGP = frozenset({"logp"})

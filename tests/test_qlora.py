@@ -19,7 +19,7 @@ from alignlab.errors import ConfigError
 from alignlab.pipeline.plan import plan
 from alignlab.policy import LoRA, Policy, QLoRA, frozen_copy, gpu, lora
 from alignlab.policy.frozen import trainable
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.testing import tiny_policy_artifact
 
 OWN = QLoRA(r=2, alpha=3.0)

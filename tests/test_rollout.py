@@ -33,7 +33,7 @@ from alignlab.policy import (
     gpu,
     lora,
 )
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.testing import Check, check_rollout, conforms_rollout, tiny_policy, tiny_policy_artifact
 from alignlab.testing.rollout import CHECKS, RolloutSubject
 from alignlab.training import PolicyGradientStage

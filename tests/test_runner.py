@@ -18,7 +18,8 @@ from alignlab.pipeline.plan import Step, plan
 from alignlab.pipeline.run_folder import RunFolder, read_status
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
-from alignlab.stage import NullTracker, Runtime
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker
 from alignlab.tracking import Origin, StageInfo, Tracking
 
 

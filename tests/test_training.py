@@ -17,7 +17,7 @@ from training_cases import OBJECTIVES, Dies, Fixed, Mortal, batch_of, parameters
 from alignlab import stopping
 from alignlab.batch import Batch, PreferenceBatch, TokenBatch
 from alignlab.errors import NonFiniteError, Preempted
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 CLOSE = 1e-5
 

@@ -10,7 +10,7 @@ from training_cases import Fixed, parameters
 from training_runs import killed_and_resumed, run_in, with_kind
 
 from alignlab.policy import Policy
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.training import Loop
 from alignlab.training.average import WeightAverage
 

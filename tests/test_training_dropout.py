@@ -11,7 +11,8 @@ from training_runs import furthest, killed_and_resumed, run_in, with_kind
 from alignlab.artifact import Artifact
 from alignlab.batch import Batch
 from alignlab.policy import Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training import AdamW
 from alignlab.training.module import StageModule
 

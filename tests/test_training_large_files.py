@@ -17,7 +17,8 @@ from alignlab.data.rows import few, permutation, sample
 from alignlab.data.tokenised import StoredRows
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training import AdamW, Loop
 
 MODEL = Llama(layers=1, width=16, heads=2, feedforward=16, context=24)

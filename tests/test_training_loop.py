@@ -11,7 +11,7 @@ from training_cases import OBJECTIVES, UNITS, Fixed, parameters, stage_of
 from training_runs import killed_and_resumed, run_in, with_kind
 
 from alignlab.batch import Batch
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.training import AdamW, Constant, Cosine, Linear, Loop, ParameterGroup, Schedule
 
 FLAT = 1e8

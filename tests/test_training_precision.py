@@ -9,7 +9,8 @@ from alignlab_dpo import DPO
 from alignlab.artifact import Artifact
 from alignlab.batch import PreferenceBatch
 from alignlab.policy import Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Loop, PreferenceStage
 

@@ -17,7 +17,8 @@ from alignlab.data.records import Comparison
 from alignlab.data.rows import Truncation, comparison_rows, order_at, preference_batch
 from alignlab.errors import DataError
 from alignlab.policy import Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import KillingTracker, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Cosine, Loop, PreferenceStage
 

@@ -24,7 +24,8 @@ from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.store import Store
 from alignlab.policy import Llama, LoRA, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import PreferenceStage, reference
 

@@ -16,7 +16,7 @@ from alignlab.data.records import Prompt
 from alignlab.errors import ConfigError
 from alignlab.policy import Policy, Sampling, generate
 from alignlab.policy.blocks import BlockOptions, adapt_blocks, blocks_of
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import PolicyGradientStage, PreferenceStage
 from alignlab.training.device import peak_memory

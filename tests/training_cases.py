@@ -25,7 +25,8 @@ from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.objective import Loss, Objective, sequences
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.stats import Mean, TokenStats
 from alignlab.training import AdamW, Cosine, Loop, MixedIn, TrainingStage
 

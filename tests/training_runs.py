@@ -8,7 +8,8 @@ import pytest
 from torch import Tensor
 from training_cases import Dies, Fixed, Mortal, stage_of
 
-from alignlab.stage import NullTracker, Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker, StageContext
 
 
 class Heard(NullTracker):

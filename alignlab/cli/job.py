@@ -30,7 +30,7 @@ from alignlab.sanitize import printable, redact_logs, redact_override, redact_te
 
 if TYPE_CHECKING:
     from alignlab.pipeline.plan import Step
-    from alignlab.stage import Runtime
+    from alignlab.runtime import Runtime
     from alignlab.tracking import Tracking
 
 OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)

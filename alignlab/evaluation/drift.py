@@ -17,8 +17,9 @@ from alignlab.evaluation.stage import first_of_each_kind
 from alignlab.metrics import Column, Estimate, with_intervals, write_columns, write_outcomes
 from alignlab.policy import LearnedReward, Policy, Sample, Sampling, check_scorers, generate, learned, load_frozen
 from alignlab.reward import RewardSource, score_in_parts
+from alignlab.runtime import Runtime
 from alignlab.samples import write_samples
-from alignlab.stage import Runtime, Stage, StageContext
+from alignlab.stage import Stage, StageContext
 from alignlab.training.measure import measure
 from alignlab.training.rollouts import rollout_batch
 

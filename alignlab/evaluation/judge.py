@@ -12,7 +12,8 @@ import numpy.typing as npt
 from alignlab.artifact import Artifact
 from alignlab.policy import check_scored, learned
 from alignlab.reward import Choice, Pair, Preference, RewardSource, score_in_parts
-from alignlab.stage import Runtime, Stage
+from alignlab.runtime import Runtime
+from alignlab.stage import Stage
 
 Array = npt.NDArray[np.float64]
 Judge = RewardSource | Preference

@@ -31,8 +31,9 @@ from alignlab.pipeline.links import HEARTBEAT, Meeting, keep_alive
 from alignlab.pipeline.members import LEAVING
 from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
+from alignlab.runtime import Runtime
 from alignlab.seed import seed_everything
-from alignlab.stage import NullTracker, Runtime, StageContext
+from alignlab.stage import NullTracker, StageContext
 
 TIMEOUT: Final = "runtime.timeout="
 """Override that says how long to wait; the configuration is the first process's, and is not composed here."""

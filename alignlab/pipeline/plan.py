@@ -14,7 +14,8 @@ from alignlab.config.spec import Builder, Spec
 from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
 from alignlab.errors import PipelineError, suggestion
-from alignlab.stage import Runtime, Shared, Stage
+from alignlab.runtime import Runtime
+from alignlab.stage import Shared, Stage
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 """`Qwen/Qwen2.5-0.5B`: a name on the Hugging Face hub, or a folder that does not exist."""

@@ -22,7 +22,7 @@ from alignlab.launched import Place
 from alignlab.pipeline.links import Meeting
 from alignlab.pipeline.members import Members, RankLost
 from alignlab.pipeline.shared_job import Job
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 T = TypeVar("T")
 

@@ -29,8 +29,9 @@ from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.store import Store
 from alignlab.pipeline.team import Team, placed
 from alignlab.pipeline.waiting import Wait
+from alignlab.runtime import Runtime
 from alignlab.seed import seed_everything
-from alignlab.stage import Build, NullTracker, Runtime, StageContext, Tracker, goes_on
+from alignlab.stage import Build, NullTracker, StageContext, Tracker, never_ends
 from alignlab.tracking import Origin, Tracking
 
 
@@ -167,7 +168,7 @@ class Runner:
             check = functools.partial(self._check_lengths, step, tracker)
             asked: list[str] = []
             once = functools.partial(self._once, step, tracker, asked)
-            validated = functools.partial(self.validated, step.name) if self.validated else goes_on
+            validated = functools.partial(self.validated, step.name) if self.validated else never_ends
             context = StageContext(step.name, folder, work, self.runtime, tracker, check, once, validated)
             self._tracker_now = tracker
             try:

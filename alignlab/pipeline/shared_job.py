@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignlab.artifact import Artifact
 from alignlab.config.spec import Spec
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 
 @dataclass(frozen=True)

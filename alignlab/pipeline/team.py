@@ -18,7 +18,8 @@ from alignlab.pipeline.members import RankLost
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.ranks import Leader
 from alignlab.pipeline.shared_job import Job
-from alignlab.stage import Runtime, Stage, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import Stage, StageContext
 
 T = TypeVar("T")
 

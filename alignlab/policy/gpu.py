@@ -5,7 +5,7 @@ import importlib.util
 import torch
 
 from alignlab.errors import ConfigError
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 
 def check_gpu(owner: str, package: tuple[str, str], extra: str, runtime: Runtime, instead: str) -> None:

@@ -3,8 +3,8 @@
 A causal model's state at a token depends on the tokens before it alone. So sequences may be padded on the right without
 a mask; and sequences with the same prompt may share it: one row holds the prompt and then each answer, and a mask keeps
 the answers from seeing each other. A row may also hold unrelated texts, one after the other, in place of padding; of
-its attention, most is computed and thrown away. Which of these takes least arithmetic is worked out beforehand (`packing`). Where
-attention skips what its mask hides (`Sharing.flat`), everything stands in one row.
+its attention, most is computed and thrown away. Which of these takes least arithmetic is worked out beforehand
+(`alignlab.policy.packing`). Where attention skips what its mask hides (`Sharing.flat`), everything stands in one row.
 
 Left out: tokens that two answers have in common after their prompt (they are few).
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alignlab.errors import ConfigError
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 if TYPE_CHECKING:
     import transformers

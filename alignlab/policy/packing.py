@@ -1,4 +1,4 @@
-"""Which sequences of a batch share a row, and which rows a forward pass: whatever takes least arithmetic.
+"""The choice of rows for a batch, and of the rows of each forward pass: whatever takes least arithmetic.
 
 Equal prompts are computed once, texts of uneven length stand one after the other, or rows of similar length are padded
 (`alignlab.policy.layout` puts them there). What each costs is worked out in tokens.

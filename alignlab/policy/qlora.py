@@ -9,7 +9,7 @@ from torch import nn
 from alignlab.errors import ConfigError
 from alignlab.policy.gpu import check_gpu
 from alignlab.policy.lora import LoRA
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 if TYPE_CHECKING:
     import transformers

@@ -14,7 +14,7 @@ from alignlab.data.chat import encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.policy.policy import Policy
 from alignlab.policy.sampling import Drawn, Sample, Sampling, check_room, draw, sample_of
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 
 class Sampler(abc.ABC):

@@ -15,8 +15,8 @@ from alignlab.policy.gpu import check_gpu
 from alignlab.policy.policy import Policy
 from alignlab.policy.rollout import Rollout, Sampler
 from alignlab.policy.sampling import Drawn, Sampling
+from alignlab.runtime import Runtime
 from alignlab.seed import fold_in
-from alignlab.stage import Runtime
 
 _ENGINE = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where its weights can be written to

@@ -17,7 +17,7 @@ from alignlab.batch import RolloutBatch
 from alignlab.data.chat import encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.policy import Drawn, Policy, Rollout, Sampler, Sampling
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.testing import rules
 from alignlab.testing.apply import Checks, one_case_each, print_checks
 from alignlab.testing.artifacts import tiny_policy_artifact

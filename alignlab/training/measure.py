@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alignlab import distributed
 from alignlab.batch import Batch
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.stats import TokenStats
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from alignlab.errors import ConfigError
 from alignlab.policy.gpu import check_gpu
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.training.schedule import Cosine, Schedule
 
 

@@ -18,7 +18,7 @@ from alignlab.batch import Batch, RolloutBatch, concatenate
 from alignlab.data.records import Prompt
 from alignlab.policy import Policy, Sample, Sampler, Sampling, answers, on_device
 from alignlab.reward import RewardSource, score_in_parts
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 from alignlab.stats import Mean
 from alignlab.training.measure import measure
 

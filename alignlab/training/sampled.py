@@ -25,8 +25,9 @@ from alignlab.policy import (
     previews,
 )
 from alignlab.reward import RewardSource
+from alignlab.runtime import Runtime
 from alignlab.seed import fold_in
-from alignlab.stage import Runtime, StageContext
+from alignlab.stage import StageContext
 from alignlab.training.loop import Loop
 from alignlab.training.mixed_in import MixedIn
 from alignlab.training.optimizer import OptimizerSpec

@@ -17,9 +17,10 @@ from alignlab.objective import Objective, batch_type
 from alignlab.policy import LoRA, Policy, load_frozen, skeleton, trainable
 from alignlab.policy.blocks import BlockOptions
 from alignlab.policy.lora import ALL_LINEAR
+from alignlab.runtime import Runtime
 from alignlab.samples import write_samples
 from alignlab.seed import fold_in
-from alignlab.stage import Runtime, Stage, StageContext
+from alignlab.stage import Stage, StageContext
 from alignlab.stats import TokenStats
 from alignlab.training.device import prepare_for_new_lengths
 from alignlab.training.loop import Loop

@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from torch import distributed as dist
 
 from alignlab import distributed
-from alignlab.stage import Runtime
+from alignlab.runtime import Runtime
 
 SHARDED: Final = "fsdp2"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from alignlab.batch import Batch
+from alignlab.runtime import Precision
 from alignlab.seed import fold_in
-from alignlab.stage import Precision
 from alignlab.testing.apply import DoesNotApply
 from alignlab.testing.stage.sandbox import Sandbox, StageSubject
 from alignlab.training.stage import TrainingStage

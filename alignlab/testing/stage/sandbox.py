@@ -12,7 +12,8 @@ from typing import Any
 
 from alignlab.artifact import Artifact, files_of
 from alignlab.pipeline.store import Store
-from alignlab.stage import Precision, Runtime, Stage, StageContext, Tracker
+from alignlab.runtime import Precision, Runtime
+from alignlab.stage import Stage, StageContext, Tracker
 
 KEY = "0" * 64
 

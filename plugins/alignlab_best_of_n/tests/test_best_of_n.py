@@ -19,7 +19,8 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.errors import DataError
 from alignlab.policy import Policy, Sample, Sampling
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import Check, conforms_stage, tiny_policy_artifact
 
 

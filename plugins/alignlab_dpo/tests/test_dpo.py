@@ -17,7 +17,8 @@ from alignlab.data.records import Comparison, Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.objective import Objective
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
 from alignlab.training import AdamW, Cosine, Loop, PreferenceStage
 

@@ -21,7 +21,7 @@ from regimes import online, prepared, run
 from rollouts_by_hand import OLD, answers, cost, filled
 
 from alignlab import RolloutBatch, TokenStats, WeightedSum
-from alignlab.stage import Precision, Runtime
+from alignlab.runtime import Precision, Runtime
 from alignlab.testing import Check, conforms_objective, tiny_policy_artifact
 from alignlab.training import PolicyGradientStage
 from alignlab.training.rollouts import sampler_logp

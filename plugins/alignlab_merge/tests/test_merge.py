@@ -12,7 +12,8 @@ from alignlab.artifact import Artifact
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import PipelineError
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.testing import Check, conforms_stage, tiny_policy, tiny_policy_artifact
 
 

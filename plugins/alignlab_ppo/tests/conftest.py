@@ -14,7 +14,8 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
-from alignlab.stage import NullTracker, Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import NullTracker, StageContext
 from alignlab.testing import tiny_policy_artifact
 from alignlab.training import AdamW, Constant, Loop
 

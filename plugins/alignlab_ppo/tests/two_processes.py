@@ -16,7 +16,8 @@ from alignlab.data.records import Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.policy import Sampling
 from alignlab.reward import RewardSource
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.training import AdamW, Cosine, Loop
 
 

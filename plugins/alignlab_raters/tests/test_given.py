@@ -12,7 +12,8 @@ from alignlab.data import answers
 from alignlab.data.records import Example, Prompt
 from alignlab.data.source import DataSource, Part, Split
 from alignlab.errors import DataError
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 
 GIVEN = [("tea ?", "perhaps tea"), ("tea ?", "- tea\n- rain"), ("rain ?", "certainly , rain !"), ("sun ?", "no")]
 

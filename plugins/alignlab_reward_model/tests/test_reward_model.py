@@ -13,7 +13,8 @@ from alignlab.batch import PreferenceBatch
 from alignlab.data import preferences
 from alignlab.data.rows import order_at
 from alignlab.policy import LearnedReward, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
 from alignlab.testing import KillingTracker, tiny_policy_artifact, tiny_preferences_artifact
 from alignlab.training import AdamW, Cosine, Loop

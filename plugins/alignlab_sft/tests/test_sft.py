@@ -14,7 +14,8 @@ from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.policy import Llama, Policy
-from alignlab.stage import Runtime, StageContext
+from alignlab.runtime import Runtime
+from alignlab.stage import StageContext
 from alignlab.stats import TokenStats
 from alignlab.testing import KillingTracker
 from alignlab.training import AdamW, Loop
