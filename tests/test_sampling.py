@@ -11,7 +11,7 @@ from alignlab.data.records import Document, Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import DataError
 from alignlab.policy import Llama, Policy, Sampling, complete, fitting, generate, previews
-from alignlab.policy.sampling import pick
+from alignlab.policy.choice import pick
 
 PROMPTS = [Prompt.user(" ".join(["w1"] * n)) for n in (1, 7, 3, 3, 12, 1)]
 

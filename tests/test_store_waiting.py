@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from alignlab.pipeline import waiting
+from alignlab.pipeline.registry import guard, register
 from alignlab.pipeline.store import Store
 from alignlab.pipeline.waiting import Holder, Wait
 
@@ -96,3 +97,22 @@ def test_reports_become_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     waiting._acquire(FileLock(tmp_path / "a.lock"), tmp_path / "a.lock", Wait("dpo", said.append))
     assert pauses == [3, 3, 6, 12, 24, 48, 96, 192, 300, 300, 300][: len(pauses)] and len(said) == len(pauses)
+
+
+def test_a_run_that_waits_for_a_collection_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "FIRST", 0.2)
+    said: list[str] = []
+    heard = threading.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        heard.set()
+
+    with guard(tmp_path, Wait("the choice of what can be removed")):
+        run = threading.Thread(target=register, args=(tmp_path, tmp_path / "run", ["a" * 64], Wait("store", say)))
+        run.start()
+        assert heard.wait(30)
+    run.join()
+    who = f"process {os.getpid()} on {socket.gethostname()}, which makes the choice of what can be removed"
+    assert said[0].startswith(f"store: waits for {who}, since ")
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 1

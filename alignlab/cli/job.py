@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -23,7 +22,7 @@ from alignlab.cli.outcome import metric_for_sweeper, show, show_job
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.sweep import Sweep
 from alignlab.config import experiment
-from alignlab.errors import AlignlabError, Preempted, Pruned
+from alignlab.errors import AlignlabError, ConfigError, Preempted, Pruned
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.sanitize import printable, redact_logs, redact_override, redact_text
@@ -60,6 +59,17 @@ class Prepared:
     runtime: "Runtime"
     tracking: "Tracking"
     steps: "list[Step]"
+
+
+def own_task(owner: str, function: Any) -> "Task":
+    """The task that a launcher or sweeper of alignlab's was given.
+
+    Raises:
+        ConfigError: it is another program's.
+    """
+    if not isinstance(function, Task):
+        raise ConfigError(f"{owner} is alignlab's: it runs the jobs of alignlab alone")
+    return function
 
 
 def has_metric(cfg: Tree) -> bool:
@@ -215,7 +225,7 @@ class Task:
 
     def _run(self, job: Job, cfg: Tree) -> float | None:
         folder = RunFolder(job.path, marks=job.marks())
-        watched = nullcontext() if job.sweep is None or job.sweep.is_here else job.sweep.watched()
+        watched = contextlib.nullcontext() if job.sweep is None or job.sweep.is_here else job.sweep.watched()
         try:
             with stopping.heard(), watched:
                 folder.status("running")
@@ -267,7 +277,10 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     reporter = Reporter.read(job.sweep.records, job.number) if job.sweep and job.number is not None else None
     runner = Runner(prepared.steps, store, folder, prepared.runtime, prepared.tracking, origin, began, reporter)
     runner.run()
-    show(folder, runner) if job.sweep is None else show_job(folder)
+    if job.sweep is None:
+        show(folder, runner)
+    else:
+        show_job(folder)
     return metric_for_sweeper(asked.metric, folder.metrics)
 
 

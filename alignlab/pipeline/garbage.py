@@ -24,6 +24,7 @@ from alignlab.pipeline import registry
 from alignlab.pipeline.registry import Known
 from alignlab.pipeline.run_folder import status_of
 from alignlab.pipeline.store import Store, is_locked
+from alignlab.pipeline.waiting import Wait
 
 DAY: Final = 86400.0
 SHORT: Final = 32
@@ -110,7 +111,8 @@ def delete(store: Store, days: float, folders: Sequence[Path], is_complete: bool
         folders: of runs that the registry may lack.
         is_complete: no other runs used the store before it had a registry.
     """
-    with registry.guard(store.root):  # no run begins while this is decided; one that begins later looks again
+    deciding = Wait("the choice of what can be removed")
+    with registry.guard(store.root, deciding):  # no run begins while this is decided; one that begins later looks again
         found = survey(store, days, all_runs(store, folders), is_complete)
         gone = [entry for entry in found.goes if _to_trash(store, entry)]
     shutil.rmtree(store.root / TRASH, ignore_errors=True)

@@ -16,17 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from alignlab.artifact import MANIFEST, write_json
 from alignlab.errors import StoreError
 from alignlab.pipeline.run_folder import is_alive, status_of
+from alignlab.pipeline.waiting import SILENT, Wait, held
 
 RUNS: Final = "runs"
 BEGAN: Final = "began.json"
 """Notes when the registry began, in a store that held artifacts before: runs from before then are not in it."""
-PATIENCE: Final = 600.0
-"""Seconds that a run waits for a garbage collection to decide."""
 
 
 @dataclass(frozen=True)
@@ -73,40 +70,39 @@ class Registration:
 
     root: Path
     folder: Path
+    wait: Wait = SILENT
     keys: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.time)
 
     def add(self, keys: Iterable[str]) -> None:
-        """Note what the run relies on from now on, where the store can be written to.
-
-        Raises:
-            StoreError: a garbage collection has held the store for too long.
-        """
+        """Note what the run relies on from now on, where the store can be written to."""
         self.keys.update(keys)
         about = {"pid": os.getpid(), "host": socket.gethostname(), "began": self.began, "keys": sorted(self.keys)}
         places = {"folder": str(self.folder), "from_store": os.path.relpath(self.folder, self.root.resolve())}
         try:
-            with guard(self.root):
+            with guard(self.root, self.wait):
                 _begin(self.root)
                 write_json(self.root / RUNS / f"{_name(self.folder)}.json", {**places, **about})
-        except Timeout:
-            raise StoreError(f"{self.root}: `alignlab gc` has held it for {PATIENCE:.0f} s; is it stopped?") from None
         except OSError:
             return  # a store that is read only, from which nothing is removed
 
 
-def register(root: Path, folder: Path, keys: Iterable[str]) -> Registration:
-    """Enter a run into the registry of a store, before it asks for anything."""
-    entry = Registration(root, folder.resolve())
+def register(root: Path, folder: Path, keys: Iterable[str], wait: Wait = SILENT) -> Registration:
+    """Enter a run into the registry of a store, before it asks for anything.
+
+    Args:
+        wait: what is said while a garbage collection decides.
+    """
+    entry = Registration(root, folder.resolve(), wait)
     entry.add(keys)
     return entry
 
 
 @contextlib.contextmanager
-def guard(root: Path) -> Iterator[None]:
+def guard(root: Path, wait: Wait = SILENT) -> Iterator[None]:
     """Context within which either one run registers or one collection decides."""
     (root / "locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "locks" / "gc.lock", timeout=PATIENCE):
+    with held(root / "locks" / "gc.lock", wait):
         yield
 
 

@@ -84,7 +84,7 @@ class Runner:
         """Check what can be checked beforehand."""
         self._limit_threads()
         needed = {key for step in self.steps for key in (step.fingerprint, *step.input_fingerprints.values())}
-        self._entry = register(self.store.root, self.folder.path, needed)
+        self._entry = register(self.store.root, self.folder.path, needed, self._wait("store"))
         self._share_cache()
         self._to_run = preflight.missing(self.steps, self.store)
         preflight.check_starts(self.steps, self.store)

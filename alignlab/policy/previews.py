@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from alignlab.data.chat import encode_document
 from alignlab.data.records import Comparison, Document, Example, Prompt
+from alignlab.policy.choice import Sampling
 from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import leaves_room
-from alignlab.policy.sampling import Sampling, complete, generate
+from alignlab.policy.sampling import complete, generate
 from alignlab.reward import RewardSource, ScoreModel
 
 ROWS: Final = 8

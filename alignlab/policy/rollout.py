@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from alignlab.data.chat import encode_prompt
 from alignlab.data.records import Prompt
+from alignlab.policy.choice import Sampling
 from alignlab.policy.policy import Policy
-from alignlab.policy.sampling import Drawn, Sample, Sampling, check_room, draw, sample_of
+from alignlab.policy.sampling import Drawn, Sample, check_room, draw, sample_of
 from alignlab.runtime import Runtime
 
 

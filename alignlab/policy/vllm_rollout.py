@@ -11,10 +11,11 @@ import torch
 
 from alignlab.errors import ConfigError
 from alignlab.policy import lora
+from alignlab.policy.choice import Sampling
 from alignlab.policy.gpu import check_gpu
 from alignlab.policy.policy import Policy
 from alignlab.policy.rollout import Rollout, Sampler
-from alignlab.policy.sampling import Drawn, Sampling
+from alignlab.policy.sampling import Drawn
 from alignlab.runtime import Runtime
 from alignlab.seed import fold_in
 

@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import open_dict
 
-from alignlab.cli.job import JobFailed, Task, has_metric, shown
+from alignlab.cli.job import JobFailed, Task, has_metric, own_task, shown
 from alignlab.cli.sweep import Sweep
 from alignlab.errors import ConfigError, Preempted
 
@@ -91,9 +91,7 @@ class JobLauncher(Launcher, abc.ABC):
         Raises:
             ConfigError: another program of Hydra's uses it.
         """
-        if not isinstance(task_function, Task):
-            raise ConfigError(f"{type(self).__name__} is alignlab's: it runs the jobs of alignlab alone")
-        self.context, self.task, self.config = hydra_context, task_function, config
+        self.context, self.task, self.config = hydra_context, own_task(type(self).__name__, task_function), config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs with numbers that follow each other; returns when all have ended."""

@@ -12,7 +12,7 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
 from alignlab.artifact import Artifact
-from alignlab.cli.job import JobFailed, Task
+from alignlab.cli.job import JobFailed, Task, own_task
 from alignlab.cli.search import ending
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.search.settings import Settings, text
@@ -82,9 +82,7 @@ class SearchSweeper(Sweeper):
         Raises:
             ConfigError: another program of Hydra's uses it.
         """
-        if not isinstance(task_function, Task):
-            raise ConfigError(f"{SEARCHES} is alignlab's: it runs the jobs of alignlab alone")
-        self.config, self.hydra_context, self.task = config, hydra_context, task_function
+        self.config, self.hydra_context, self.task = config, hydra_context, own_task(SEARCHES, task_function)
         self.settings = _settings(config)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
