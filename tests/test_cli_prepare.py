@@ -55,6 +55,13 @@ def test_it_is_recorded_as_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert (folder / "stages" / "base" / "model.json").is_file()
 
 
+def test_its_record_holds_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    key = "ghp_" + "a1B2" * 9
+    folder = Path(prepared(capsys, "experiment=fake", f"name='key {key}'")["folder"])
+    assert "<redacted>" in (folder / "manifest.json").read_text()
+    assert [str(f) for f in folder.rglob("*") if f.is_file() and key in f.read_text(errors="ignore")] == []
+
+
 def test_what_fails_is_recorded_and_the_rest_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "-m", "experiment=troubled", "pipeline.trouble.how=user", "seed=0,0"]) == 1
     assert "corpus.jsonl:3: text is missing" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from alignlab import stopping
 from alignlab.cli.arguments import Parser
+from alignlab.cli.job import shown
 from alignlab.cli.launch import recorded_config
 from alignlab.cli.planned import Planned, planning, read_request
 from alignlab.errors import Preempted
@@ -24,7 +25,7 @@ from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.runner import Runner
 from alignlab.pipeline.sharing import ancestors, shared
 from alignlab.pipeline.store import Store
-from alignlab.sanitize import redact, redact_override
+from alignlab.sanitize import redact_text
 from alignlab.tracking import Origin
 
 EXAMPLES: Final = """\
@@ -92,15 +93,15 @@ def _make(parts: Sequence[Part]) -> Path:
 
 def _run(part: Part, path: Path, began: float) -> None:
     """Run the stages of one job that are shared, as a run of its own."""
-    prepared, overrides = part.job.prepared, [redact_override(text) for text in part.job.overrides]
-    asked = prepared.experiment
-    about = {"name": asked.name, "seed": asked.seed, "overrides": overrides, "prepares": [s.name for s in part.steps]}
+    prepared, overrides = part.job.prepared, shown(part.job.overrides)
+    asked, name = prepared.experiment, redact_text(prepared.experiment.name)
+    about = {"name": name, "seed": asked.seed, "overrides": overrides, "prepares": [s.name for s in part.steps]}
     folder = RunFolder(path, {**about, **provenance.of_now()})
     with _ended(folder), stopping.heard():
         folder.status("running")
         folder.config(asked.recorded())
         prepared.tracking.prepare()
-        origin = Origin(asked.name, f"{asked.name}/{'-'.join(path.parts[-2:])}", None, asked.redacted(), overrides)
+        origin = Origin(name, f"{name}/{'-'.join(path.parts[-2:])}", None, asked.redacted(), overrides)
         store = Store(asked.store)
         Runner(part.with_inputs, store, folder, prepared.runtime, prepared.tracking, origin, began).run()
 
@@ -111,10 +112,10 @@ def _ended(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except Preempted as error:
-        folder.status("preempted", error=str(error))
+        folder.status("preempted", error=redact_text(str(error)))
         raise
     except Exception as error:
-        folder.status("failed", error=redact(f"{error}"))
+        folder.status("failed", error=redact_text(str(error)))
         raise
     folder.status("completed")
 
