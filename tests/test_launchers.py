@@ -82,15 +82,20 @@ def test_jobs_at_the_same_time_compute_what_they_share_once(start: Callable[...,
     assert all(f"[{job}] ✓ " in output or f"[{job}] base" in output for job in range(3)), output
 
 
+def with_one_killed(process: "subprocess.Popen[str]", job: int) -> str:
+    """The output of a sweep that failed because the process of its slow job was killed."""
+    until(lambda: bool(list(Path(".alignlab").glob("work/*/began"))), process)
+    os.kill(int(status_of(Path(f"sweep/{job}"))["pid"]), signal.SIGKILL)
+    code, output = ended(process)
+    assert code == 1
+    return output
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_takes_no_other_job_with_it(start: Callable[..., subprocess.Popen[str]]) -> None:
     """Its own job is marked as dead; one that waited for a place still gets it."""
     swept = ["experiment=troubled", "pipeline.trouble.how=slow,fine,good", "hydra/launcher=joblib"]
-    process = start("-m", *swept, "hydra.launcher.n_jobs=1", WHERE)
-    until(lambda: bool(list(Path(".alignlab").glob("work/*/began"))), process)
-    os.kill(int(status_of(Path("sweep/0"))["pid"]), signal.SIGKILL)
-    code, output = ended(process)
-    assert code == 1
+    output = with_one_killed(start("-m", *swept, "hydra.launcher.n_jobs=1", WHERE), job=0)
     assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["dead", "completed", "completed"], output
     assert "job 0: its process" in output and "SIGKILL" in output and "Traceback" not in output
 
@@ -142,11 +147,7 @@ def test_two_people_who_start_one_sweep_compute_everything_once(start: Callable[
 def test_jobs_that_submitit_starts(start: Callable[..., subprocess.Popen[str]]) -> None:
     pytest.importorskip("submitit", reason="alignlab[sweep] is not installed")
     swept = ["experiment=troubled", "pipeline.trouble.how=fine,user,slow", "hydra/launcher=submitit_local"]
-    process = start("-m", *swept, "hydra.launcher.array_parallelism=3", WHERE)
-    until(lambda: bool(list(Path(".alignlab").glob("work/*/began"))), process)
-    os.kill(int(status_of(Path("sweep/2"))["pid"]), signal.SIGKILL)
-    code, output = ended(process)
-    assert code == 1
+    output = with_one_killed(start("-m", *swept, "hydra.launcher.array_parallelism=3", WHERE), job=2)
     assert [read_status(Path(f"sweep/{job}")) for job in range(3)] == ["completed", "failed", "dead"], output
     assert "job 1: corpus.jsonl:3: text is missing" in output and "job 2: submitit's job" in output
     assert list(Path("sweep/.submitit").glob("*_log.out"))
