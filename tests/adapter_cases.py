@@ -19,7 +19,7 @@ from alignlab.artifact import Artifact
 from alignlab.batch import TokenBatch
 from alignlab.data.records import Document, Example, Prompt
 from alignlab.data.source import DataSource, Split
-from alignlab.policy import LoRA, Policy, Sampling, lora
+from alignlab.policy import LoRA, Policy, Sampling, low_rank
 from alignlab.runtime import Runtime
 from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
@@ -124,7 +124,7 @@ def disturb(policy: Policy, seed: int = 0) -> Policy:
     """Stands for training: give the matrices B of the own adapter random weights."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in policy.model.named_parameters():
-        if name.endswith(f"lora_B.{lora.OWN}.weight"):
+        if name.endswith(f"lora_B.{low_rank.OWN}.weight"):
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
     return policy
 

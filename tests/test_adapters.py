@@ -24,7 +24,7 @@ from model_folders import llama
 
 from alignlab.artifact import ADAPTER_BASE, Artifact
 from alignlab.errors import ConfigError, StoreError
-from alignlab.policy import LoRA, Policy, lora
+from alignlab.policy import LoRA, Policy, low_rank
 from alignlab.testing import tiny_policy_artifact, tiny_preferences_artifact
 
 ADAPTER_FILES = {ADAPTER_BASE, "adapter_config.json", "adapter_model.safetensors"}
@@ -50,7 +50,7 @@ def test_an_adapter_begins_as_its_base_and_is_all_that_is_trained(base: Artifact
 
 def test_its_change_is_alpha_over_r_times_the_product(base: Artifact) -> None:
     policy = disturb(Policy.load(base).add_adapter(LoRA(r=4, alpha=6.0, target=("v_proj",)), seed=1))
-    (name,) = lora.changes(policy.model)
+    (name,) = low_rank.changes(policy.model)
     layer = policy.model.get_submodule(name)
     a, b = layer.lora_A["own"].weight, layer.lora_B["own"].weight
     assert a.shape[0] == 4 and name == "model.layers.0.self_attn.v_proj"
@@ -76,7 +76,7 @@ def test_dropout_is_of_the_own_adapter_while_training_alone(base: Artifact, tmp_
         one, other = (policy.token_stats(BATCH, frozenset({"logp"})).logp for _ in range(2))
     assert not torch.equal(one, other)
     layers = [n for n, m in policy.model.named_modules() if isinstance(m, torch.nn.Dropout) and "lora" in n]
-    assert layers and all(n.endswith(f".{lora.OWN}") for n in layers), "the earlier adapter is read as it is"
+    assert layers and all(n.endswith(f".{low_rank.OWN}") for n in layers), "the earlier adapter is read as it is"
     saved(policy.eval(), tmp_path / "saved")
     torch.testing.assert_close(logp(Policy.load(tmp_path / "saved")), steady, atol=1e-5, rtol=0)
 
@@ -131,7 +131,7 @@ def test_an_adapter_on_an_adapter_is_stored_as_one_on_the_same_base(base: Artifa
     disturb(policy, seed=3)
     second = saved(policy, tmp_path / "second")
     assert json.loads((second.path / ADAPTER_BASE).read_text())["fingerprint"] == base.fingerprint
-    ranks = {name.rpartition(".")[2]: change.r for name, change in lora.changes(Policy.load(second).model).items()}
+    ranks = {name.rpartition(".")[2]: change.r for name, change in low_rank.changes(Policy.load(second).model).items()}
     assert ranks == {"q_proj": 2, "up_proj": 5, "down_proj": 3}
     shutil.rmtree(first.path)  # it is needed no longer
     torch.testing.assert_close(logp(second), logp(policy), atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ from alignlab.config import compose
 from alignlab.config.experiment import check
 from alignlab.config.spec import Spec
 from alignlab.data.tokenizer import TrainTokenizer
-from alignlab.policy import Llama, LoRA, Policy, frozen_copy, lora
+from alignlab.policy import Llama, LoRA, Policy, frozen_copy, low_rank
 from alignlab.runtime import Runtime
 from alignlab.stage import StageContext
 from alignlab.testing import tiny_policy_artifact
@@ -64,7 +64,7 @@ def test_a_reference_shares_what_is_not_trained_and_copies_what_is(base: Artifac
     policy = Policy.load(base).add_adapter(ADAPTER, seed=1)
     reference = frozen_copy(policy)
     assert {p.data_ptr() for p in reference.parameters()} <= {p.data_ptr() for p in policy.parameters()}
-    assert not trainable_names(reference) and not lora.has_adapter(reference.model)
+    assert not trainable_names(reference) and not low_rank.has_adapter(reference.model)
     whole = Policy.load(base)
     apart = frozen_copy(whole)
     assert not {p.data_ptr() for p in apart.parameters()} & {p.data_ptr() for p in whole.parameters()}
@@ -86,7 +86,7 @@ def test_all_weights_can_be_trained_from_an_adapter(tmp_path: Path) -> None:
     first = made(tmp_path / "sft", sft(), inputs)
     stage = dpo(adapter=None, loop=loop(steps=1))
     whole = made(tmp_path / "dpo", stage, {**inputs, "policy": first})
-    assert not lora.has_adapter(stage.policy.model) and (whole.path / "model.safetensors").is_file()
+    assert not low_rank.has_adapter(stage.policy.model) and (whole.path / "model.safetensors").is_file()
     assert (logp(whole) - logp(first)).abs().max() > 1e-4
 
 

@@ -24,7 +24,7 @@ from alignlab.evaluation.judge import judged
 from alignlab.evaluation.preferences import RULES, subset_name
 from alignlab.judgements import rulers
 from alignlab.metrics import correlation, difference, read_metrics, wilson
-from alignlab.metrics.estimate import Tally
+from alignlab.metrics.tally import Tally
 from alignlab.policy import Sample, Sampling
 from alignlab.reward import Choice, Pair, Preference, RewardSource
 from alignlab.runtime import Runtime

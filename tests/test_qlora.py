@@ -17,7 +17,7 @@ from alignlab.batch import Batch
 from alignlab.config.check import parse
 from alignlab.errors import ConfigError
 from alignlab.pipeline.plan import plan
-from alignlab.policy import LoRA, Policy, QLoRA, frozen_copy, gpu, lora
+from alignlab.policy import LoRA, Policy, QLoRA, frozen_copy, gpu, low_rank
 from alignlab.policy.frozen import trainable
 from alignlab.runtime import Runtime
 from alignlab.testing import tiny_policy_artifact
@@ -84,7 +84,7 @@ def test_the_adapter_is_published_for_the_base_as_it_was(quantizer: Any, base: A
 def test_its_weights_are_whole_for_other_engines(quantizer: Any, base: Artifact) -> None:
     policy = disturb(held(base))
     model = Policy.load(base).model
-    weights = dict(lora.merged_weights(policy.model))
+    weights = dict(low_rank.merged_weights(policy.model))
     assert weights.keys() == {name for name, _ in model.named_parameters()}
     model.load_state_dict(weights, strict=False)
     torch.testing.assert_close(logp(Policy(model, policy.tokenizer)), logp(policy), atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ from alignlab.policy import (
     answers,
     generate,
     gpu,
-    lora,
+    low_rank,
 )
 from alignlab.runtime import Runtime
 from alignlab.testing import Check, check_rollout, conforms_rollout, tiny_policy, tiny_policy_artifact
@@ -292,7 +292,7 @@ def test_the_engine_has_the_weights_with_their_adapters(
 
 def test_merged_weights_are_those_of_the_merged_model(inputs: dict[str, Artifact], tmp_path: Path) -> None:
     policy = disturb(Policy.load(adapted(inputs["policy"], tmp_path / "adapted")).add_adapter(LoRA(r=2), seed=1))
-    names = dict(lora.merged_weights(policy.model))
+    names = dict(low_rank.merged_weights(policy.model))
     merged = dict(policy.merge_adapter().model.named_parameters())
     assert names.keys() == merged.keys() and all(torch.equal(names[k], merged[k]) for k in names)
 

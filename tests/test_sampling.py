@@ -192,7 +192,7 @@ def test_small_products_are_computed_by_one_thread_and_the_others_are_there_agai
         generate(policy, PROMPTS, Sampling(max_new_tokens=2), 0)
         assert set(seen) == {1} and torch.get_num_threads() == 2
         seen.clear()
-        monkeypatch.setattr("alignlab.policy.sampling._SHARED_PRODUCT", 6 * 16**2)
+        monkeypatch.setattr("alignlab.policy.drawing._SHARED_PRODUCT", 6 * 16**2)
         generate(policy, PROMPTS, Sampling(max_new_tokens=2), 0)
         assert set(seen) == {2}
     finally:

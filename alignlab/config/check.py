@@ -7,16 +7,15 @@ for an int may not.
 """
 
 import difflib
-import functools
 import json
 import math
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from alignlab.config.locate import TARGET, locate
-from alignlab.config.signature import coerce, hints, members, parameters, plain
+from alignlab.config.locate import TARGET, is_target, locate
+from alignlab.config.signature import coerce, hints, parameters, plain
 from alignlab.config.spec import Spec
+from alignlab.config.types import classes, misfit, name_of, parts_type
 from alignlab.errors import ConfigError, suggestion
 from alignlab.sanitize import redact
 
@@ -27,11 +26,6 @@ way to write the same thing."""
 ADAPTER: Final = "lora"
 """Key that other programs have in a model's configuration."""
 Catalog = Mapping[str, Sequence[str]]
-
-
-def is_target(node: object) -> bool:
-    """Whether a configuration node stands for an object."""
-    return isinstance(node, Mapping) and TARGET in node
 
 
 def parse(node: Mapping[str, Any], path: str) -> Spec:
@@ -111,20 +105,20 @@ class Checker:
             self.problem(f"{path}: {owner.__name__} takes a finite number, not {value}", raw)
         elif is_target(value):
             return self._nested(value, raw, hint, path, owner)
-        elif (inner := _inner(value, hint)) is not None:
+        elif (inner := parts_type(value, hint)) is not None:
             parts = value.items() if isinstance(value, Mapping) else enumerate(value)
             made = {k: self.value(v, child(raw, k), inner, _below(path, k), owner) for k, v in parts}
             return coerce(made if isinstance(value, Mapping) else list(made.values()), hint)
-        elif wanted := _misfit(value, hint):
+        elif wanted := misfit(value, hint):
             shown = _show(redact(value, path.rpartition(".")[2]))
             self.problem(f"{path}: {owner.__name__} takes {wanted}, not {shown}{self._options(path, value)}", raw)
         return coerce(value, hint)
 
     def _nested(self, value: Mapping[str, Any], raw: Any, hint: Any, path: str, owner: type[Any]) -> Spec | None:
         made = self.object(value, raw, path)
-        wanted = _classes(hint)
+        wanted = classes(hint)
         if made is not None and wanted and not issubclass(made.cls, wanted):
-            names = " or ".join(_name(w) for w in wanted)
+            names = " or ".join(name_of(w) for w in wanted)
             self.problem(f"{path}: {owner.__name__} takes {names}, not {made.cls.__name__}", raw)
         return made
 
@@ -168,91 +162,6 @@ def child(raw: Any, key: Any) -> Any:
 
 def _below(path: str, key: Any) -> str:
     return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-
-
-# ---- types -----------------------------------------------------------------------------------------------------------
-def _inner(value: Any, hint: Any) -> Any:
-    """The type of a container's parts, where they are to be checked one at a time; None where they are not."""
-    container = Mapping if isinstance(value, Mapping) else Sequence if isinstance(value, list) else None
-    if container is None:
-        return None
-    if (found := _values_of(hint, container)) is not None:
-        return found
-    return Any if _holds_target(value) and not _misfit(value, hint) else None
-
-
-def _holds_target(value: Any) -> bool:
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return is_target(value) or any(_holds_target(part) for part in parts)
-
-
-def _classes(hint: Any) -> tuple[type[Any], ...]:
-    """The classes an object may be of; empty where any class is allowed."""
-    origins = [typing.get_origin(m) or m for m in members(hint)]
-    if any(m is Any or m is object or isinstance(m, typing.TypeVar) for m in origins):
-        return ()
-    return tuple(m for m in origins if isinstance(m, type) and m is not type(None))
-
-
-def _values_of(hint: Any, container: type[Any]) -> Any:
-    """The type of a container's values where the hint is (or may be) such a container; None where it is not."""
-    for member in members(hint):
-        origin = typing.get_origin(member) or member
-        if isinstance(origin, type) and issubclass(origin, container) and origin is not str:
-            arguments = [a for a in typing.get_args(member) if a is not Ellipsis]
-            fixed = container is Sequence and origin is tuple and Ellipsis not in typing.get_args(member)
-            return None if fixed else (arguments[-1] if arguments else Any)
-    return None
-
-
-def _misfit(value: Any, hint: Any) -> str:
-    """The types that would fit (`an int or null`) where the value does not; empty where it does."""
-    from pydantic import ValidationError
-
-    choices = members(hint)
-    if any(c is Any or c is object for c in choices):
-        return ""
-    text = json.dumps(value)
-    for member in choices:
-        adapter = None if _is_our_class(member) else _adapter(member)
-        if adapter is None:
-            continue  # only an object fits, and this is not one
-        try:
-            adapter.validate_json(text, strict=True)
-        except ValidationError:
-            continue
-        return ""
-    return " or ".join(_name(m) for m in choices)
-
-
-@functools.cache
-def _adapter(hint: Any) -> Any:
-    """The validator of a type; None where pydantic does not know it."""
-    from pydantic import TypeAdapter
-    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-
-    try:
-        return TypeAdapter(hint)
-    except (PydanticSchemaGenerationError, PydanticUserError):
-        return None
-
-
-def _is_our_class(member: Any) -> bool:
-    """A class whose objects come by `_target_` only; pydantic would also make a dataclass out of a mapping."""
-    origin = typing.get_origin(member) or member
-    return isinstance(origin, type) and origin.__module__.partition(".")[0] not in ("builtins", "typing", "collections")
-
-
-def _name(hint: Any) -> str:
-    if hint is type(None):
-        return "null"
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return " or ".join(repr(v) for v in typing.get_args(hint))
-    if origin is not None and not _is_our_class(hint):
-        return str(hint).replace("typing.", "").replace("collections.abc.", "")
-    name = getattr(origin or hint, "__name__", str(hint))
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _show(value: Any) -> str:

@@ -10,7 +10,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config import options
-from alignlab.config.check import Checker, child, is_target
+from alignlab.config.check import Checker, child
+from alignlab.config.locate import is_target
 from alignlab.config.optional import leave_out
 from alignlab.config.replaced import Tree
 from alignlab.config.spec import Spec

@@ -8,7 +8,7 @@ defines. The check uses the module in which the resolved object was defined, bec
 import importlib
 import importlib.util
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +20,11 @@ from alignlab.errors import ConfigError, suggestion
 TARGET: Final = "_target_"
 ALSO_ALLOWED: Final[frozenset[str]] = frozenset()
 """Packages, other than alignlab and the plugins, whose classes may be built: none so far."""
+
+
+def is_target(node: object) -> bool:
+    """Whether a configuration node stands for an object."""
+    return isinstance(node, Mapping) and TARGET in node
 
 
 def locate(target: object, path: str, also: Collection[str] = ALSO_ALLOWED) -> type[Any]:

@@ -1,7 +1,8 @@
 """Metrics for readers: the meaning of a number (`Column`), its uncertainty (`Estimate`), and drawings (`Panel`)."""
 
 from alignlab.metrics.column import Column
-from alignlab.metrics.estimate import Estimate, correlation, difference
+from alignlab.metrics.difference import correlation, difference
+from alignlab.metrics.estimate import Estimate
 from alignlab.metrics.intervals import wilson
 from alignlab.metrics.panel import Panel, Point, Points, Profile, Table, Text, check_panels
 from alignlab.metrics.record import (

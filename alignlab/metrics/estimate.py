@@ -8,79 +8,16 @@ what another seed of training would change.
 Axes: K prompts.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
-from alignlab.metrics.intervals import (
-    Array,
-    Index,
-    Interval,
-    bootstrap,
-    bootstrap_of,
-    effective_size,
-    influences,
-    wilson,
-)
+from alignlab.metrics.intervals import Index, Interval, bootstrap, bootstrap_of, effective_size, wilson
+from alignlab.metrics.tally import Number, Tally, key_of
 
 Method = Literal["share", "mean", "given"]
-Number: TypeAlias = bool | int | float
-LONGEST_KEY = 64
-"""Characters of a prompt by which its outcomes are found again; a longer one is known by its digest."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Outcomes by prompt: their sum and their number.
-
-    Args:
-        keys: of the prompts, in sorted order.
-        sums: (K,) of the outcomes of each.
-        counts: (K,) of its outcomes, > 0.
-    """
-
-    keys: tuple[str, ...]
-    sums: Array
-    counts: Array
-
-    @classmethod
-    def of(cls, outcomes: Iterable[tuple[str, Number, Number]]) -> "Tally":
-        """Add up (prompt, sum, number of outcomes); a prompt without outcomes is left out."""
-        found: dict[str, list[float]] = {}
-        for prompt, total, count in outcomes:
-            entry = found.setdefault(_key(prompt), [0.0, 0.0])
-            entry[0] += float(total)
-            entry[1] += float(count)
-        kept = {key: entry for key, entry in sorted(found.items()) if entry[1] > 0}
-        sums, counts = (np.array([entry[i] for entry in kept.values()], dtype=np.float64) for i in (0, 1))
-        return cls(tuple(kept), sums, counts)
-
-    @property
-    def ratio(self) -> float:
-        """Sum over number."""
-        return float(self.sums.sum() / self.counts.sum())
-
-    @property
-    def count(self) -> float:
-        """Number of outcomes."""
-        return float(self.counts.sum())
-
-    def influences(self) -> dict[str, float]:
-        """How far each prompt pulls the ratio from its value."""
-        return dict(zip(self.keys, influences(self.sums, self.counts).tolist(), strict=True))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists."""
-        return {"prompts": list(self.keys), "sums": self.sums.tolist(), "counts": self.counts.tolist()}
-
-    @classmethod
-    def from_json(cls, node: Mapping[str, Any]) -> "Tally":
-        """The tally that `to_json` wrote."""
-        return cls.of(zip(node["prompts"], node["sums"], node["counts"], strict=True))
 
 
 class Estimate(float):
@@ -205,7 +142,7 @@ class Estimate(float):
         """
         places: dict[str, list[int]] = {}
         for place, prompt in enumerate(prompts):
-            places.setdefault(_key(prompt), []).append(place)
+            places.setdefault(key_of(prompt), []).append(place)
         if not places:
             return None
         keys = sorted(places)
@@ -250,7 +187,6 @@ class Estimate(float):
         low, high = (None if end is None else function(end) for end in (self.low, self.high))
         return Estimate(function(float(self)), low, high, self.count)
 
-    # ---- how they are compared --------------------------------------------------------------------------------------
     def influences(self) -> dict[str, float]:
         """How far each prompt pulls the number from its value, by prompt; empty where the outcomes are not known."""
         size = max(1, len(self.tallies))
@@ -259,54 +195,3 @@ class Estimate(float):
             for part, tally in enumerate(self.tallies)
             for key, pull in tally.influences().items()
         }
-
-
-def difference(new: float, old: float) -> Interval | None:
-    """95 % interval of how far one estimate is from another; None where one of them has no interval.
-
-    Where both were measured on the same prompts, what the prompts have in common cancels:
-
-        L = d - sqrt((a - l_a)^2 + (u_b - b)^2 - 2 r (a - l_a) (u_b - b)),   d = a - b,
-
-    and U likewise with the other ends, where r is the correlation of the two over prompts; 0 where the outcomes by
-    prompt are not known. That of two shares is known from few prompts only roughly, so it is lowered by what half a
-    prompt would change. For one answer per prompt this is Newcombe's paired interval.
-
-    Source: Newcombe 1998, Statistics in Medicine 17(22), method 10; Zou and Donner 2008, Statistics in Medicine 27(10).
-    """
-    if not isinstance(new, Estimate) or not isinstance(old, Estimate) or not (new.interval and old.interval):
-        return None
-    (low, high), (old_low, old_high) = new.interval, old.interval
-    shared, gap = correlation(new, old), float(new) - float(old)
-    if new.method == old.method == "share" and shared > 0:
-        shared = max(0.0, shared - _half_a_prompt(new, old))
-    down = _combined(float(new) - low, old_high - float(old), shared)
-    up = _combined(high - float(new), float(old) - old_low, shared)
-    return gap - down, gap + up
-
-
-def correlation(new: Estimate, old: Estimate) -> float:
-    """Correlation of two estimates over the prompts that they share, -1 to 1; 0 where it is not known."""
-    a, b = new.influences(), old.influences()
-    norm = math.sqrt(_squares(a) * _squares(b))
-    together = sum(pull * b[key] for key, pull in a.items() if key in b)
-    return min(1.0, max(-1.0, together / norm)) if norm > 0 else 0.0
-
-
-def _half_a_prompt(new: Estimate, old: Estimate) -> float:
-    """Correlation that the continuity term takes away: 1 / (2 K s s'), with the standard deviations over K prompts."""
-    a, b = new.influences(), old.influences()
-    size = max(len(a), len(b))
-    return 1 / (2 * size * size * math.sqrt(_squares(a) * _squares(b)))
-
-
-def _squares(influences: Mapping[str, float]) -> float:
-    return sum(x * x for x in influences.values())
-
-
-def _combined(a: float, b: float, shared: float) -> float:
-    return math.sqrt(max(0.0, a * a + b * b - 2 * shared * a * b))
-
-
-def _key(prompt: str) -> str:
-    return prompt if len(prompt) <= LONGEST_KEY else hashlib.sha256(prompt.encode()).hexdigest()[:32]

@@ -13,8 +13,9 @@ from typing import Any, Final
 from alignlab.artifact import Artifact, write_json, write_lines
 from alignlab.errors import ConfigError
 from alignlab.metrics.column import Column
-from alignlab.metrics.estimate import Estimate, Tally
+from alignlab.metrics.estimate import Estimate
 from alignlab.metrics.panel import Panel
+from alignlab.metrics.tally import Tally
 
 COLUMNS: Final = "columns.json"
 PANELS: Final = "panels.json"

@@ -2,6 +2,7 @@
 
 from alignlab.policy.adapter_files import base_dtype, copy_adapter, is_adapter
 from alignlab.policy.choice import Sampling
+from alignlab.policy.drawing import Drawn, Progress
 from alignlab.policy.frozen import (
     digest_of_vocabulary,
     digest_of_weights,
@@ -18,7 +19,7 @@ from alignlab.policy.policy import Policy
 from alignlab.policy.prompts import fitting, in_turn, leaves_room
 from alignlab.policy.qlora import QLoRA
 from alignlab.policy.rollout import BuiltinRollout, Rollout, Sampler, answers
-from alignlab.policy.sampling import Drawn, Progress, Sample, complete, generate
+from alignlab.policy.sampling import Sample, complete, generate
 from alignlab.policy.vllm_rollout import VLLMRollout
 
 __all__ = [

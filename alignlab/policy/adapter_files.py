@@ -18,7 +18,8 @@ from alignlab.artifact import ADAPTER_BASE, Artifact, write_json
 from alignlab.errors import StoreError
 from alignlab.policy.files import SCORE
 from alignlab.policy.folder import ADAPTER_CONFIG, CONFIG, read_object, weight_files
-from alignlab.policy.lora import LowRank, check_installed, pattern
+from alignlab.policy.lora import check_installed
+from alignlab.policy.low_rank import LowRank, pattern
 from alignlab.policy.score_head import ScoreHead
 
 _WEIGHTS: Final = "adapter_model.safetensors"

@@ -10,9 +10,10 @@ import torch
 
 from alignlab.artifact import Artifact, fingerprint
 from alignlab.errors import PipelineError
-from alignlab.policy import lora
+from alignlab.policy import low_rank
 from alignlab.policy.adapter_files import is_adapter, read_adapter
 from alignlab.policy.loading import read_skeleton
+from alignlab.policy.lora import LoRA
 from alignlab.policy.policy import Policy
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def frozen_copy(policy: Policy) -> Policy:
     """
     shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
     copied = copy.deepcopy(policy.as_loaded(), shared).eval()
-    lora.drop(copied.model, lora.OWN)
+    low_rank.drop(copied.model, low_rank.OWN)
     return copied.requires_grad_(False)
 
 
@@ -65,7 +66,7 @@ def on_device(policy: Policy, device: torch.device, offload: bool) -> Iterator[P
         policy.to("cpu")
 
 
-def trainable(policy: Policy, adapter: lora.LoRA | None, seed: int) -> Policy:
+def trainable(policy: Policy, adapter: LoRA | None, seed: int) -> Policy:
     """A policy that was loaded, to be trained: by a new adapter, or all of its weights, into which adapters are merged.
 
     Args:

@@ -20,11 +20,12 @@ from alignlab.artifact import Artifact
 from alignlab.batch import Batch
 from alignlab.data.chat import stop_tokens
 from alignlab.errors import ConfigError
-from alignlab.policy import lora
+from alignlab.policy import low_rank
 from alignlab.policy.adapter_files import check_fits, is_adapter, read_adapter, write_adapter
 from alignlab.policy.blocks import BlockOptions
 from alignlab.policy.files import add_score, write_folder, write_stop_tokens
 from alignlab.policy.loading import read_folder
+from alignlab.policy.lora import LoRA
 from alignlab.policy.next_tokens import FROM_HEAD, FROM_TEACHER, from_head, from_teacher
 from alignlab.policy.probes import cache_obstacle, check_architecture
 from alignlab.policy.score_head import REWARD, STATISTICS, ScoreHead
@@ -179,7 +180,7 @@ class Policy(nn.Module):
     @property
     def trains_adapter(self) -> bool:
         """Whether an adapter is trained, and the weights below it stay what its base has."""
-        return lora.has_adapter(self.model, lora.OWN)
+        return low_rank.has_adapter(self.model, low_rank.OWN)
 
     @property
     def base(self) -> Artifact:
@@ -187,16 +188,16 @@ class Policy(nn.Module):
         assert self._source is not None, "an adapter belongs to a model that was loaded from a folder"
         return self._source if isinstance(self._source, Artifact) else Artifact.open(self._source)
 
-    def add_adapter(self, adapter: lora.LoRA, seed: int) -> "Policy":
+    def add_adapter(self, adapter: LoRA, seed: int) -> "Policy":
         """Put a new adapter on the model, on top of one that it came with; of the model, it alone is then trainable."""
         shapes = dict.fromkeys(adapter.layers(self.model), (adapter.r, adapter.alpha))
-        lora.add(self.model, lora.OWN, shapes, seed, adapter.dropout)
+        low_rank.add(self.model, low_rank.OWN, shapes, seed, adapter.dropout)
         return self
 
     def merge_adapter(self) -> "Policy":
         """Add the adapters to the weights, which become trainable; nothing where there are none."""
-        if lora.has_adapter(self.model):
-            lora.merge(self.model)
+        if low_rank.has_adapter(self.model):
+            low_rank.merge(self.model)
         return self
 
     # ---- on disk --------------------------------------------------------------------------------------------------
@@ -206,8 +207,8 @@ class Policy(nn.Module):
         A scalar head is stored as `score.weight`: the folder then loads as `AutoModelForSequenceClassification` too.
         With adapters, they alone are written, as one in PEFT's layout, with the fingerprint of their base.
         """
-        if lora.has_adapter(self.model):
-            return write_adapter(folder, self.base, lora.changes(self.model), self.score_head)
+        if low_rank.has_adapter(self.model):
+            return write_adapter(folder, self.base, low_rank.changes(self.model), self.score_head)
         tokenizer = self.tokenizer
         own = tokenizer.model_max_length
         # As published tokenizers have it, so that `truncation=True` and `generate` know where the context ends.
@@ -242,8 +243,8 @@ class Policy(nn.Module):
         policy = cls.load(stored.base, dtype)
         check_fits(path, stored.changes, policy.model)
         shapes = {layer: (change.r, change.alpha) for layer, change in stored.changes.items()}
-        lora.add(policy.model, lora.EARLIER, shapes, seed=0)
-        lora.fill(policy.model, lora.EARLIER, stored.changes)
+        low_rank.add(policy.model, low_rank.EARLIER, shapes, seed=0)
+        low_rank.fill(policy.model, low_rank.EARLIER, stored.changes)
         policy.model.requires_grad_(False)
         policy.score_head = stored.head
         policy.read_from = (source if isinstance(source, Artifact) else path), dtype

@@ -13,8 +13,9 @@ from typing import ClassVar
 from alignlab.data.chat import encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.policy.choice import Sampling
+from alignlab.policy.drawing import Drawn, draw
 from alignlab.policy.policy import Policy
-from alignlab.policy.sampling import Drawn, Sample, check_room, draw, sample_of
+from alignlab.policy.sampling import Sample, check_room, sample_of
 from alignlab.runtime import Runtime
 
 
@@ -74,7 +75,7 @@ class Rollout(abc.ABC):
 
 @dataclass(frozen=True)
 class BuiltinRollout(Rollout):
-    """Sample by the policy itself, in its own precision (see `alignlab.policy.sampling`)."""
+    """Sample by the policy itself, in its own precision (see `alignlab.policy.drawing`)."""
 
     VERSION: ClassVar[str] = "1"
     IS_THE_TRAINERS: ClassVar[bool] = True

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 
 from alignlab.errors import ConfigError
-from alignlab.policy import lora
+from alignlab.policy import low_rank
 from alignlab.policy.choice import Sampling
+from alignlab.policy.drawing import Drawn
 from alignlab.policy.gpu import check_gpu
 from alignlab.policy.policy import Policy
 from alignlab.policy.rollout import Rollout, Sampler
-from alignlab.policy.sampling import Drawn
 from alignlab.runtime import Runtime
 from alignlab.seed import fold_in
 
@@ -120,7 +120,7 @@ class _Engine(Sampler):
         if self._asleep:
             torch.cuda.empty_cache()  # what the trainer has freed, and keeps
             self._engine.wake_up(tags=["weights"])
-        self._engine.apply_model(lambda model: model.load_weights(lora.merged_weights(policy.model)))
+        self._engine.apply_model(lambda model: model.load_weights(low_rank.merged_weights(policy.model)))
         if self._asleep:  # its cache only now, when the copies of merged weights are gone
             self._engine.wake_up(tags=["kv_cache"])
         self._asleep = False
