@@ -178,20 +178,23 @@ def test_a_job_that_is_preempted_saves_its_work_and_is_started_again(
 SBATCH = """#!{python}
 import os, re, subprocess, sys
 text = open(sys.argv[1]).read()
-last = int(re.search(r"--array=0-(\\d+)", text).group(1))
+last = int((re.search(r"--array=0-(\\d+)", text) or [0, 0])[1])
+tasks = re.search(r"--ntasks-per-node=(\\d+)", text).group(1)
 print("Submitted batch job 100")
 for task in range(last + 1):
-    slurm = dict(SLURM_JOB_ID=str(101 + task), SLURM_ARRAY_JOB_ID="100", SLURM_ARRAY_TASK_ID=str(task),
-                 SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1", SLURM_NODEID="0", SLURM_PROCID="0", SLURM_LOCALID="0")
+    slurm = dict(SLURM_JOB_ID=str({job} + task), SLURM_ARRAY_JOB_ID="100", SLURM_ARRAY_TASK_ID=str(task),
+                 SLURM_NTASKS=tasks, SLURM_JOB_NUM_NODES="1", SLURM_NODEID="0")
     subprocess.Popen(["bash", sys.argv[1]], env=dict(os.environ, **slurm), start_new_session=True,
                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
 SRUN = """#!{python}
-import os, sys
+import os, subprocess, sys
 words = sys.argv[1:]
 while words[0].startswith("-"):
     words = words[2:] if words[0] in ("--output", "--error") else words[1:]
-os.execvp(words[0], words)
+tasks = [subprocess.Popen(words, env=dict(os.environ, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)))
+         for i in range(int(os.environ["SLURM_NTASKS"]))]
+sys.exit(max(abs(task.wait()) for task in tasks))
 """
 SACCT = """#!{python}
 print("JobID|State|NodeList")
@@ -200,22 +203,43 @@ for task in range(9):
 """
 
 
-@pytest.mark.slow
-def test_an_array_of_slurm(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SLURM's commands are stood in for; the script, the pickles and the waiting are real."""
-    pytest.importorskip("submitit", reason="alignlab[sweep] is not installed")
+@pytest.fixture
+def with_slurm(tmp_path: Path) -> str:
+    """PATH with commands that stand in for SLURM's; the script, the pickles and the waiting are real."""
     commands = tmp_path / "slurm"
     commands.mkdir()
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT, "scancel": "#!/bin/sh\n"}.items():
-        (commands / name).write_text(text.format(python=sys.executable))
+        # SLURM's number of a job decides at which port its processes meet.
+        (commands / name).write_text(text.format(python=sys.executable, job=1000 + os.getpid() % 8000))
         (commands / name).chmod((commands / name).stat().st_mode | stat.S_IXUSR)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
+def test_a_job_of_several_processes(
+    launcher: str, start: Callable[..., subprocess.Popen[str]], with_slurm: str
+) -> None:
+    """Each job of the sweep trains in two processes that the launcher has started."""
+    pytest.importorskip("submitit", reason="alignlab[sweep] is not installed")
+    further = ("sft", "label", "reward_model", "dpo", "ppo", "report")
+    further += tuple(f"evaluate_{name}" for name in ("pretrain", "sft", "dpo", "ppo"))
+    swept = ["experiment=smoke", *(f"~pipeline.{name}" for name in further), "pipeline.pretrain.loop.steps=3"]
+    swept += ["tracking=off", "runtime=ddp", "runtime.accelerator=cpu", "seed=0,1", f"hydra/launcher={launcher}"]
+    asked = ["tasks_per_node=2", "array_parallelism=1"]
+    code, output = ended(start("-m", *swept, WHERE, *(f"hydra.launcher.{word}" for word in asked), PATH=with_slurm))
+    assert code == 0, output
+    assert [read_status(Path(f"sweep/{job}")) for job in range(2)] == ["completed", "completed"], output
+    assert len(list(Path("sweep/.submitit").glob("*_[01]_result.pkl"))) == 4, "two processes for each of two jobs"
+
+
+@pytest.mark.slow
+def test_an_array_of_slurm(start: Callable[..., subprocess.Popen[str]], with_slurm: str) -> None:
+    pytest.importorskip("submitit", reason="alignlab[sweep] is not installed")
     swept = ["experiment=troubled", "pipeline.trouble.how=fine,user", "hydra/launcher=submitit_slurm"]
     asked = ["partition=gpu", "account=lab", "gpus_per_node=2", "mem_gb=1.5", "array_parallelism=7"]
     asked += ["timeout_min=60", "additional_parameters={nice: 100}", "setup=['echo ready']"]
-    path = f"{commands}:{os.environ['PATH']}"
-    code, output = ended(start("-m", *swept, WHERE, *(f"hydra.launcher.{word}" for word in asked), PATH=path))
+    code, output = ended(start("-m", *swept, WHERE, *(f"hydra.launcher.{word}" for word in asked), PATH=with_slurm))
     assert code == 1, output
     assert [read_status(Path(f"sweep/{job}")) for job in range(2)] == ["completed", "failed"], output
     script = min(Path("sweep/.submitit").glob("*submission*.sh"))  # submitit names the same one for each job

@@ -19,9 +19,12 @@ class SlurmLauncher(SubmititLauncher):
 
     Args:
         array_parallelism: jobs at the same time.
-        cpus_per_task: processors of each job.
-        gpus_per_node: GPUs of each job.
-        mem_gb: memory of each job in gigabytes; None is the cluster's default.
+        cpus_per_task: processors of each process.
+        nodes: machines of each job.
+        tasks_per_node: processes of each job on each machine, for `runtime=ddp` and `fsdp2`. With one node and one
+            task, the job starts its processes itself (`runtime.devices`).
+        gpus_per_node: GPUs of each job on each machine.
+        mem_gb: memory of each job on each machine in gigabytes; None is the cluster's default.
         timeout_min: minutes that a job may take.
         signal_delay_s: seconds before that at which it is asked to save its work.
         max_num_timeout: how often a job that ran out of time is queued again.
@@ -33,6 +36,8 @@ class SlurmLauncher(SubmititLauncher):
     def __init__(
         self,
         array_parallelism: int = 20,
+        nodes: int = 1,
+        tasks_per_node: int = 1,
         cpus_per_task: int = 4,
         gpus_per_node: int = 0,
         mem_gb: float | None = None,
@@ -46,7 +51,7 @@ class SlurmLauncher(SubmititLauncher):
         setup: Sequence[Any] = (),
         additional_parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        positive(type(self).__name__, cpus_per_task=cpus_per_task)
+        positive(type(self).__name__, nodes=nodes, tasks_per_node=tasks_per_node, cpus_per_task=cpus_per_task)
         if wrong := [command for command in setup if not isinstance(command, str)]:
             raise ConfigError(
                 f'hydra.launcher.setup: takes shell commands, such as ["module load cuda"], got {wrong[0]!r}'
@@ -58,8 +63,8 @@ class SlurmLauncher(SubmititLauncher):
         given = {k: v for k, v in {**asked, **lists, "gpus_per_node": gpus_per_node}.items() if v}
         times = {"time": timeout_min, "signal_delay_s": signal_delay_s}
         self.parameters = {
-            "job_name": "alignlab", "cpus_per_task": cpus_per_task, "array_parallelism": array_parallelism,
-            **times, **given,
+            "job_name": "alignlab", "nodes": nodes, "ntasks_per_node": tasks_per_node, "cpus_per_task": cpus_per_task,
+            "array_parallelism": array_parallelism, **times, **given,
         }  # fmt: skip
         """As submitit takes them, which are the names of sbatch."""
 

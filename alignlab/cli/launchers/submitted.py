@@ -119,6 +119,7 @@ class LocalLauncher(SubmititLauncher):
 
     Args:
         array_parallelism: jobs at the same time.
+        tasks_per_node: processes of each job, for `runtime=ddp` and `fsdp2`; with one, the job starts them itself.
         gpus_per_node: GPUs of each job; 0 lets all jobs see all of them.
         timeout_min: minutes that a job may take.
         signal_delay_s: seconds before that at which it is asked to save its work.
@@ -128,20 +129,23 @@ class LocalLauncher(SubmititLauncher):
     def __init__(
         self,
         array_parallelism: int = 4,
+        tasks_per_node: int = 1,
         gpus_per_node: int = 0,
         timeout_min: int = 1440,
         signal_delay_s: int = 90,
         max_num_timeout: int = 3,
     ) -> None:
+        positive(type(self).__name__, tasks_per_node=tasks_per_node)
         super().__init__(array_parallelism, timeout_min, signal_delay_s, max_num_timeout)
-        self.gpus = gpus_per_node
+        self.tasks, self.gpus = tasks_per_node, gpus_per_node
 
     def run(self, orders: Sequence[Order]) -> dict[int, JobReturn]:
         """Start jobs as places become free; returns when all have ended."""
         import submitit
 
         executor = submitit.LocalExecutor(self.folder, max_num_timeout=self.max_num_timeout)
-        executor.update_parameters(timeout_min=self.timeout_min, signal_delay_s=self.signal_delay_s)
+        times = {"timeout_min": self.timeout_min, "signal_delay_s": self.signal_delay_s}
+        executor.update_parameters(**times, tasks_per_node=self.tasks)
         slots = min(self.array_parallelism, len(orders))
         parts = [machine.part(slot, slots, self.gpus, os.environ) for slot in range(slots)]
         visible = {machine.GPUS: os.environ.get(machine.GPUS)}  # submitit hides all of them from a job that asks for 0
@@ -166,7 +170,7 @@ def _returned(order: Order, job: Any) -> JobReturn:
         return order.ended()
     job._results_timeout_s = 2
     try:
-        (found,) = job.results()
+        found = job.results()[0]  # of several processes, the first one runs the job
         return found if isinstance(found, JobReturn) else order.ended()
     except UncompletedJobError:
         last = [line for line in (job.stderr() or "").splitlines() if line.strip()][-1:]
