@@ -1,21 +1,12 @@
 """Checks of any stage: it continues after a kill, publishes nothing on failure, and makes the same thing twice."""
 
-import json
 import math
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import safetensors.torch
-import torch
-
-from alignlab.artifact import Artifact, Kind, files_of
+from alignlab.artifact import Kind
 from alignlab.testing import rules
-from alignlab.testing.stage.sandbox import KEY, KillingTracker, StageSubject
-
-_VOLATILE = ("seconds", "tokens_per_second", "peak_memory_mb")
-"""Metrics that measure the machine, not the model."""
+from alignlab.testing.stage.contents import same, steady
+from alignlab.testing.stage.sandbox import Made, StageSubject
 
 
 def version_is_a_literal(subject: StageSubject) -> None:
@@ -56,72 +47,34 @@ def inputs_are_only_read(subject: StageSubject) -> None:
 
 def publishes_nothing_on_failure(subject: StageSubject) -> None:
     """Killed at its first report, in the middle, or when all is done, a stage leaves no artifact and no part of one."""
-    for at in _moments(len(subject.undisturbed.reports)):
-        with subject.sandbox() as sandbox:
-            sandbox.kill(at)
-            assert not sandbox.store.has(KEY), f"{subject.name}: killed at report {at}, and published all the same"
-            left = [p.name for p in (sandbox.store.root / "objects").iterdir()]
-            assert not left, f"{subject.name}: killed at report {at}, it left {left}; write below context.folder alone"
+    for run in subject.interrupted:
+        assert not run.is_published, f"{subject.name}: killed at report {run.at}, and published all the same"
+        assert not run.left, (
+            f"{subject.name}: killed at report {run.at}, it left {run.left}; write below context.folder alone"
+        )
 
 
 def continues_after_a_kill(subject: StageSubject) -> None:
     """Killed and started again, a stage publishes the same weights and files as without the kill."""
-    with subject.sandbox() as sandbox:
-        tracker = KillingTracker()
-        expected = sandbox.run(tracker, key="1" * 64)
-        undisturbed = dict(sandbox.metrics)
-        for at in _moments(len(tracker.reports)):
-            sandbox.kill(at)
-            found = sandbox.run(KillingTracker())
-            _same_files(subject, found, expected, f"killed at report {at} and started again")
-            _same_metrics(subject, sandbox.metrics, undisturbed, f"killed at report {at} and started again")
-            shutil.rmtree(found.path)
+    for run in subject.interrupted:
+        if isinstance(run.again, Exception):
+            raise run.again
+        _check_same(subject, run.again, f"killed at report {run.at} and started again")
+        found, expected = steady(run.again.metrics), steady(subject.undisturbed.metrics)
+        assert found == expected, (
+            f"{subject.name}: killed at report {run.at} and started again, its metrics are {found}, not {expected}"
+        )
 
 
 def same_inputs_make_the_same_artifact(subject: StageSubject) -> None:
     """Two runs from different global random states publish the same files: all randomness comes from `seed`."""
-    with subject.sandbox() as sandbox:
-        torch.manual_seed(1)
-        first = sandbox.run(KillingTracker())
-        torch.manual_seed(2)
-        second = sandbox.run(KillingTracker(), key="1" * 64)
-        _same_files(subject, second, first, "run a second time")
+    _check_same(subject, subject.repeated, "run a second time")
 
 
-def _moments(reports: int) -> list[int]:
-    """Numbers of the reports to kill at: the first, the middle, the last, and one beyond it."""
-    return sorted({0, reports // 2, max(reports - 1, 0), reports})
-
-
-def _same_files(subject: StageSubject, found: Artifact, expected: Artifact, what: str) -> None:
-    names = set(files_of(expected.path))
-    assert set(files_of(found.path)) == names, f"{subject.name}: {what}, it published other files than {sorted(names)}"
-    for name in sorted(names):
-        one, other = found.path / name, expected.path / name
-        same = _same_tensors(one, other) if name.endswith(".safetensors") else _text(one) == _text(other)
-        assert same, f"{subject.name}: {what}, it published another {name}"
-
-
-def _same_tensors(one: Path, other: Path) -> bool:
-    a, b = safetensors.torch.load_file(one), safetensors.torch.load_file(other)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def _text(path: Path) -> bytes | list[object]:
-    """The content, of JSON without what measures the machine."""
-    raw = path.read_bytes()
-    if path.suffix not in (".json", ".jsonl"):
-        return raw
-    lines = [raw] if path.suffix == ".json" else raw.splitlines()
-    return [_steady(json.loads(line)) for line in lines]
-
-
-def _steady(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _steady(v) for k, v in value.items() if not str(k).endswith(_VOLATILE)}
-    return value
-
-
-def _same_metrics(subject: StageSubject, found: Mapping[str, float], expected: Mapping[str, float], what: str) -> None:
-    steady = _steady(found), _steady(expected)
-    assert steady[0] == steady[1], f"{subject.name}: {what}, its metrics are {steady[0]}, not {steady[1]}"
+def _check_same(subject: StageSubject, found: Made, what: str) -> None:
+    """Check that a run has published what the undisturbed one has."""
+    expected = subject.undisturbed.contents
+    names = sorted(expected)
+    assert sorted(found.contents) == names, f"{subject.name}: {what}, it published other files than {names}"
+    for name in names:
+        assert same(found.contents[name], expected[name]), f"{subject.name}: {what}, it published another {name}"

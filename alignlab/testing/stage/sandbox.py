@@ -1,8 +1,12 @@
-"""A temporary folder in which a stage runs, is killed, and runs again, as the pipeline would run it."""
+"""A temporary folder in which a stage runs, is killed, and runs again, as the pipeline would run it.
+
+The runs that several checks look at are made once: one that nothing kills, a second one, and those that are killed.
+"""
 
 import contextlib
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alignlab.artifact import Artifact, files_of
 from alignlab.pipeline.store import Store
 from alignlab.runtime import Precision, Runtime
 from alignlab.stage import Stage, StageContext, Tracker
+from alignlab.testing.stage.contents import Contents, read_contents
 
 KEY = "0" * 64
 
@@ -60,20 +67,48 @@ class KillingTracker(Tracker):
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    """A run that nothing killed.
+class Made:
+    """What a run that was not killed has published and returned.
+
+    Args:
+        contents: of its artifact's files.
+        metrics: that `run` returned.
+    """
+
+    contents: Contents
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Undisturbed(Made):
+    """The first run, which nothing killed.
 
     Args:
         reports: everything that the tracker was given, in order.
         done: the numbers of the progress reports.
-        metrics: that `run` returned.
         changed: names of the inputs whose files are not what they were.
     """
 
     reports: Sequence[str]
     done: Sequence[int]
-    metrics: Mapping[str, float]
     changed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that was killed, and what came of it when it was started again.
+
+    Args:
+        at: number of the report that killed it.
+        is_published: whether there was an artifact all the same.
+        left: names that it left where artifacts are.
+        again: the run that continued it; or the error that it ended with.
+    """
+
+    at: int
+    is_published: bool
+    left: Sequence[str]
+    again: Made | Exception
 
 
 @dataclass(frozen=True)
@@ -95,24 +130,41 @@ class StageSubject:
         """The stage's class."""
         return type(self.make()).__name__
 
-    @cached_property
-    def undisturbed(self) -> Undisturbed:
-        """The first run, which several checks look at."""
-        tracker = KillingTracker()
-        with self.sandbox() as sandbox:
-            before = {name: files_of(a.path) for name, a in sandbox.inputs.items()}
-            sandbox.run(tracker)
-            changed = [name for name, a in sandbox.inputs.items() if files_of(a.path) != before[name]]
-            return Undisturbed(tracker.reports, tracker.done, dict(sandbox.metrics), changed)
-
     @contextmanager
     def sandbox(self) -> Iterator["Sandbox"]:
         """A folder with the inputs and an empty store; removed afterwards."""
-        folder = Path(tempfile.mkdtemp(prefix="conforms-"))
-        try:
-            yield Sandbox(self, folder, self.inputs(folder / "inputs"), Store(folder / "store"))
-        finally:
-            shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="conforms-") as folder:
+            yield Sandbox.below(self, Path(folder))
+
+    # ---- runs that several checks look at -------------------------------------------------------------------------
+    @cached_property
+    def _kept(self) -> "Sandbox":
+        """The folder of these runs, which is removed with the subject."""
+        folder = tempfile.mkdtemp(prefix="conforms-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Sandbox.below(self, Path(folder))
+
+    @cached_property
+    def undisturbed(self) -> Undisturbed:
+        """A run that nothing kills."""
+        tracker, sandbox = KillingTracker(), self._kept
+        before = {name: files_of(a.path) for name, a in sandbox.inputs.items()}
+        torch.manual_seed(1)
+        made = sandbox.made(tracker)
+        changed = [name for name, a in sandbox.inputs.items() if files_of(a.path) != before[name]]
+        return Undisturbed(made.contents, made.metrics, tracker.reports, tracker.done, changed)
+
+    @cached_property
+    def repeated(self) -> Made:
+        """A second run, from another global random state."""
+        torch.manual_seed(2)
+        return self._kept.made(KillingTracker())
+
+    @cached_property
+    def interrupted(self) -> Sequence[Interrupted]:
+        """Runs that are killed at the first report, in the middle, at the last, and when all is done."""
+        reports, sandbox = len(self.undisturbed.reports), self._kept
+        return [sandbox.interrupted(at) for at in sorted({0, reports // 2, max(reports - 1, 0), reports})]
 
 
 @dataclass(frozen=True)
@@ -132,6 +184,11 @@ class Sandbox:
     inputs: Mapping[str, Artifact]
     store: Store
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def below(cls, subject: StageSubject, folder: Path) -> "Sandbox":
+        """A new one with the inputs of a subject."""
+        return cls(subject, folder, subject.inputs(folder / "inputs"), Store(folder / "store"))
 
     def run(self, tracker: KillingTracker, key: str = KEY) -> Artifact:
         """Run the stage as the pipeline does and return its artifact; or raise `Killed`."""
@@ -153,6 +210,25 @@ class Sandbox:
         """Run the stage and kill it at its report number `at`."""
         with contextlib.suppress(Killed):
             self.run(KillingTracker(at))
+
+    def made(self, tracker: KillingTracker) -> Made:
+        """What a run publishes and returns; its artifact is removed, so that the next run begins anew."""
+        self.metrics.clear()
+        artifact = self.run(tracker)
+        found = Made(read_contents(artifact.path), dict(self.metrics))
+        shutil.rmtree(artifact.path)
+        return found
+
+    def interrupted(self, at: int) -> Interrupted:
+        """Kill the stage at its report number `at`, and start it again."""
+        self.kill(at)
+        is_published, left = self.store.has(KEY), [p.name for p in (self.store.root / "objects").iterdir()]
+        try:
+            again: Made | Exception = self.made(KillingTracker())
+        except Exception as error:
+            again = error
+        shutil.rmtree(self.store.root)
+        return Interrupted(at, is_published, left, again)
 
     def context(self, precision: Precision | None = None) -> StageContext:
         """A context with new folders, for a stage that is driven without a store."""
