@@ -121,8 +121,19 @@ LONG = {
     "reinforce, k1 does nothing",
     "gspo, the KL in the reward",
     "dapo, the sampler's weights, the KL in the reward",
+    "ppo",
+    "cispo, the KL in the reward",
+    "dapo, the KL in the reward",
+    "dr_grpo, the KL in the reward",
+    "reinforce++",
+    "davidson_dpo",
+    "davidson_dpo, few ties",
+    "plackett_luce",
+    "wpo",
+    "length_normalized_dpo",
+    "reverse_kl",
 }
-"""Variants of methods that stand above in another form, 10 s each."""
+"""Methods that take more than 3 s; those that remain are of each kind: pairs, one answer, a teacher, scores, rollouts."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in METHODS])
@@ -163,10 +174,8 @@ HARMLESS: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "bradley_terry" else pytest.param(n, marks=pytest.mark.slow) for n in HARMLESS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HARMLESS)
 def test_mistakes_are_caught(name: str) -> None:
     outcomes = {m.mistake: m.outcome for m in mutations(Method(*METHODS[name]))}
     assert outcomes.keys() == {m.__name__ for m in MISTAKES}

@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
 from alignlab.config import options, untrusted
+from alignlab.config.bases import Base, Bases, split
 from alignlab.config.files import Repository
 from alignlab.config.grammar import parse
 from alignlab.config.internals import CachingConfigRepository, ConfigLoaderImpl, create_defaults_list
@@ -68,12 +69,15 @@ class Loader(ConfigLoaderImpl):
         self._trusted: Tree = None
         self._files: dict[str, ConfigResult | None] = {}
         self._replaced: Replaced | None = None
+        self._repository: CachingConfigRepository | None = None
+        self._bases = Bases()
         self._selected: dict[str, str] = {}
         self._added: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without the parts that a launcher's worker cannot use."""
-        return {**self.__dict__, "on_job": None, "_ready": {}, "_files": {}, "_replaced": None}
+        without: dict[str, Any] = {"on_job": None, "_ready": {}, "_files": {}, "_replaced": None, "_repository": None}
+        return {**self.__dict__, **without, "_bases": Bases()}
 
     def keep(self, cfg: Tree, run_mode: RunMode, overrides: Sequence[str], uses: int = 1) -> None:
         """Let the next `uses` compositions of these overrides be this configuration: it is composed already."""
@@ -98,7 +102,7 @@ class Loader(ConfigLoaderImpl):
         self._files = {}
         _forget_launchers_of_others()
         written = self._written(config_name, overrides, run_mode)
-        cfg = super().load_configuration(config_name, written, run_mode, from_shell, validate_sweep_overrides)
+        cfg = self._composed(config_name, written, run_mode, from_shell, validate_sweep_overrides)
         if self._replaced is not None:
             rename(cfg, self._replaced.renames())
         self._show_as_typed(cfg, overrides)
@@ -108,6 +112,21 @@ class Loader(ConfigLoaderImpl):
             self.on_job(cfg, overrides)
             self.keep(cfg, run_mode, overrides)  # Hydra's sweepers compose each job once to see that it can be
         return self._placed(cfg)
+
+    def _composed(self, name: str | None, written: list[str], run_mode: RunMode, *checks: bool) -> Tree:
+        """The configuration as Hydra composes it; see `bases`."""
+        parsed = parse(written)
+        if run_mode != RunMode.RUN or any(override.is_sweep_override() for override in parsed):
+            return super().load_configuration(name, written, run_mode, *checks)
+        fixed, values = split(parsed, self.repository.group_exists)
+        if (base := self._bases.get(name, fixed)) is None:
+            cfg = super().load_configuration(name, fixed, run_mode, *checks)
+            assert self._repository is not None
+            base = self._bases.keep(name, fixed, Base(cfg, self._replaced, self._repository.group_exists))
+        if not base.takes(values):  # a group that `hydra.searchpath` brings
+            return super().load_configuration(name, written, run_mode, *checks)
+        self._replaced = base.replaced
+        return base.with_values(values)
 
     def load_sweep_config(self, master_config: Tree, sweep_overrides: list[str]) -> Tree:
         """The configuration of a job: its own overrides, and those of the sweep for Hydra's section."""
@@ -214,7 +233,7 @@ class Loader(ConfigLoaderImpl):
         """
         parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides, *parsed_already)
         self._files.update(repo.cache)
-        repo.cache = self._files
+        repo.cache, self._repository = self._files, repo
         return parsed, repo
 
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> Tree:

@@ -68,7 +68,7 @@ class KillingTracker(Tracker):
 
 @dataclass(frozen=True)
 class Made:
-    """What a run that was not killed has published and returned.
+    """Outcome of a run that was not killed.
 
     Args:
         contents: of its artifact's files.
@@ -212,7 +212,7 @@ class Sandbox:
             self.run(KillingTracker(at))
 
     def made(self, tracker: KillingTracker) -> Made:
-        """What a run publishes and returns; its artifact is removed, so that the next run begins anew."""
+        """Run it to its end. The artifact is removed, so that the next run makes it again."""
         self.metrics.clear()
         artifact = self.run(tracker)
         found = Made(read_contents(artifact.path), dict(self.metrics))
