@@ -133,7 +133,7 @@ LONG = {
     "length_normalized_dpo",
     "reverse_kl",
 }
-"""Methods that take more than 3 s; those that remain are of each kind: pairs, one answer, a teacher, scores, rollouts."""
+"""Methods that take more than 3 s; the others are of every kind: pairs, answers, a teacher, scores, rollouts."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in METHODS])
