@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from adapter_cases import adapted, dpo, loop, online, ppo, settings, start
 from alignlab_reward_model import BradleyTerry, RewardModel
 
@@ -39,11 +40,13 @@ def test_a_reward_model_with_an_adapter(check: Check) -> None:
     check()
 
 
+@pytest.mark.slow
 @conforms_stage(online, inputs=of("policy"), skip={"batches_hold_what_was_given": "takes no preferences"})
 def test_online_preferences_with_an_adapter(check: Check) -> None:
     check()
 
 
+@pytest.mark.slow
 @conforms_stage(ppo, inputs=of("policy", "reward"), skip={"batches_hold_what_was_given": "takes no preferences"})
 def test_ppo_with_an_adapter(check: Check) -> None:
     check()
