@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config.locate import TARGET, locate
@@ -34,22 +34,24 @@ UNLESS_NULL: Final = ("hydra.sweeper.storage",)
 COMPUTED: Final = re.compile(r"hydra\.(?:overrides|runtime|searchpath|job\.(?:override_dirname|config_name|num|id))\b")
 """Keys that Hydra fills in itself, or takes from the root and the command line alone."""
 BUILT_BY: Final = ("hydra", "hydra_plugins")
-RESOLVERS: Final = frozenset({"now", "hydra", "oc.select", "oc.dict.keys", "oc.dict.values"})
+RESOLVERS: Final = frozenset({"now", "oc.select", "oc.dict.keys", "oc.dict.values"})
 """Functions that a value may call, `${now:%Y}`. `oc.env` reads the environment; `oc.decode` evaluates a text that may
-have been put together so that nobody sees a call in it."""
+have been put together so that nobody sees a call in it; `hydra` has other values when a job runs than when it is
+checked."""
 NAMES_A_SECRET: Final = frozenset({"bearer_from"})
 """Keys whose value is the name of an environment variable that is sent to a service."""
 _PLAIN: Final = re.compile(r"(?:[^$]|\$(?!\{)|\$\{[\w.\[\]]+\})*")
 """Texts that refer to other values at most, and call nothing."""
 
 
-def check(cfg: Tree, trusted: Tree, typed: Collection[str] = ()) -> None:
+def check(cfg: Tree, trusted: Tree, typed: Collection[str] = (), of_job: bool = True) -> None:
     """Check a composed configuration.
 
     Args:
         cfg: with Hydra's section.
         trusted: Hydra's section as the root and the command line have it.
         typed: keys of the command's overrides.
+        of_job: whether it is that of a job, which has all values; that of a sweep may lack those of its jobs.
 
     Raises:
         ConfigError: the folder sets something that it must not set.
@@ -64,7 +66,7 @@ def check(cfg: Tree, trusted: Tree, typed: Collection[str] = ()) -> None:
             _check_key(path, value)
     for path, value in leaves:
         if path in PLACES and before.get(path) != value:
-            _check_place(cfg, path)
+            _check_place(cfg, path, of_job)
 
 
 def _check_key(path: str, value: Any) -> None:
@@ -78,17 +80,30 @@ def _check_key(path: str, value: Any) -> None:
     _no_calls(path, value)
 
 
-def _check_place(cfg: Tree, path: str) -> None:
+def _check_place(cfg: Tree, path: str, of_job: bool) -> None:
     """Refuse a folder outside of the working directory."""
     try:
-        place = Path(str(OmegaConf.select(cfg, path)))
-    except OmegaConfBaseException:  # it is named after something that only a job has; the job's own check sees it
-        return
+        place = Path(str(OmegaConf.select(_numbered(cfg), path)))
+    except OmegaConfBaseException as error:
+        if not of_job:  # it is named after something that only a job has; the job's own check sees it
+            return
+        raise ConfigError(
+            f"{path}: where a folder given by --config-dir would write is not known before the job begins "
+            f"({str(error).splitlines()[0]}); name it after values of the configuration and ${{hydra.job.num}}"
+        ) from error
     if place.is_absolute() or ".." in place.parts or not (Path.cwd() / place).resolve().is_relative_to(Path.cwd()):
         raise ConfigError(
             f"{path}: a folder given by --config-dir may not write outside of the working directory ({place}); if you "
             f"want it, set it on the command line"
         )
+
+
+def _numbered(cfg: Tree) -> Tree:
+    """A configuration with what Hydra adds when a job begins, so that places named after it can be seen before."""
+    numbered = cfg.copy()
+    with read_write(numbered.hydra), open_dict(numbered.hydra):
+        numbered.hydra.job.num, numbered.hydra.job.id = 0, "0"
+    return numbered
 
 
 def _no_secret(path: str, value: Any, typed: Collection[str]) -> None:
