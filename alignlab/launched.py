@@ -15,6 +15,9 @@ from alignlab.errors import ConfigError
 PORT: Final = 29500
 """Port at which processes meet where the launcher names none; torchrun's own default."""
 
+STARTED_BY: Final = "ALIGNLAB_STARTED_BY"
+"""Environment variable of a process that alignlab itself has started: the id of the first one."""
+
 
 @dataclass(frozen=True)
 class Place:

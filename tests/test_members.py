@@ -1,5 +1,6 @@
 """The other processes of a run, as the first one sees them; here they are connections of this one."""
 
+import os
 import pickle
 import socket
 import subprocess
@@ -7,12 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Client, Connection
+from pathlib import Path
 
 import pytest
 import torch
 
-from alignlab.errors import AlignlabError
-from alignlab.launched import Place
+from alignlab.errors import AlignlabError, ConfigError
+from alignlab.launched import STARTED_BY, Place
 from alignlab.pipeline import members, team
 from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
@@ -93,6 +95,41 @@ def test_a_stranger_without_the_key_does_not_join() -> None:
         plain.sendall(b"\x00" * 64)
     with pytest.raises(RankLost, match=r"rank 1 of 2 did not join within 0\.3 s"):
         found.gather(0.3)
+
+
+def test_a_run_of_one_machine_is_not_heard_in_the_network() -> None:
+    """What is said there is unpickled by who hears it."""
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not tables[0].is_file():
+        pytest.skip("needs Linux's list of open ports")
+    leader = Leader(HERE)
+    rows = [row.split() for table in tables if table.is_file() for row in table.read_text().splitlines()[1:]]
+    heard = {row[1] for row in rows if row[3] == "0A"}
+    port, _ = pickle.loads(leader._members.address)
+    link = joined(1, leader._members.address)
+    for mine in (leader.port, port):
+        assert [place for place in heard if place.endswith(f":{mine:04X}")] == [f"0100007F:{mine:04X}"]
+    leader.close(0)
+    link.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+def test_a_port_in_use_is_named(address: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"rank 0 of 2 cannot .* at {address}:{port} .*MASTER_PORT"):
+            Leader(Place(0, 2, 0, 2, address, port))
+
+
+def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
+    """It was started by one that is killed while it still imports torch."""
+    place = Place(1, 2, 1, 2, "127.0.0.1", 9)
+    program = f"import sys\nfrom alignlab.launched import Place\nfrom alignlab.pipeline.follower import follow\nfollow({place!r})"
+    gone = {**os.environ, STARTED_BY: str(os.getpid() + 1)}
+    found = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and "rank 1 of 2 has lost rank 0, and ends" in found.stderr
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from alignlab.config.spec import Builder
 from alignlab.data.cache import Cache
 from alignlab.data.source import DataSource
 from alignlab.errors import AlignlabError, Preempted, Pruned
-from alignlab.launched import Place
+from alignlab.launched import STARTED_BY, Place
 from alignlab.pipeline.links import HEARTBEAT, Meeting, keep_alive
 from alignlab.pipeline.members import LEAVING
 from alignlab.pipeline.shared_job import Job
@@ -37,14 +37,20 @@ from alignlab.stage import NullTracker, StageContext
 
 TIMEOUT: Final = "runtime.timeout="
 """Override that says how long to wait; the configuration is the first process's, and is not composed here."""
+_LOST: Final = "has lost rank 0, and ends"
 
 
 def follow(place: Place) -> int:
     """Compute with the first process until it ends; the exit code that it has."""
     timeout = next((float(a.removeprefix(TIMEOUT)) for a in sys.argv if a.startswith(TIMEOUT)), Runtime.timeout)
+    joined = threading.Event()
+    if STARTED_BY in os.environ:
+        parent = int(os.environ.pop(STARTED_BY))
+        threading.Thread(target=_end_with, args=(parent, joined, place), daemon=True).start()
     with _quiet():
         try:
             meeting, link = _join(place, timeout)
+            joined.set()
         except (OSError, RuntimeError, EOFError) as error:
             first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             _complain(
@@ -64,6 +70,15 @@ def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
     keep_alive(link)
     link.send(("here", place.rank, f"pid {os.getpid()} on {socket.gethostname()}"))
     return meeting, link
+
+
+def _end_with(parent: int, joined: threading.Event, place: Place) -> None:
+    """End this process if its parent, the first one, ends before it has joined; from then on its connection tells."""
+    while os.getppid() == parent:
+        if joined.wait(1.0):
+            return
+    _complain(place, _LOST)
+    os._exit(1)
 
 
 class _Follower:
@@ -136,7 +151,7 @@ class _Follower:
             while (message := self._link.recv())[0] != "end":
                 self._messages.put(message)
         except (EOFError, OSError):
-            _complain(self._place, "has lost rank 0, and ends")
+            _complain(self._place, _LOST)
             self._exit(1)
         self._messages.put(message)
         threading.Event().wait(LEAVING)

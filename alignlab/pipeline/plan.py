@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact, fingerprint, lost
+from alignlab.artifact import MANIFEST, Artifact, fingerprint, lost
 from alignlab.config.spec import Builder, Spec
 from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
@@ -212,6 +212,8 @@ def _source(
     if not source or not Path(source).expanduser().is_dir():
         raise PipelineError(_no_source(source, path, is_optional, list(stages)))
     artifact = Artifact.open(source, verify=False)
+    if artifact.manifest:  # else what follows would be that of the folder as it was published
+        artifact.verify(since=(artifact.path / MANIFEST).stat().st_mtime_ns)
     return artifact.kind, artifact.fingerprint
 
 
