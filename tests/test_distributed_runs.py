@@ -170,6 +170,7 @@ def test_a_process_whose_first_one_is_missing_says_so(tmp_path: Path) -> None:
     given = variables("torchrun", 1, _free_port())
     ((code, _, error),) = finished([begin(tmp_path, "runtime=ddp", "runtime.timeout=1", **given)])
     assert code == 1 and "rank 1 of 2 waited 1 s for rank 0 at localhost" in error and not status(tmp_path)
+    assert len(error.splitlines()) == 1, error
 
 
 def test_several_processes_need_a_runtime_of_several(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from alignlab.errors import AlignlabError, ConfigError
 from alignlab.launched import STARTED_BY, Place
-from alignlab.pipeline import members, team
+from alignlab.pipeline import follower, members, team
 from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
 from alignlab.pipeline.ranks import Leader
@@ -130,6 +130,11 @@ def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
     gone = {**os.environ, STARTED_BY: str(os.getpid() + 1)}
     found = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=60)
     assert found.returncode == 1 and "rank 1 of 2 has lost rank 0, and ends" in found.stderr
+
+
+def test_a_timeout_that_cannot_be_meant_is_left_to_the_first_process() -> None:
+    given = {"runtime.timeout=5": 5.0, "runtime.timeout=abc": 120.0, "runtime.timeout=-1": 120.0, "x=1": 120.0}
+    assert {text: follower._timeout(["alignlab", text]) for text in (*given,)} == given
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

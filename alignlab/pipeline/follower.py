@@ -5,6 +5,7 @@ first process publishes. It ends with the first one's exit code, or when its con
 """
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -42,7 +43,7 @@ _LOST: Final = "has lost rank 0, and ends"
 
 def follow(place: Place) -> int:
     """Compute with the first process until it ends; the exit code that it has."""
-    timeout = next((float(a.removeprefix(TIMEOUT)) for a in sys.argv if a.startswith(TIMEOUT)), Runtime.timeout)
+    timeout = _timeout(sys.argv)
     joined = threading.Event()
     if STARTED_BY in os.environ:
         parent = int(os.environ.pop(STARTED_BY))
@@ -61,6 +62,15 @@ def follow(place: Place) -> int:
             )
             return 1
         return _Follower(place, meeting, link).run()
+
+
+def _timeout(arguments: Sequence[str]) -> float:
+    """Seconds to wait for the first process; the default where the command has none that can be meant."""
+    for text in arguments:
+        with contextlib.suppress(ValueError):  # the first process says what is wrong with it
+            if text.startswith(TIMEOUT) and 0 < (seconds := float(text.removeprefix(TIMEOUT))) < math.inf:
+                return seconds
+    return Runtime.timeout
 
 
 def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
