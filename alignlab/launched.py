@@ -79,6 +79,12 @@ def place(given: Mapping[str, str] | None = None) -> Place | None:
     return _of_slurm(given) if "SLURM_PROCID" in given else None
 
 
+def local_rank() -> int:
+    """This process's number on its machine, which is that of its device; 0 where it was started alone."""
+    own = place()
+    return 0 if own is None else own.local_rank
+
+
 def _of_torchrun(given: Mapping[str, str]) -> Place:
     world = _number(given, "WORLD_SIZE", 1)
     if "RANK" not in given:

@@ -84,7 +84,9 @@ _COMMIT: Final = frozenset({"revision", "commit", "sha", "sha1", "git", "digest"
 """Words of a name whose value of 40 hexadecimal digits is a commit."""
 _HEX_NEAR: Final = re.compile(r"(?i)(?:wandb|w&b|api|key|login|token|secret)\W")
 
-_PAIR = re.compile(r"""(?<![\w.\-])(['"]?([\w.\-]+)['"]?\s*[:=]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)""")  # of a mapping, {token: x}
+_PAIR = re.compile(
+    r"""(?<![\w.\-])(['"]?([\w.\-]+)['"]?\s*[:=]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)"""
+)  # of a mapping, {token: x}
 
 
 def redact(value: Any, name: str = "") -> Any:

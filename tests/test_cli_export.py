@@ -35,7 +35,9 @@ def exported(run: Path, stage: str, *flags: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("content", ["[]", '{"stages": {"base": 5}}', '{"stages": {"base": {"order": []}}}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"stages": {"base": 5}}', '{"stages": {"base": {"order": []}}}', "[" * 10**5]
+)
 def test_a_damaged_manifest_of_a_run_is_named(content: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "manifest.json").write_text(content)
     assert main(["export", str(run), "base", str(run.parent / "out")]) == 1

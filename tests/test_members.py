@@ -126,7 +126,7 @@ def test_a_port_in_use_is_named(address: str) -> None:
 def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
     """It was started by one that is killed while it still imports torch."""
     place = Place(1, 2, 1, 2, "127.0.0.1", 9)
-    program = f"import sys\nfrom alignlab.launched import Place\nfrom alignlab.pipeline.follower import follow\nfollow({place!r})"
+    program = f"from alignlab.pipeline.follower import follow, Place; follow({place!r})"
     gone = {**os.environ, STARTED_BY: str(os.getpid() + 1)}
     found = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=60)
     assert found.returncode == 1 and "rank 1 of 2 has lost rank 0, and ends" in found.stderr

@@ -85,6 +85,14 @@ FOLDERS: dict[str, tuple[dict[str, str], list[str], str]] = {
         [],
         r"pipeline\.label\.reward\.bearer_from: ",
     ),
+    "a service of this machine": (
+        {
+            "experiment/evil": HEAD + "pipeline: {label: {reward: {_target_: alignlab_verifiable.Http, "
+            "url: http://127.0.0.1/x, allow_private: true}}}\n"
+        },
+        [],
+        r"pipeline\.label\.reward\.allow_private: .*services of this machine",
+    ),
     "another place": (
         {"experiment/evil": HEAD + "hydra: {run: {dir: ../elsewhere}}\n"},
         [],

@@ -148,7 +148,10 @@ def _title(group: Group, root: Path, width: int) -> list[Any]:
     told = ", ".join(f"{count} {word}" for word, count in states.most_common())
     text = f"sweep of {len(group.runs)}: {told}" if group.is_sweep else group.runs[0].status
     state = Text(printable(text), style=_colour(states))
-    folder, name = Text(printable(str(root / group.name)), style="bold"), Text(f"  {printable(_what(group.runs[-1]))}  ")
+    folder, name = (
+        Text(printable(str(root / group.name)), style="bold"),
+        Text(f"  {printable(_what(group.runs[-1]))}  "),
+    )
     about = Text(f"  {when(group.runs[0].started)}  {duration(group.seconds)}".rstrip())
     whole = Text.assemble(folder, name, state, about)
     if whole.cell_len <= width:

@@ -3,7 +3,6 @@
 Ten lines of YAML can stand for ten billion values (an alias of aliases of aliases), and Hydra would make every one.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path

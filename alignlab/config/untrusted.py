@@ -4,8 +4,9 @@ Hydra sets up logging and builds its callbacks, launcher and sweeper as soon as 
 check of `_target_` can see them: `hydra.callbacks.x._target_: os.system` in an experiment's file would be code that
 runs at once. So where such a folder is used, Hydra's section of every composed configuration is compared with that of
 the root and the command line alone, composed without the folder. A folder may set the keys of `ALLOWED`; it may build
-only classes of Hydra. It may not read environment variables, whose values would end up in the run's files, nor name one
-to be sent anywhere (`NAMES_A_SECRET`), and its run's files stay below the working directory.
+only classes of Hydra. It may not read environment variables, whose values would end up in the run's files, nor name
+one to be sent anywhere (`NAMES_A_SECRET`), nor ask services of the machine's own network (`OPENS`), and its run's files stay
+below the working directory.
 """
 
 import re
@@ -40,6 +41,8 @@ have been put together so that nobody sees a call in it; `hydra` has other value
 checked."""
 NAMES_A_SECRET: Final = frozenset({"bearer_from"})
 """Keys whose value is the name of an environment variable that is sent to a service."""
+OPENS: Final = frozenset({"allow_private"})
+"""Keys that let a service be one of this machine or its network, which a stranger could not reach."""
 _PLAIN: Final = re.compile(r"(?:[^$]|\$(?!\{)|\$\{[\w.\[\]]+\})*")
 """Texts that refer to other values at most, and call nothing."""
 
@@ -61,7 +64,7 @@ def check(cfg: Tree, trusted: Tree, typed: Collection[str] = (), of_job: bool = 
     for path, value in leaves:
         if not path.startswith("hydra."):
             _no_calls(path, value)
-            _no_secret(path, value, typed)
+            _no_reach(path, value, typed)
         elif not COMPUTED.match(path) and before.get(path, ...) != value:
             _check_key(path, value)
     for path, value in leaves:
@@ -106,13 +109,18 @@ def _numbered(cfg: Tree) -> Tree:
     return numbered
 
 
-def _no_secret(path: str, value: Any, typed: Collection[str]) -> None:
+def _no_reach(path: str, value: Any, typed: Collection[str]) -> None:
+    """Refuse what lets a service of the folder's choice see more than the texts that it scores."""
     key = path.rpartition(".")[2]
-    if key in NAMES_A_SECRET and value is not None and not any(t.rpartition(".")[2] == key for t in typed):
-        raise ConfigError(
-            f"{path}: a folder given by --config-dir may not name an environment variable to send ({value}); write it "
-            f"on the command line"
-        )
+    if any(t.rpartition(".")[2] == key for t in typed):
+        return
+    what = ""
+    if key in NAMES_A_SECRET and value is not None:
+        what = f"name an environment variable to send ({value})"
+    if key in OPENS and value is not False:
+        what = "ask services of this machine or its network"
+    if what:
+        raise ConfigError(f"{path}: a folder given by --config-dir may not {what}; write it on the command line")
 
 
 def _no_calls(path: str, value: Any) -> None:
