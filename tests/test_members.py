@@ -7,18 +7,24 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
 import pytest
 import torch
 
-from alignlab.errors import AlignlabError, ConfigError
+from alignlab.config.check import parse
+from alignlab.config.spec import Builder
+from alignlab.data.source import DataSource
+from alignlab.errors import AlignlabError, ConfigError, PipelineError
 from alignlab.launched import STARTED_BY, Place
 from alignlab.pipeline import follower, members, team
 from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
+from alignlab.pipeline.plan import plan
 from alignlab.pipeline.ranks import Leader
+from alignlab.pipeline.shared_job import Job
 from alignlab.runtime import Runtime
 
 HERE = Place(0, 2, 0, 2, "127.0.0.1", 0)
@@ -135,6 +141,22 @@ def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
 def test_a_timeout_that_cannot_be_meant_is_left_to_the_first_process() -> None:
     given = {"runtime.timeout=5": 5.0, "runtime.timeout=abc": 120.0, "runtime.timeout=-1": 120.0, "x=1": 120.0}
     assert {text: follower._timeout(["alignlab", text]) for text in (*given,)} == given
+
+
+@pytest.mark.usefixtures("fakes_here")
+def test_a_process_with_other_files_computes_no_share() -> None:
+    """Two processes that learn from different data, or by different code, would not know."""
+    (step,) = plan({"base": parse({"_target_": "lab_fakes.Make", "size": 2}, "pipeline.base")}, Runtime())
+    known = step.fingerprint, step.input_fingerprints, step.code
+    job = Job("base", step.spec, {}, Path("work"), Path("store"), Runtime(), *known)
+    follower._check_same(job, Builder(shared=(DataSource,)))
+    ours = next(iter(step.code))
+    for changed, what in (
+        ({"fingerprint": "0" * 64}, "its data files have another content"),
+        ({"fingerprint": "0" * 64, "code": {**step.code, ours: "x"}}, f"the code of {ours} is another"),
+    ):
+        with pytest.raises(PipelineError, match=f"^base: {what} here than for rank 0"):
+            follower._check_same(replace(job, **changed), Builder(shared=(DataSource,)))
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -25,11 +25,13 @@ from typing import Any, Final, NoReturn
 from alignlab import stopping
 from alignlab.config.spec import Builder
 from alignlab.data.cache import Cache
+from alignlab.data.files import digests
 from alignlab.data.source import DataSource
-from alignlab.errors import AlignlabError, Preempted, Pruned
+from alignlab.errors import AlignlabError, PipelineError, Preempted, Pruned
 from alignlab.launched import STARTED_BY, Place
 from alignlab.pipeline.links import HEARTBEAT, Meeting, keep_alive
 from alignlab.pipeline.members import LEAVING
+from alignlab.pipeline.plan import keys_of
 from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
 from alignlab.runtime import Runtime
@@ -182,6 +184,7 @@ class _Follower:
             distributed.join(self._meeting.of_group(), place.rank, place.world, job.runtime.device)
             self._has_group = True
         _limit_threads(job.runtime.threads)
+        _check_same(job, self._builder)
         stage = job.spec.build(self._builder)
         for source in self._builder.shared():
             source.keep_in(Cache(Store(job.store).keep))
@@ -189,6 +192,24 @@ class _Follower:
         with tempfile.TemporaryDirectory(prefix="alignlab-rank-") as scratch, distributed.together():
             self._scratch = Path(scratch)
             stage.run(job.inputs, StageContext(job.name, self._scratch, job.work, job.runtime, NullTracker()))
+
+
+def _check_same(job: Job, builder: Builder) -> None:
+    """Refuse to compute a share of another stage than the first process does: each reads data and code for itself.
+
+    Raises:
+        PipelineError: this process has other files than the first one.
+    """
+    digests.keep_in(job.store / "digests")
+    key, _, code = keys_of(job.spec, job.input_fingerprints, {}, job.runtime, builder)
+    if key == job.fingerprint:
+        return
+    changed = [path for path, digest in job.code.items() if code.get(path) != digest]
+    what = f"the code of {', '.join(changed)} is another" if changed else "its data files have another content"
+    raise PipelineError(
+        f"{job.name}: {what} here than for rank 0; all processes need the same files, which must not change while a "
+        f"run goes on"
+    )
 
 
 def _limit_threads(count: int) -> None:

@@ -95,7 +95,9 @@ def plan(
         prints = _check_inputs(name, pipeline[name].path, stages, inputs[name], steps)
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
         again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
-        keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
+        keys = keys_of(
+            pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder
+        )
         shares = stages[name].shares()
         recipe = "" if shares is None else _shared_recipe(shares, pipeline[name], prints, runtime, builder)
         steps[name] = Step(
@@ -104,7 +106,7 @@ def plan(
     return list(steps.values())
 
 
-def _keys(
+def keys_of(
     spec: Spec, prints: Mapping[str, str], recipes: Mapping[str, str], runtime: Runtime, builder: Builder
 ) -> tuple[str, str, dict[str, str]]:
     """Fingerprint, recipe and code of a stage."""

@@ -151,7 +151,7 @@ class Store:
     def has_shared(self, recipe: str) -> bool:
         """Whether everything is there that a stage of this recipe asked for, the last time that one ran."""
         file = self.root / "shared" / f"{recipe[:32]}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: it is written anew
+        with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: it is written again
             return all(self.has(str(key)) for key in json.loads(file.read_text(encoding="utf-8")))
         return False
 

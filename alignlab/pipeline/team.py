@@ -110,7 +110,8 @@ class Team:
     ) -> Mapping[str, float]:
         """Run a stage, by all processes where there are several and it is made for that."""
         if self.runtime.is_shared and stage.TOGETHER:
-            job = Job(step.name, step.spec, inputs, context.work, self.store, self.runtime)
+            same = step.fingerprint, step.input_fingerprints, step.code
+            job = Job(step.name, step.spec, inputs, context.work, self.store, self.runtime, *same)
             return self._lead().run(job, lambda: stage.run(inputs, context))
         if self.runtime.processes > 1 and stage.IS_HELPED:
             with distributed.helped_by(Helpers(self.runtime.processes - 1, self._lead)):
