@@ -5,8 +5,8 @@ check of `_target_` can see them: `hydra.callbacks.x._target_: os.system` in an 
 runs at once. So where such a folder is used, Hydra's section of every composed configuration is compared with that of
 the root and the command line alone, composed without the folder. A folder may set the keys of `ALLOWED`; it may build
 only classes of Hydra. It may not read environment variables, whose values would end up in the run's files, nor name
-one to be sent anywhere (`NAMES_A_SECRET`), nor ask services of the machine's own network (`OPENS`), and its run's files stay
-below the working directory.
+one to be sent anywhere (`NAMES_A_SECRET`), nor ask services of the machine's own network (`OPENS`), and its run's
+files stay below the working directory.
 """
 
 import re
