@@ -79,20 +79,36 @@ class Artifact:
             artifact.verify()
         return artifact
 
-    def verify(self) -> None:
+    def verify(self, since: int = 0) -> None:
         """Check every file against its recorded digest; a link to weights elsewhere, by their size and time first.
 
         Curves are for the reader alone: a damaged line in them stops nothing, and is left out where they are drawn.
+
+        Args:
+            since: time in nanoseconds; what has not changed after it is not read.
+
+        Raises:
+            StoreError: a file is missing, was changed or was added.
         """
-        for name, digest in self.manifest.get("files", {}).items():
-            if name == CURVES:
-                continue
+        files, links = self.manifest.get("files", {}), self.manifest.get(LINKS, {})
+        for name, digest in files.items():
             file = self.path / name
-            if not file.is_file() or digest_of_file(file) != digest:
-                what = "has changed" if file.is_file() else "is missing"
-                raise StoreError(f"{file} {what} since it was published; delete {self.path} and run again")
-        for name, was in self.manifest.get(LINKS, {}).items():
+            if not file.is_file():
+                raise StoreError(f"{file} is missing since it was published; delete {self.path} and run again")
+            if name != CURVES and file.stat().st_mtime_ns > since and digest_of_file(file) != digest:
+                raise self._not_as_published(file, "has changed since it was published")
+        for name, was in links.items():
             _verify_link(self.path / name, was)
+        for file in self.path.rglob("*") if files else ():
+            name = file.relative_to(self.path).as_posix()
+            if name not in {MANIFEST, *files, *links} and file.is_file() and not _is_hidden(name):
+                raise self._not_as_published(file, "was added after its folder was published")
+
+    def _not_as_published(self, file: Path, what: str) -> StoreError:
+        return StoreError(
+            f"{file} {what}; delete {self.path} and run again. To use the folder as it is now, as a model of your own, "
+            f"copy it without {MANIFEST}"
+        )
 
     @property
     def trained_on(self) -> list[Mapping[str, Any]]:
@@ -141,10 +157,17 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is a run's folder, not a stage's; the artifacts are in {path / 'stages'}")
     wanted = {"kind": str, "fingerprint": str}
     known = isinstance(found, dict) and all(isinstance(found.get(k), t) for k, t in wanted.items())
-    if not known or not all(isinstance(found.get(k, {}), dict) for k in ("files", LINKS)):
+    links = found.get(LINKS, {}) if known else {}
+    known = known and isinstance(links, dict) and all(isinstance(link, dict) for link in links.values())
+    if not known or not isinstance(found.get("files", {}), dict):
         needs = f"it needs {', '.join(wanted)} and the digests of its files"
         raise StoreError(f"{file} is not an artifact's manifest: {needs}")
     return dict(found)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file belongs to the system or an editor, which loading a model does not read."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _kind_from_content(path: Path) -> Kind:

@@ -15,6 +15,9 @@ from alignlab.errors import ConfigError
 PORT: Final = 29500
 """Port at which processes meet where the launcher names none; torchrun's own default."""
 
+STARTED_BY: Final = "ALIGNLAB_STARTED_BY"
+"""Environment variable of a process that alignlab itself has started: the id of the first one."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -74,6 +77,12 @@ def place(given: Mapping[str, str] | None = None) -> Place | None:
     if _number(given, "SUBMITIT_LOCAL_NTASKS", 1) > 1:
         return _of_submitit(given)
     return _of_slurm(given) if "SLURM_PROCID" in given else None
+
+
+def local_rank() -> int:
+    """This process's number on its machine, which is that of its device; 0 where it was started alone."""
+    own = place()
+    return 0 if own is None else own.local_rank
 
 
 def _of_torchrun(given: Mapping[str, str]) -> Place:

@@ -1,9 +1,10 @@
 """Runtime: the devices and processes that a stage computes on, and its precision."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
+
+from alignlab.launched import local_rank
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class Runtime:
 
         if self.accelerator == "cpu" or not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", local_rank())
 
     @property
     def dtype(self) -> "torch.dtype":

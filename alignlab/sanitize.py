@@ -84,7 +84,9 @@ _COMMIT: Final = frozenset({"revision", "commit", "sha", "sha1", "git", "digest"
 """Words of a name whose value of 40 hexadecimal digits is a commit."""
 _HEX_NEAR: Final = re.compile(r"(?i)(?:wandb|w&b|api|key|login|token|secret)\W")
 
-_PAIR = re.compile(r"""(['"]?([\w.\-]+)['"]?\s*[:=]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)""")  # of a mapping, {token: x}
+_PAIR = re.compile(
+    r"""(?<![\w.\-])(['"]?([\w.\-]+)['"]?\s*[:=]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)"""
+)  # of a mapping, {token: x}
 
 
 def redact(value: Any, name: str = "") -> Any:
@@ -168,7 +170,8 @@ def _words(name: str) -> list[str]:
 
 
 def redact_logs() -> None:
-    """Let every log record of this process be made without secrets: Hydra's launchers print every job's overrides.
+    """Let every log record of this process be made without secrets and control characters: Hydra's launchers print
+    every job's overrides.
 
     As the factory of records, so that it holds however logging is configured later.
     """
@@ -183,6 +186,7 @@ def _redacted_record(make: Callable[..., logging.LogRecord], *arguments: Any, **
     record = make(*arguments, **named)
     with contextlib.suppress(Exception):  # a message that does not fit its arguments; logging says so itself
         text = record.getMessage()
-        record.msg = " ".join(map(redact_override, text.split(" "))) if "=" in text else redact_text(text)
+        text = " ".join(map(redact_override, text.split(" "))) if "=" in text else redact_text(text)
+        record.msg = printable(text, len(text))
         record.args = ()
     return record

@@ -35,6 +35,15 @@ def exported(run: Path, stage: str, *flags: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", '{"stages": {"base": 5}}', '{"stages": {"base": {"order": []}}}', "[" * 10**5]
+)
+def test_a_damaged_manifest_of_a_run_is_named(content: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "manifest.json").write_text(content)
+    assert main(["export", str(run), "base", str(run.parent / "out")]) == 1
+    assert "manifest.json is not a run's manifest, or is damaged" in capsys.readouterr().err
+
+
 def test_a_whole_model_is_copied_without_what_tells_how_it_was_made(run: Path) -> None:
     base, folder = run.parent / "base", exported(run, "base")
     names = {f.name for f in folder.iterdir()}

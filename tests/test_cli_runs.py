@@ -50,6 +50,20 @@ def test_runs_stand_in_the_order_in_which_they_began_and_sweeps_together(capsys:
     assert single["runs"][0]["metrics"]["tuned/loss"] == 3.0
 
 
+def test_controls_of_the_terminal_in_a_run_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's folder may be somebody else's."""
+    for number, status in enumerate(("completed", "completed", "failed\x1b[2J")):
+        made = make(Path(f"runs/{number}"), [f"a.b=x\x1b[2J{number}", "c=\x1b[2J"], {"dpo/m\x1b[2J": number}, 0, status)
+        found = json.loads((made / "manifest.json").read_text())
+        (made / "manifest.json").write_text(json.dumps({**found, "name": "x\x1b[2J"}))
+        marks = {"sweep": "a", "job": number, "error": "no\x1b[2J"}
+        (made / "status.json").write_text(json.dumps({"status": status, **marks}))
+    for arguments in (["runs"], ["compare", "runs/0", "runs/1", "runs/2"]):
+        assert main(arguments) == 0
+        said = capsys.readouterr()
+        assert "\ufffd[2J" in said.out and "\x1b" not in said.out + said.err
+
+
 def test_the_table_shows_what_differs_in_eighty_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from alignlab.cli.app import main
 from alignlab.cli.sweep import JOBS
+from alignlab.cli.sweep_end import Ended
 from alignlab.pipeline.run_folder import read_status
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
@@ -60,6 +61,18 @@ def test_all_numbers_are_in_a_file_and_on_a_page() -> None:
     ]
     assert found[0]["folder"] == str(Path("sweep/0").absolute()) and found[0]["base/fact_recall"]
     assert "fact recall" in Path("sweep/sweep.html").read_text()
+
+
+def test_no_cell_is_a_formula() -> None:
+    """A spreadsheet would compute it, and may send what it computes."""
+    texts = ['=HYPERLINK("http://x")', "+1+1", "@SUM(A1)", "-2+3", "-0.5", "0.1", "a=b"]
+    jobs = [
+        {"job": n, "status": "failed", "overrides": [f"name={text}"], "error": f"={n}", "folder": "=x"}
+        for n, text in enumerate(texts)
+    ]
+    found = list(csv.DictReader(Ended(jobs, {}).csv().splitlines()))
+    assert [row["name"] for row in found] == [*(f"'{text}" for text in texts[:4]), *texts[4:]]
+    assert {row["error"][:2] for row in found} == {"'="} and {row["folder"] for row in found} == {"'=x"}
 
 
 def test_resuming_runs_only_what_is_not_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,11 @@ BAD_INSTRUCTIONS = {
 }
 
 
+def test_a_column_may_have_a_name_of_any_length(tmp_path: Path) -> None:
+    file = lines(tmp_path / "a.csv", f"instruction,output,{'x' * 200_000}", "a,b,c")
+    assert [e.answer for e in read(files("instructions", file))] == ["b"]
+
+
 @pytest.mark.parametrize("name", BAD_INSTRUCTIONS)
 def test_a_bad_record_stops_with_file_line_and_field(tmp_path: Path, name: str) -> None:
     row, message = BAD_INSTRUCTIONS[name]

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from together import _free_port
 
 from alignlab.errors import ConfigError
 from alignlab.launched import Place, first_host, place
+from alignlab.runtime import Runtime
 
 COMMAND = [sys.executable, "-m", "alignlab", "experiment=smoke", "tracking=off", "runtime.accelerator=cpu"]
 FURTHER = ["sft", "label", "reward_model", "dpo", "ppo", "report"]
@@ -81,6 +83,16 @@ def test_a_process_that_was_started_alone_has_no_place() -> None:
 def test_launchers_number_their_processes(launcher: str) -> None:
     found = place(variables(launcher, 1, 29_000))
     assert found == Place(1, 2, 0, 1, "localhost", 29_000) and found.nodes == 2
+
+
+def test_each_process_of_a_machine_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM counts by names of its own: all four would take the first GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Runtime(accelerator="gpu").device.index == 0
+    given = {"PROCID": "6", "NTASKS": "8", "LOCALID": "2", "NNODES": "2", "JOB_NODELIST": "gpu[1-2]", "JOB_NAME": "a"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert Runtime(accelerator="gpu", devices=4, num_nodes=2, strategy="ddp").device.index == 2
 
 
 def test_submitits_local_executor_numbers_its_tasks() -> None:
@@ -170,6 +182,7 @@ def test_a_process_whose_first_one_is_missing_says_so(tmp_path: Path) -> None:
     given = variables("torchrun", 1, _free_port())
     ((code, _, error),) = finished([begin(tmp_path, "runtime=ddp", "runtime.timeout=1", **given)])
     assert code == 1 and "rank 1 of 2 waited 1 s for rank 0 at localhost" in error and not status(tmp_path)
+    assert len(error.splitlines()) == 1, error
 
 
 def test_several_processes_need_a_runtime_of_several(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ LAYERS = (
     ("stage", "instructions", "judgements"),
     ("data", "metrics", "samples"),
     ("objective", "advantage", "artifact", "distributed", "stopping"),
-    ("digests", "durable", "launched", "optimum", "runtime"),
+    ("digests", "durable", "optimum", "runtime"),
+    ("launched",),
     ("kernels", "batch", "stats", "seed", "errors", "sanitize"),
     ("__init__",),
 )

@@ -1,22 +1,30 @@
 """The other processes of a run, as the first one sees them; here they are connections of this one."""
 
+import os
 import pickle
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Client, Connection
+from pathlib import Path
 
 import pytest
 import torch
 
-from alignlab.errors import AlignlabError
-from alignlab.launched import Place
-from alignlab.pipeline import members, team
+from alignlab.config.check import parse
+from alignlab.config.spec import Builder
+from alignlab.data.source import DataSource
+from alignlab.errors import AlignlabError, ConfigError, PipelineError
+from alignlab.launched import STARTED_BY, Place
+from alignlab.pipeline import follower, members, team
 from alignlab.pipeline.follower import _Follower
 from alignlab.pipeline.members import Members, RankLost
+from alignlab.pipeline.plan import plan
 from alignlab.pipeline.ranks import Leader
+from alignlab.pipeline.shared_job import Job
 from alignlab.runtime import Runtime
 
 HERE = Place(0, 2, 0, 2, "127.0.0.1", 0)
@@ -93,6 +101,62 @@ def test_a_stranger_without_the_key_does_not_join() -> None:
         plain.sendall(b"\x00" * 64)
     with pytest.raises(RankLost, match=r"rank 1 of 2 did not join within 0\.3 s"):
         found.gather(0.3)
+
+
+def test_a_run_of_one_machine_is_not_heard_in_the_network() -> None:
+    """What is said there is unpickled by who hears it."""
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not tables[0].is_file():
+        pytest.skip("needs Linux's list of open ports")
+    leader = Leader(HERE)
+    rows = [row.split() for table in tables if table.is_file() for row in table.read_text().splitlines()[1:]]
+    heard = {row[1] for row in rows if row[3] == "0A"}
+    port, _ = pickle.loads(leader._members.address)
+    link = joined(1, leader._members.address)
+    for mine in (leader.port, port):
+        assert [place for place in heard if place.endswith(f":{mine:04X}")] == [f"0100007F:{mine:04X}"]
+    leader.close(0)
+    link.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+def test_a_port_in_use_is_named(address: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"rank 0 of 2 cannot .* at {address}:{port} .*MASTER_PORT"):
+            Leader(Place(0, 2, 0, 2, address, port))
+
+
+def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
+    """It was started by one that is killed while it still imports torch."""
+    place = Place(1, 2, 1, 2, "127.0.0.1", 9)
+    program = f"from alignlab.pipeline.follower import follow, Place; follow({place!r})"
+    gone = {**os.environ, STARTED_BY: str(os.getpid() + 1)}
+    found = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and "rank 1 of 2 has lost rank 0, and ends" in found.stderr
+
+
+def test_a_timeout_that_cannot_be_meant_is_left_to_the_first_process() -> None:
+    given = {"runtime.timeout=5": 5.0, "runtime.timeout=abc": 120.0, "runtime.timeout=-1": 120.0, "x=1": 120.0}
+    assert {text: follower._timeout(["alignlab", text]) for text in (*given,)} == given
+
+
+@pytest.mark.usefixtures("fakes_here")
+def test_a_process_with_other_files_computes_no_share() -> None:
+    """Two processes that learn from different data, or by different code, would not know."""
+    (step,) = plan({"base": parse({"_target_": "lab_fakes.Make", "size": 2}, "pipeline.base")}, Runtime())
+    known = step.fingerprint, step.input_fingerprints, step.code
+    job = Job("base", step.spec, {}, Path("work"), Path("store"), Runtime(), *known)
+    follower._check_same(job, Builder(shared=(DataSource,)))
+    ours = next(iter(step.code))
+    for changed, what in (
+        ({"fingerprint": "0" * 64}, "its data files have another content"),
+        ({"fingerprint": "0" * 64, "code": {**step.code, ours: "x"}}, f"the code of {ours} is another"),
+    ):
+        with pytest.raises(PipelineError, match=f"^base: {what} here than for rank 0"):
+            follower._check_same(replace(job, **changed), Builder(shared=(DataSource,)))
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -114,6 +114,19 @@ def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path) -> None
         Runner(steps, Store(tmp_path / "store"), RunFolder(tmp_path / "run")).run()
 
 
+@pytest.mark.parametrize(("name", "message"), [("metrics.json", "has changed"), ("added.json", "was added")])
+def test_an_artifact_that_is_no_longer_what_was_published_is_no_input(name: str, message: str, tmp_path: Path) -> None:
+    """Its manifest still names what was made, so that results of the old content would be taken for the new one's."""
+    made = run({"base": fake("Make", size=2)}, tmp_path).path / "stages/base"
+    tuned = {"tuned": fake("Make", size=3, inputs={"policy": str(made)})}
+    prints(tuned)
+    (made / ".DS_Store").touch()
+    prints(tuned)
+    (made / name).write_text("[]", encoding="utf-8")
+    with pytest.raises(StoreError, match=f"{name} {message} .*; delete .* copy it without manifest.json"):
+        prints(tuned)
+
+
 def test_several_machines_need_a_launcher(tmp_path: Path) -> None:
     steps = plan(specs({"base": make()}), runtime := Runtime(num_nodes=2, strategy="ddp"))
     with pytest.raises(ConfigError, match=r"runtime.num_nodes is 2, and this command was started on one machine alone"):

@@ -113,7 +113,7 @@ def test_redacting_is_quick_on_long_texts() -> None:
         "=" * 10**5,
     ):
         assert redact_text(f"{text} {key}") == f"{text} {REDACTED}"
-        assert redact_override(f"a={text[: 10**4]}") == f"a={text[: 10**4]}"
+        assert redact_override(f"a={text}") == f"a={text}"
 
 
 def _by_text(node: Any) -> Any:
@@ -222,7 +222,7 @@ def test_log_records_are_made_without_secrets(caplog: pytest.LogCaptureFixture) 
     try:
         redact_logs()
         redact_logs()
-        logging.getLogger("some.launcher").warning("#%d : objective.beta=0.1 my.api_key=hunter2 %s", 0, "seed=3")
+        logging.getLogger("some.launcher").warning("#%d : objective.beta=0.1 my.api_key=hunter2 %s", 0, "seed=3\x1b[2J")
     finally:
         logging.setLogRecordFactory(before)
-    assert caplog.messages == ["#0 : objective.beta=0.1 my.api_key=<redacted> seed=3"]
+    assert caplog.messages == ["#0 : objective.beta=0.1 my.api_key=<redacted> seed=3\ufffd[2J"]

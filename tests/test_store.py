@@ -236,3 +236,13 @@ def dead_process() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", '["x", []]'])
+def test_a_damaged_note_of_what_was_shared_is_no_note(content: str, tmp_path: Path) -> None:
+    """A machine without power may leave it empty; a plan reads it."""
+    store = Store(tmp_path)
+    store.note_shared(KEY, [])
+    assert store.has_shared(KEY)
+    (tmp_path / "shared" / f"{KEY[:32]}.json").write_text(content)
+    assert not store.has_shared(KEY)

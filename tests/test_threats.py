@@ -85,10 +85,41 @@ FOLDERS: dict[str, tuple[dict[str, str], list[str], str]] = {
         [],
         r"pipeline\.label\.reward\.bearer_from: ",
     ),
+    "a service of this machine": (
+        {
+            "experiment/evil": HEAD + "pipeline: {label: {reward: {_target_: alignlab_verifiable.Http, "
+            "url: http://127.0.0.1/x, allow_private: true}}}\n"
+        },
+        [],
+        r"pipeline\.label\.reward\.allow_private: .*services of this machine",
+    ),
     "another place": (
         {"experiment/evil": HEAD + "hydra: {run: {dir: ../elsewhere}}\n"},
         [],
         r"hydra\.run\.dir: .*outside of the working directory",
+    ),
+    "another place, named after the job": (
+        {
+            "experiment/evil": HEAD
+            + "hydra: {mode: MULTIRUN, sweep: {subdir: '../../../../trap${hydra.job.num}'}, "
+            + "sweeper: {params: {seed: '0,1'}}}\n"
+        },
+        [],
+        r"hydra\.sweep\.subdir: .*outside of the working directory",
+    ),
+    "another place, that a job alone knows": (
+        {
+            "experiment/evil": HEAD
+            + "hydra: {mode: MULTIRUN, sweep: {subdir: '../../../../trap${hydra:job.num}'}, "
+            + "sweeper: {params: {seed: '0,1'}}}\n"
+        },
+        [],
+        r"hydra\.sweep\.subdir: .*may not call hydra",
+    ),
+    "another place, that nobody knows before": (
+        {"experiment/evil": HEAD + "hydra: {run: {dir: 'x${hydra.runtime.output_dir}'}}\n"},
+        [],
+        r"hydra\.run\.dir: where .* is not known before the job begins",
     ),
     "a name as a path": (
         {"experiment/evil": HEAD + "pipeline: {../../trap: {_target_: lab_fakes.Make, size: 1}}\n"},
@@ -116,6 +147,24 @@ def test_a_config_folder_of_somebody_elses(
     said = capsys.readouterr()
     assert re.search(message, said.err) and "Traceback" not in said.err and "hunter2" not in said.out + said.err
     assert [path.name for path in Path().iterdir()] == ["conf"], "nothing was made"
+
+
+@pytest.mark.usefixtures("fakes_here")
+@pytest.mark.parametrize("spelt", ["/../../secret", "/{here}/secret", "/stage/linked"])
+def test_a_config_folder_reads_no_configuration_from_elsewhere(
+    spelt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it holds would stand in the run's files, and go where they are sent."""
+    Path("secret.yaml").write_text("loss: hunter2\n")
+    for group in ("experiment", "stage"):
+        Path("conf", group).mkdir(parents=True)
+    Path("conf/stage/linked.yaml").symlink_to(tmp_path / "secret.yaml")
+    text = HEAD.replace("[fake,", f"[fake, {spelt.format(here=tmp_path)}@sweep,")
+    Path("conf/experiment/evil.yaml").write_text(text)
+    assert main(["--config-dir", "conf", "experiment=evil"]) == 1
+    said = capsys.readouterr()
+    assert re.search(r"(secret|linked).* outside of the folders of options", said.err)
+    assert "hunter2" not in said.out + said.err
 
 
 def lives(pid: int) -> bool:

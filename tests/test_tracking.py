@@ -19,6 +19,7 @@ from alignlab.errors import ConfigError
 from alignlab.sanitize import REDACTED, redact, redact_override
 from alignlab.tracking import Given, Origin, Recorder, StageInfo, StageRecord, Tracking, terminal
 from alignlab.tracking.curves import Curves
+from alignlab.tracking.process import is_first_process
 from alignlab.tracking.stage_tracker import StageTracker
 from alignlab.tracking.terminal import Bar, PlainLines, clock, facts, short
 
@@ -38,7 +39,7 @@ class Kept(Recorder):
     def note(self, name: str, *what: Any) -> None:
         self.events.append((name, *what))
         if name == self.fails:
-            raise RuntimeError(f"no {name}")
+            raise RuntimeError(f"no {name} at https://api.example.org/?token=hunter2")
 
     def prepare(self) -> None:
         self.note("prepare")
@@ -345,7 +346,8 @@ def test_a_recorder_that_fails_is_named_once_and_stops_nothing(
         tracking.results({"loss": 1.0})
     assert lines_of(tmp_path / "curves.jsonl") == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]
     of_a_stage = event in ("log", "table", "summary", "ends")
-    assert capsys.readouterr().out.count("failing failed") == (2 if of_a_stage else 1)
+    said = capsys.readouterr().out
+    assert said.count("failing failed") == (2 if of_a_stage else 1) and "hunter2" not in said
     assert len(other.got("log")) == 4 and other.got("run_ends") == [(None,)]
 
 
@@ -388,6 +390,8 @@ def test_only_the_first_of_several_processes_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
+    assert is_first_process(), "one process alone, in an environment that another program has left"
+    monkeypatch.setenv("WORLD_SIZE", "2")
     kept = Kept()
     with tracked(kept, tmp_path) as tracker:
         tracker.log(1, {"loss": 1.0})

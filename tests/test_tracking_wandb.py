@@ -18,7 +18,7 @@ from alignlab.cli import main
 from alignlab.errors import ConfigError, Preempted
 from alignlab.pipeline.recording import made_of
 from alignlab.sanitize import REDACTED
-from alignlab.tracking import Given, Origin, StageInfo, Tracking, Wandb, wandb_mode, wandb_recorder
+from alignlab.tracking import Given, Origin, StageInfo, Tracking, Wandb, wandb_lineage, wandb_mode, wandb_recorder
 from alignlab.tracking.stage_tracker import StageTracker
 
 KEY = "0123456789abcdef" * 4
@@ -313,6 +313,7 @@ def test_artifacts_mirror_data_models_and_evaluations(tmp_path: Path, monkeypatc
 def test_an_artifact_that_the_server_lacks_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(wandb_lineage, "_LEFT_OUT", [])
     server = Server(monkeypatch, lacks="policy")
     tracking = Tracking(progress=False, recorders={"wandb": Wandb("online", folder=tmp_path)})
     made = {"policy": {"wandb": {"artifact": "team/alignlab/policy-1"}}}
@@ -321,7 +322,8 @@ def test_an_artifact_that_the_server_lacks_is_left_out(
         tracker.log(1, {"loss": 1.0})
     (run,) = server.runs
     assert run.used == [f"data-{'d' * 32}"] and run.logged == [(1, {"loss": 1.0})]
-    assert "failed" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "failed" not in said and "W&B shows no link to team/alignlab/policy-1, " in said and "wandb sync" in said
 
 
 def test_wandb_that_cannot_start_never_stops_training(

@@ -49,6 +49,8 @@ def _placed(arguments: list[str]) -> int:
     own = launched.place()
     if own is None:
         return _dispatch(arguments)
+    # Else torch, where it waits for another machine, would print pages of addresses between our lines.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     if own.rank > 0:
         from alignlab.pipeline.follower import follow
 

@@ -92,7 +92,7 @@ def _print(found: "Comparison", names: Sequence[str] | None, everything: bool, l
     for setting in found.settings:
         console.print(_title(setting), soft_wrap=True)
     for record in left_out:
-        console.print(Text(f"left out: {record.folder} ({record.status})", style="yellow"), soft_wrap=True)
+        console.print(Text(printable(f"left out: {record.folder} ({record.status})"), style="yellow"), soft_wrap=True)
     _print_keys(found, console)
     differences = found.differences(names)
     shown = differences if everything or names else differences[:SHOWN]
@@ -106,7 +106,7 @@ def _title(setting: "Setting") -> Any:
 
     seeds = ", ".join(dict.fromkeys(trial.seed for trial in setting.trials if trial.seed))
     several = f"{len(setting.trials)} runs, seeds {seeds}" if len(setting.trials) > 1 else f"seed {seeds}"
-    common = _shown(setting.trials[0].folder)
+    common = printable(_shown(setting.trials[0].folder))
     return Text.assemble(
         (setting.letter, "bold"), f"  {common}{' ...' if len(setting.trials) > 1 else ''}  ({several})"
     )
@@ -148,11 +148,11 @@ def _print_metrics(found: "Comparison", shown: Sequence["Difference"], console: 
         table.add_column(head, justify="right", no_wrap=True)
     for row in shown:
         if count < 3:
-            table.add_row(Text(row.metric), *map(Text, (*row.texts, *row.changes[1:])))
+            table.add_row(Text(printable(row.metric)), *map(Text, (*row.texts, *row.changes[1:])))
             continue
         for i, setting in enumerate(found.settings):
             name = row.metric if i == 0 else ""
-            table.add_row(Text(name), *map(Text, (setting.letter, row.texts[i], row.changes[i])))
+            table.add_row(Text(printable(name)), *map(Text, (setting.letter, row.texts[i], row.changes[i])))
     console.print(table)
     if any(len(setting.trials) > 1 for setting in found.settings):
         paired = "differences are paired by seed" if found.is_paired else "differences are of independent seeds"

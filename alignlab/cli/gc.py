@@ -15,6 +15,7 @@ from alignlab.errors import ConfigError
 from alignlab.pipeline import garbage
 from alignlab.pipeline.garbage import Entry, Survey
 from alignlab.pipeline.store import Store
+from alignlab.sanitize import printable
 
 EXAMPLES: Final = """\
 examples
@@ -100,7 +101,7 @@ def _print(store: Store, days: float, found: Survey, gone: Sequence[Entry] | Non
     for head, justify in (("kind", "left"), ("stage", "left"), ("key", "left"), ("size", "right"), ("age", "right")):
         table.add_column(head, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for e in sorted(entries, key=lambda e: -e.bytes):
-        cells = (e.kind, e.name[:30], e.path.name.lstrip(".")[:12], amount(e.bytes), duration(e.seconds))
+        cells = (e.kind, printable(e.name[:30]), e.path.name.lstrip(".")[:12], amount(e.bytes), duration(e.seconds))
         table.add_row(*map(Text, cells))
     if entries:
         console.print(table)

@@ -23,7 +23,8 @@ def find_model(run: Path, stage: str | None, kinds: Collection[Kind], use: str) 
         use: what can be done with them, for messages: "be talked to".
 
     Raises:
-        PipelineError: there is no such run or stage, or the stage did not make a model of these kinds.
+        PipelineError: there is no such run or stage, the stage did not make a model of these kinds, or the run's
+            manifest is damaged.
     """
     if not run.is_dir():
         raise PipelineError(f"no such folder: {run}; RUN is a run folder such as runs/DATE/TIME")
@@ -44,8 +45,16 @@ def find_model(run: Path, stage: str | None, kinds: Collection[Kind], use: str) 
 
 def _stages(run: Path) -> dict[str, Any] | None:
     file = run / MANIFEST
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    stages: dict[str, Any] | None = content.get("stages")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        stages: dict[str, Any] | None = content.get("stages")
+        for stage in (stages or {}).values():
+            float(stage["order"]), str(stage["kind"])
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
+        raise PipelineError(
+            f"{file} is not a run's manifest, or is damaged ({type(error).__name__}: {error}); name another run, or "
+            f"the folder of the model itself"
+        ) from error
     return stages
 
 

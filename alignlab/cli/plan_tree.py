@@ -147,7 +147,7 @@ def print_table(rows: Sequence[Mapping[str, str]], console: Any) -> None:
         table.add_column(head, min_width=widths[head], no_wrap=True)
     for row in rows:
         style = COLOURS.get(row["state"], "yellow")
-        table.add_row(*(Text(row[head], style=style if head == "state" else "") for head in heads))
+        table.add_row(*(Text(printable(row[head]), style=style if head == "state" else "") for head in heads))
     console.print(table, soft_wrap=sum(widths[h] + 2 for h in heads) > console.width + 2)
 
 

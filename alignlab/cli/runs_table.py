@@ -147,8 +147,11 @@ def _title(group: Group, root: Path, width: int) -> list[Any]:
     states = group.states
     told = ", ".join(f"{count} {word}" for word, count in states.most_common())
     text = f"sweep of {len(group.runs)}: {told}" if group.is_sweep else group.runs[0].status
-    state = Text(text, style=_colour(states))
-    folder, name = Text(str(root / group.name), style="bold"), Text(f"  {printable(_what(group.runs[-1]))}  ")
+    state = Text(printable(text), style=_colour(states))
+    folder, name = (
+        Text(printable(str(root / group.name)), style="bold"),
+        Text(f"  {printable(_what(group.runs[-1]))}  "),
+    )
     about = Text(f"  {when(group.runs[0].started)}  {duration(group.seconds)}".rstrip())
     whole = Text.assemble(folder, name, state, about)
     if whole.cell_len <= width:
@@ -183,12 +186,12 @@ def _print_sweep(group: Group, metrics: Sequence[str], console: Any) -> None:
 
     common, keys = swept(group.runs)
     if common:
-        console.print(Text(f"    all: {' '.join(common)}", style="dim"), soft_wrap=True)
+        console.print(Text(printable(f"    all: {' '.join(common)}"), style="dim"), soft_wrap=True)
     heads = ["job", "status", "took", *short(keys).values(), *short([m.replace("/", ".") for m in metrics]).values()]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("   ", no_wrap=True)
     for head in heads:
-        table.add_column(Text(head), overflow="fold", no_wrap=head in ("job", "status", "took"))
+        table.add_column(Text(printable(head)), overflow="fold", no_wrap=head in ("job", "status", "took"))
     for run in group.runs:
         numbers = [f"{run.metrics[m]:.4g}" if m in run.metrics else "" for m in metrics]
         cells = [str(run.job), run.status, duration(run.seconds), *(_value(run, key) for key in keys), *numbers]

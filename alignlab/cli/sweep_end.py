@@ -132,13 +132,14 @@ class Ended:
         names = list(dict.fromkeys(name for trial in self.trials.values() for name in trial.metrics))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["job", "status", *self.changed, *names, "error", "folder"])
+        writer.writerow(map(_as_text, ["job", "status", *self.changed, *names, "error", "folder"]))
         for job in self.jobs:
             number = job["job"]
             trial = self.trials.get(number)
             values = [self.values[number].get(key, "") for key in self.changed]
             numbers = [_plain(trial.metrics.get(name)) if trial else "" for name in names]
-            writer.writerow([number, job["status"], *values, *numbers, job.get("error", ""), job["folder"]])
+            texts = map(_as_text, (*values, *numbers, job.get("error", ""), job["folder"]))
+            writer.writerow([number, job["status"], *texts])
         return text.getvalue()
 
     def table(self, width: int) -> "Table":
@@ -187,6 +188,20 @@ class Ended:
 def _width(column: tuple[str, Sequence[str]]) -> int:
     title, cells = column
     return max(map(len, [*title.split("\n"), *cells])) + 2
+
+
+def _as_text(cell: object) -> str:
+    """A cell that no spreadsheet takes for a formula: a text that would begin one begins with an apostrophe."""
+    text = str(cell)
+    return text if not text.startswith(tuple("=+-@\t\r")) or _is_number(text) else f"'{text}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(value: float | None) -> str:

@@ -13,12 +13,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 
 from alignlab.config.internals import ConfigRepository, FileConfigSource
+from alignlab.config.plugins import CORE, installed
 from alignlab.errors import ConfigError
 
 LARGEST: Final = 2**22
 """Bytes of a file of options."""
 MOST_NODES: Final = 200_000
 """Values, keys and lists that a file may stand for, with every alias written out."""
+_ELSEWHERE: Final = "outside of the folders of options, and is not read; copy it into the one that names it"
 _ALIAS: Final = re.compile(r"(?:^|[\s\[{,:-])\*\w", re.MULTILINE)
 
 
@@ -29,15 +31,33 @@ class Repository(ConfigRepository):
         super().initialize_sources(config_search_path)
         self.sources = [_Checked(s.provider, s.path) if s.scheme() == "file" else s for s in self.sources]
 
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A file of options by its name, `objective/dpo`.
+
+        Raises:
+            ConfigError: the name leads out of every folder of options.
+        """
+        if config_path.startswith("/") or ".." in config_path.split("/"):
+            raise ConfigError(f"defaults: {config_path} is a file {_ELSEWHERE}")
+        return super().load_config(config_path)
+
 
 class _Checked(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         file = Path(self.path) / self._normalize_file_name(config_path)
+        self._check_link(file)
         check_text(file, self.provider)
         try:
             return super().load_config(config_path)
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(not_yaml(file, self.provider, error)) from error
+
+    def _check_link(self, file: Path) -> None:
+        """Refuse a link out of a folder that is not installed; a package may be installed as links."""
+        if self.provider in (CORE, *(plugin.package for plugin in installed())):
+            return
+        if not file.resolve().is_relative_to(Path(self.path).resolve()):
+            raise ConfigError(f"{file} ({self.provider}) is a link to {file.resolve()}, {_ELSEWHERE}")
 
 
 def check_text(file: Path, owner: str) -> str:

@@ -107,7 +107,7 @@ class Loader(ConfigLoaderImpl):
             rename(cfg, self._replaced.renames())
         self._show_as_typed(cfg, overrides)
         if self._is_guarded:
-            untrusted.check(cfg, self._trusted_hydra(run_mode), self._typed)
+            untrusted.check(cfg, self._trusted_hydra(run_mode), self._typed, run_mode == RunMode.RUN)
         if run_mode == RunMode.RUN and self.on_job is not None:
             self.on_job(cfg, overrides)
             self.keep(cfg, run_mode, overrides)  # Hydra's sweepers compose each job once to see that it can be

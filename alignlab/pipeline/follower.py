@@ -5,6 +5,7 @@ first process publishes. It ends with the first one's exit code, or when its con
 """
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -24,11 +25,13 @@ from typing import Any, Final, NoReturn
 from alignlab import stopping
 from alignlab.config.spec import Builder
 from alignlab.data.cache import Cache
+from alignlab.data.files import digests
 from alignlab.data.source import DataSource
-from alignlab.errors import AlignlabError, Preempted, Pruned
-from alignlab.launched import Place
+from alignlab.errors import AlignlabError, PipelineError, Preempted, Pruned
+from alignlab.launched import STARTED_BY, Place
 from alignlab.pipeline.links import HEARTBEAT, Meeting, keep_alive
 from alignlab.pipeline.members import LEAVING
+from alignlab.pipeline.plan import keys_of
 from alignlab.pipeline.shared_job import Job
 from alignlab.pipeline.store import Store
 from alignlab.runtime import Runtime
@@ -37,14 +40,20 @@ from alignlab.stage import NullTracker, StageContext
 
 TIMEOUT: Final = "runtime.timeout="
 """Override that says how long to wait; the configuration is the first process's, and is not composed here."""
+_LOST: Final = "has lost rank 0, and ends"
 
 
 def follow(place: Place) -> int:
     """Compute with the first process until it ends; the exit code that it has."""
-    timeout = next((float(a.removeprefix(TIMEOUT)) for a in sys.argv if a.startswith(TIMEOUT)), Runtime.timeout)
+    timeout = _timeout(sys.argv)
+    joined = threading.Event()
+    if STARTED_BY in os.environ:
+        parent = int(os.environ.pop(STARTED_BY))
+        threading.Thread(target=_end_with, args=(parent, joined, place), daemon=True).start()
     with _quiet():
         try:
             meeting, link = _join(place, timeout)
+            joined.set()
         except (OSError, RuntimeError, EOFError) as error:
             first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             _complain(
@@ -57,6 +66,15 @@ def follow(place: Place) -> int:
         return _Follower(place, meeting, link).run()
 
 
+def _timeout(arguments: Sequence[str]) -> float:
+    """Seconds to wait for the first process; the default where the command has none that can be meant."""
+    for text in arguments:
+        with contextlib.suppress(ValueError):  # the first process says what is wrong with it
+            if text.startswith(TIMEOUT) and 0 < (seconds := float(text.removeprefix(TIMEOUT))) < math.inf:
+                return seconds
+    return Runtime.timeout
+
+
 def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
     meeting = Meeting(place, timeout)
     port, key = pickle.loads(meeting.get("leader"))  # from the launcher's own store
@@ -64,6 +82,15 @@ def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
     keep_alive(link)
     link.send(("here", place.rank, f"pid {os.getpid()} on {socket.gethostname()}"))
     return meeting, link
+
+
+def _end_with(parent: int, joined: threading.Event, place: Place) -> None:
+    """End this process if its parent, the first one, ends before it has joined; from then on its connection tells."""
+    while os.getppid() == parent:
+        if joined.wait(1.0):
+            return
+    _complain(place, _LOST)
+    os._exit(1)
 
 
 class _Follower:
@@ -136,7 +163,7 @@ class _Follower:
             while (message := self._link.recv())[0] != "end":
                 self._messages.put(message)
         except (EOFError, OSError):
-            _complain(self._place, "has lost rank 0, and ends")
+            _complain(self._place, _LOST)
             self._exit(1)
         self._messages.put(message)
         threading.Event().wait(LEAVING)
@@ -157,6 +184,7 @@ class _Follower:
             distributed.join(self._meeting.of_group(), place.rank, place.world, job.runtime.device)
             self._has_group = True
         _limit_threads(job.runtime.threads)
+        _check_same(job, self._builder)
         stage = job.spec.build(self._builder)
         for source in self._builder.shared():
             source.keep_in(Cache(Store(job.store).keep))
@@ -164,6 +192,24 @@ class _Follower:
         with tempfile.TemporaryDirectory(prefix="alignlab-rank-") as scratch, distributed.together():
             self._scratch = Path(scratch)
             stage.run(job.inputs, StageContext(job.name, self._scratch, job.work, job.runtime, NullTracker()))
+
+
+def _check_same(job: Job, builder: Builder) -> None:
+    """Refuse to compute a share of another stage than the first process does: each reads data and code for itself.
+
+    Raises:
+        PipelineError: this process has other files than the first one.
+    """
+    digests.keep_in(job.store / "digests")
+    key, _, code = keys_of(job.spec, job.input_fingerprints, {}, job.runtime, builder)
+    if key == job.fingerprint:
+        return
+    changed = [path for path, digest in job.code.items() if code.get(path) != digest]
+    what = f"the code of {', '.join(changed)} is another" if changed else "its data files have another content"
+    raise PipelineError(
+        f"{job.name}: {what} here than for rank 0; all processes need the same files, which must not change while a "
+        f"run goes on"
+    )
 
 
 def _limit_threads(count: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from alignlab.errors import AlignlabError
 from alignlab.launched import Place
-from alignlab.pipeline.links import how_ended, keep_alive
+from alignlab.pipeline.links import LOCAL, how_ended, keep_alive
 
 LEAVING: Final = 5.0
 """Seconds that processes are given to end by themselves."""
@@ -45,7 +45,8 @@ class Members:
     ) -> None:
         self._place, self._processes, self._on_lost = place, processes, on_lost
         key = secrets.token_bytes(16)
-        self._listener = Listener(("", 0), backlog=place.world, authkey=key)
+        host = LOCAL if place.address == LOCAL else ""
+        self._listener = Listener((host, 0), backlog=place.world, authkey=key)
         self._port = int(self._listener.address[1])
         self.address = pickle.dumps((self._port, key))
         """Where they join: a port of this machine, and a key."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.artifact import Artifact, fingerprint, lost
+from alignlab.artifact import MANIFEST, Artifact, fingerprint, lost
 from alignlab.config.spec import Builder, Spec
 from alignlab.data.preflight import check_settings
 from alignlab.data.source import DataSource
@@ -95,7 +95,9 @@ def plan(
         prints = _check_inputs(name, pipeline[name].path, stages, inputs[name], steps)
         from_stages = frozenset(k for k, v in inputs[name].items() if v in stages)
         again = name in rerun or any(steps[inputs[name][k]].again for k in from_stages)
-        keys = _keys(pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder)
+        keys = keys_of(
+            pipeline[name], prints, {k: steps[inputs[name][k]].recipe for k in from_stages}, runtime, builder
+        )
         shares = stages[name].shares()
         recipe = "" if shares is None else _shared_recipe(shares, pipeline[name], prints, runtime, builder)
         steps[name] = Step(
@@ -104,7 +106,7 @@ def plan(
     return list(steps.values())
 
 
-def _keys(
+def keys_of(
     spec: Spec, prints: Mapping[str, str], recipes: Mapping[str, str], runtime: Runtime, builder: Builder
 ) -> tuple[str, str, dict[str, str]]:
     """Fingerprint, recipe and code of a stage."""
@@ -212,6 +214,8 @@ def _source(
     if not source or not Path(source).expanduser().is_dir():
         raise PipelineError(_no_source(source, path, is_optional, list(stages)))
     artifact = Artifact.open(source, verify=False)
+    if artifact.manifest:  # else what follows would be that of the folder as it was published
+        artifact.verify(since=(artifact.path / MANIFEST).stat().st_mtime_ns)
     return artifact.kind, artifact.fingerprint
 
 

@@ -20,6 +20,9 @@ class Job:
         work: its folder that outlives a crash; all processes see it.
         store: root of the store.
         runtime: where to compute.
+        fingerprint: of what it will make.
+        input_fingerprints: by input.
+        code: digest of the code of each of its classes, by public path.
     """
 
     name: str
@@ -28,3 +31,6 @@ class Job:
     work: Path
     store: Path
     runtime: Runtime
+    fingerprint: str
+    input_fingerprints: Mapping[str, str]
+    code: Mapping[str, str]

@@ -151,7 +151,9 @@ class Store:
     def has_shared(self, recipe: str) -> bool:
         """Whether everything is there that a stage of this recipe asked for, the last time that one ran."""
         file = self.root / "shared" / f"{recipe[:32]}.json"
-        return file.is_file() and all(self.has(key) for key in json.loads(file.read_text(encoding="utf-8")))
+        with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: it is written again
+            return all(self.has(str(key)) for key in json.loads(file.read_text(encoding="utf-8")))
+        return False
 
     def note_shared(self, recipe: str, keys: Sequence[str]) -> None:
         """Remember the fingerprints of what a stage of a recipe asked for, where the store can be written to."""

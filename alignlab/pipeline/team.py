@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from alignlab import distributed
 from alignlab.artifact import Artifact
 from alignlab.errors import ConfigError
-from alignlab.launched import Place
+from alignlab.launched import STARTED_BY, Place
+from alignlab.pipeline.links import LOCAL
 from alignlab.pipeline.members import RankLost
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.ranks import Leader
@@ -44,7 +45,7 @@ def led(place: Place) -> Iterator[Leader]:
 
 def start(processes: int) -> Leader:
     """Start further processes on this machine, which follow this one."""
-    first = Place(0, processes, 0, processes, "127.0.0.1", 0)
+    first = Place(0, processes, 0, processes, LOCAL, 0)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHELASTIC_", "SLURM_"))}
     path = os.pathsep.join(dict.fromkeys([p or os.getcwd() for p in sys.path]))
     started: dict[int, subprocess.Popen[bytes]] = {}
@@ -54,7 +55,7 @@ def start(processes: int) -> Leader:
         # In a session of its own, so that Ctrl-C reaches the first process alone, which then tells the others.
         started[rank] = subprocess.Popen(
             [sys.executable, "-m", "alignlab"],
-            env={**kept, **place.variables(), "PYTHONPATH": path},
+            env={**kept, **place.variables(), STARTED_BY: str(os.getpid()), "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -109,7 +110,8 @@ class Team:
     ) -> Mapping[str, float]:
         """Run a stage, by all processes where there are several and it is made for that."""
         if self.runtime.is_shared and stage.TOGETHER:
-            job = Job(step.name, step.spec, inputs, context.work, self.store, self.runtime)
+            same = step.fingerprint, step.input_fingerprints, step.code
+            job = Job(step.name, step.spec, inputs, context.work, self.store, self.runtime, *same)
             return self._lead().run(job, lambda: stage.run(inputs, context))
         if self.runtime.processes > 1 and stage.IS_HELPED:
             with distributed.helped_by(Helpers(self.runtime.processes - 1, self._lead)):

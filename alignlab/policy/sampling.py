@@ -1,6 +1,5 @@
 """Sampled answers to prompts, and continuations of texts: `drawing` draws their tokens, on every process that helps."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from alignlab import distributed
+from alignlab import distributed, launched
 from alignlab.data.chat import decode, encode_document, encode_prompt
 from alignlab.data.records import Prompt
 from alignlab.errors import DataError
@@ -138,7 +137,7 @@ def _draw_part(
     """Draw a part for another process."""
     if not _last_read or _last_read[0][0] != source:
         _last_read[:] = [(source, Policy.load(*source))]
-    place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    place = torch.device(device, launched.local_rank()) if device == "cuda" else torch.device(device)
     return draw(_last_read[0][1].to(place), ids, sampling, seed, batch_size, None, first_index)
 
 

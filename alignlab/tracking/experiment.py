@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignlab.errors import ConfigError
-from alignlab.sanitize import redact, redact_override
+from alignlab.sanitize import redact, redact_override, redact_text
 from alignlab.tracking.process import is_first_process, say
 from alignlab.tracking.recorder import Given, Made, Origin, Recorder, StageInfo
 
@@ -154,7 +154,8 @@ class Tracking:
                 raise
             except Exception as error:
                 self._left_out.add(name)
-                self.say(f"{name} failed, and nothing more is recorded there: {type(error).__name__}: {error}")
+                what = redact_text(f"{type(error).__name__}: {error}")
+                self.say(f"{name} failed, and nothing more is recorded there: {what}")
         return found
 
 

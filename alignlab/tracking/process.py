@@ -1,7 +1,8 @@
 """The process that reports, and how it speaks to the reader."""
 
-import os
 import sys
+
+from alignlab import launched
 
 
 def say(text: str) -> None:
@@ -13,7 +14,8 @@ def say(text: str) -> None:
 
 def is_first_process() -> bool:
     """Whether this is the process that reports; processes may have been launched (torchrun) or spawned."""
-    if int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0:
+    own = launched.place()
+    if own is not None and own.rank > 0:
         return False
     if "torch" not in sys.modules:
         return True

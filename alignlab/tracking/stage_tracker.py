@@ -141,9 +141,8 @@ class StageTracker(Tracker):
             self._drop(what, error)
             if what == "curves.jsonl" and is_full(error) and not has_failed:
                 raise
-            self._tell(
-                f"{what} failed and is left out from here on, the stage continues: {type(error).__name__}: {error}"
-            )
+            reason = redact_text(f"{type(error).__name__}: {error}")
+            self._tell(f"{what} failed and is left out from here on, the stage continues: {reason}")
 
     def _drop(self, what: str, error: Exception) -> None:
         if what == "curves.jsonl":

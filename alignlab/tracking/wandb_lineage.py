@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from alignlab.sanitize import redact_text
+from alignlab.tracking.process import say
 from alignlab.tracking.recorder import StageInfo
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ TYPES: Final[Mapping[str, str]] = {
 """W&B's type of an artifact, by its kind; of all others it is the kind itself."""
 
 ABOUT: Final = "alignlab.json"
+_LEFT_OUT: list[object] = []
+"""Artifacts that W&B did not have, in this process."""
 
 
 def name_of(kind: str, fingerprint: str) -> str:
@@ -55,7 +59,7 @@ def made(stage: StageInfo, metrics: Mapping[str, float], upload: bool) -> "wandb
 def use(run: Any, stage: StageInfo) -> None:
     """Say what an online run takes: the artifacts of its inputs, and its data.
 
-    Something that W&B does not have (its maker's run was never sent) is left out; the manifests have it.
+    Something that W&B does not have (its maker's run was never sent) is named once and left out; the manifests have it.
     """
     for given in stage.inputs.values():
         _use(run, given.made_by.get("artifact", ""))
@@ -79,5 +83,12 @@ def _use(run: Any, artifact: "str | wandb.Artifact") -> None:
         return
     try:
         run.use_artifact(f"{artifact}:latest" if isinstance(artifact, str) else artifact)
-    except Exception:  # of wandb's many: not found, no permission, no network
-        return
+    except Exception as error:  # of wandb's many: not found, no permission, no network
+        if not _LEFT_OUT:
+            reason = redact_text(f"{type(error).__name__}: {error}")
+            say(
+                f"W&B shows no link to {artifact if isinstance(artifact, str) else artifact.name}, since it is not "
+                f"there or cannot be read; send the run that made it first (wandb sync). The store's manifests name "
+                f"what was used. ({reason}; said once)"
+            )
+        _LEFT_OUT.append(artifact)

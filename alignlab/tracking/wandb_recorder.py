@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
+from alignlab.sanitize import redact_text
 from alignlab.tracking.process import say
 from alignlab.tracking.recorder import Given, NoRecord, Origin, Recorder, StageInfo, StageRecord
 from alignlab.tracking.wandb_agent import Agent, found
@@ -144,7 +145,7 @@ class Wandb(Recorder):
             except Exception as error:  # a wrong key, a service that hangs: nothing of it may stop training
                 online = "it continues offline (is the key right?)"
                 then = online if mode == "online" else "this stage is not tracked there"
-                say(f"W&B could not start ({mode}), {then}: {type(error).__name__}: {error}")
+                say(redact_text(f"W&B could not start ({mode}), {then}: {type(error).__name__}: {error}"))
                 self._decided = "offline"  # this and all later runs
             else:
                 self._is_unsent |= not run.is_online

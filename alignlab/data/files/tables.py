@@ -46,10 +46,18 @@ def csv_rows(lines: Iterable[str], name: str, is_record: IsRecord) -> Iterator[R
 
 def _delimiter(header: str, is_record: IsRecord) -> str:
     """The first delimiter that makes a record of the header; else the first that makes several columns of it."""
-    columns = {d: next(csv.reader([header], delimiter=d), []) for d in DELIMITERS}
+    columns = {d: _columns(header, d) for d in DELIMITERS}
     fits = [d for d, names in columns.items() if is_record([n.strip() for n in names])]
     several = [d for d, names in columns.items() if len(names) > 1]
     return [*fits, *several, ","][0]
+
+
+def _columns(header: str, delimiter: str) -> list[str]:
+    """The header's columns by one delimiter; none where it is not a header of that, or no text of a table at all."""
+    try:
+        return next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:  # a field beyond the module's limit
+        return []
 
 
 def _parsed(lines: Iterable[str], name: str, delimiter: str, note: str, skipped: int) -> Iterator[Raw]:
