@@ -130,6 +130,13 @@ class Job:
         """Group of its runs in W&B: `name/DATE-TIME`, from the folder of the run or of its sweep."""
         return f"{name}/{'-'.join((self.sweep.folder if self.sweep else self.path).parts[-2:])}"
 
+    def check_unchanged(self, prepared: Prepared) -> None:
+        """Refuse a job of a sweep whose code or data are not those that the sweep began with."""
+        from alignlab.cli.unchanged import check_unchanged
+
+        if self.sweep is not None and self.number is not None:
+            check_unchanged(self.sweep.job(self.number), prepared.steps)
+
     def marks(self) -> dict[str, str | int]:
         """Entries of `status.json` that tell to which sweep it belongs."""
         return {} if self.sweep is None or self.number is None else self.sweep.marks(self.number)
@@ -232,6 +239,7 @@ class Task:
                 prepared = self.prepared.pop(tuple(job.overrides), None)
                 if prepared is None:
                     prepared = prepare(cfg, job.overrides, HydraConfig.get())
+                    job.check_unchanged(prepared)
                 value = run(prepared, job, folder)
         except Preempted as error:
             _end(folder, "preempted", error)
