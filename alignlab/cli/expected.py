@@ -72,12 +72,12 @@ class Earlier:
     def of(cls, folder: Path) -> "Earlier":
         """Read the records in a sweep's folder, the oldest first."""
         found = cls()
-        for records in sorted((folder / JOBS).glob("*/"), key=_began):
-            for job in Sweep(folder, id=records.name).jobs():
+        for sweep in Sweep(folder).others():
+            for job in sweep.jobs():
                 if computes := job.get("computes"):
                     found.numbers[computes] = job["job"]
                     if job["status"] == "completed":
-                        found.complete[computes] = {"sweep": records.name, **job}
+                        found.complete[computes] = {"sweep": sweep.id, **job}
         return found
 
     def number(self, computes: str, natural: int, taken: Iterable[int]) -> int:

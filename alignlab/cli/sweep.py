@@ -56,9 +56,25 @@ class Sweep:
 
     def note(self, overrides: Sequence[str]) -> None:
         """Write down what was asked for, so that the sweep can be found again by it."""
+        process = {"pid": self.process, "host": socket.gethostname()}
+        self.add_note(overrides=list(overrides), began=self.began, **process)
+
+    def add_note(self, **more: Any) -> None:
+        """Write down more about the sweep."""
         self.records.mkdir(parents=True, exist_ok=True)
-        about = {"overrides": list(overrides), "began": self.began, "pid": self.process, "host": socket.gethostname()}
-        write_json(self.records / ABOUT, about)
+        write_json(self.records / ABOUT, {**self.about, **more})
+
+    def others(self) -> "list[Sweep]":
+        """Other sweeps that have used the same folder, the oldest first."""
+        found = [Sweep(self.folder, id=records.name) for records in (self.folder / JOBS).glob("*/")]
+        return sorted(
+            (sweep for sweep in found if sweep.id != self.id), key=lambda sweep: sweep.about.get("began", 0.0)
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Notes on the sweep, as `note` has made them."""
+        return _read(self.records / ABOUT)
 
     # ---- jobs -----------------------------------------------------------------------------------------------------
     def expect(self, number: int, folder: Path, overrides: Sequence[str], **more: Any) -> None:
