@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 """A full disk, a folder that may not be written to: not a bug of ours, so no traceback."""
+MOVED: Final = "the run's folder was moved or removed while it ran, so that the same command has to continue it"
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.replaced.Tree`."""
 
@@ -251,9 +252,10 @@ class Task:
         except AlignlabError as error:
             raise _end(folder, "failed", error) from error
         except OSError as error:
-            if error.errno not in OF_THE_MACHINE:
+            is_there = folder.path.is_dir()
+            if is_there and error.errno not in OF_THE_MACHINE:
                 traceback.print_exc()
-            raise _end(folder, "failed", f"{error}; finished stages are kept") from error
+            raise _end(folder, "failed", f"{error if is_there else MOVED}; finished stages are kept") from error
         except Exception as error:
             traceback.print_exc()
             raise _end(folder, "failed", f"{type(error).__name__}: {error}") from error
