@@ -74,7 +74,8 @@ Build: TypeAlias = Callable[[Path, Path], None]
 class Shared:
     """A part of a stage's work that runs share (see `StageContext.once`), told before the stage runs.
 
-    It only lets a plan say whether the store is likely to have it; what decides is the identity that `once` is given.
+    It lets a plan say whether the store is likely to have it, and `alignlab prepare` make it before jobs that share it
+    start (`Stage.make_shared`); what decides is the identity that `once` is given.
 
     Args:
         name: of the part: "reference_logp".
@@ -238,6 +239,14 @@ class Stage(abc.ABC):
     def shares(self) -> Shared | None:
         """The part of its work that it will ask `StageContext.once` for; None where there is none."""
         return None
+
+    def make_shared(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:  # noqa: B027  # few share
+        """Ask `context.once` for what `shares` names, as `run` would, and do nothing else.
+
+        Args:
+            inputs: those of `Shared.inputs`.
+            context: its folders are thrown away.
+        """
 
     @abc.abstractmethod
     def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_plugins import FAKES, python_path
@@ -269,6 +270,19 @@ def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment=troubled", "pipeline.trouble.how=bug", "hydra.run.dir=run"]) == 1
     assert "Traceback" in (error := capsys.readouterr().err) and "RuntimeError: a bug" in error
     assert read_status(Path("run")) == "failed"
+
+
+def test_a_run_whose_folder_is_moved_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def moved(*_: Any) -> dict[str, float]:
+        Path("run").rename("archive")
+        return {}
+
+    monkeypatch.setattr("lab_fakes.Prefer.run", moved)
+    assert main(["experiment=fake", "hydra.run.dir=run"]) == 1
+    error = capsys.readouterr().err
+    assert "the run's folder was moved or removed while it ran" in error and "Traceback" not in error
 
 
 def test_sigterm_keeps_what_is_done_and_exits_with_143(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,9 +67,38 @@ def test_two_runs_have_no_standard_error(sweep: Path, capsys: pytest.CaptureFixt
     assert b["difference"] == 1.0 and b["standard_error"] is b["standard_error_of_difference"] is None
 
 
-def test_a_run_that_was_repeated_counts_once(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_repeated_counts_once_and_is_named(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(sweep / "repeated", config(0.1, 0), {"dpo/loss": 1.0})
-    assert compared(capsys, sweep)["metrics"]["dpo/loss"][0]["n"] == 2
+    found = compared(capsys, sweep)
+    assert found["metrics"]["dpo/loss"][0]["n"] == 2 and found["repeated"] == [str(Path.cwd() / "sweep" / "0.1-0")]
+    assert main(["compare", str(sweep)]) == 0
+    said = "left out: sweep/0.1-0 (a later run has the same configuration, code, data and seed)"
+    assert said in capsys.readouterr().out
+
+
+def test_runs_of_other_code_are_not_repeated_ones(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An objective was edited, or a file of data; neither is in the configuration."""
+    for folder in sweep.iterdir():
+        about = json.loads((folder / "manifest.json").read_text())
+        changed = "0.5" in folder.name
+        about["stages"] = {"dpo": {"kind": "policy", "reads": {"code": "b" if changed else "a", "data": "c"}}}
+        about["stages"]["report"] = {"kind": "report", "reads": {"code": folder.name}}
+        (folder / "manifest.json").write_text(json.dumps(about))
+        seed = int(folder.name.rpartition("-")[2])
+        (folder / "config.yaml").write_text(yaml.safe_dump(config(0.1, seed)))
+    found = compared(capsys, sweep)
+    assert found["configuration"] == {"code of dpo": ["a", "b"]} and found["paired"]
+    assert [v["mean"] for v in found["metrics"]["dpo/loss"]] == [2.0, 3.5]
+
+
+def test_a_name_for_each_seed_makes_no_setting(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of which the report has a copy."""
+    for folder in sweep.iterdir():
+        beta, seed = folder.name.split("-")
+        named = config(float(beta), int(seed), name=folder.name)
+        named["pipeline"]["report"] = {"experiment": folder.name}
+        (folder / "config.yaml").write_text(yaml.safe_dump(named))
+    assert [len(runs) for runs in compared(capsys, sweep)["settings"].values()] == [2, 2]
 
 
 def test_a_stage_with_a_seed_of_its_own_is_another_setting(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

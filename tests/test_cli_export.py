@@ -1,13 +1,19 @@
 """`alignlab export`: a whole model is copied, an adapter keeps its base or is merged, other things are refused."""
 
+import errno
+import functools
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from adapter_cases import adapted, logp
 
 from alignlab.artifact import Artifact
+from alignlab.cli import export
 from alignlab.cli.app import main
 from alignlab.policy import Policy, base_dtype
 from alignlab.testing import tiny_policy, tiny_preferences_artifact
@@ -47,8 +53,30 @@ def test_a_damaged_manifest_of_a_run_is_named(content: str, run: Path, capsys: p
 def test_a_whole_model_is_copied_without_what_tells_how_it_was_made(run: Path) -> None:
     base, folder = run.parent / "base", exported(run, "base")
     names = {f.name for f in folder.iterdir()}
+    assert [f.name for f in folder.parent.iterdir()] == ["base"], "nothing is left beside it"
     assert names == {f.name for f in base.iterdir()} - {"samples.jsonl"}
     assert all((folder / name).read_bytes() == (base / name).read_bytes() for name in names)
+
+
+def test_an_export_has_its_name_once_it_is_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever is killed on the way has not written the folder; on a full disk nothing is left."""
+    folder, begun = run.parent / "out" / "base", list[bool]()
+
+    def full(source: str, *_: Any, **__: Any) -> None:
+        begun.append(folder.exists())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    copytree = functools.partial(shutil.copytree, copy_function=full)
+    monkeypatch.setattr(export, "shutil", SimpleNamespace(**{**vars(shutil), "copytree": copytree}))
+    assert main(["export", str(run), "base", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert f"{folder} cannot be written" in error and "No space left" in error
+    assert begun and not any(begun) and not list(folder.parent.iterdir())
+    monkeypatch.undo()
+    folder.mkdir()
+    assert exported(run, "base") == folder, "an empty folder is taken"
 
 
 def test_an_adapter_is_written_with_its_base(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

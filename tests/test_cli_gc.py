@@ -98,14 +98,20 @@ def test_a_run_that_is_at_work_is_heeded_however_old(capsys: pytest.CaptureFixtu
     assert len(gc(capsys)["entries"]) == 6, "its process is gone"
 
 
-def test_a_folder_that_is_gone_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_moved_keeps_what_it_needs_and_one_that_was_removed_can_be_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     kept = run("kept")
     lost = run("lost", "seed=1")
-    shutil.rmtree("lost")
-    assert going(gc(capsys)) == lost - kept
+    shutil.move("lost", "archive")
+    found = gc(capsys)
+    assert found["entries"] == [] and (found["runs_heeded"], found["runs_heeded_without_folder"]) == (2, 1)
+    assert main(["gc"]) == 0
+    assert "1 of these runs is not where it was, moved or removed, and counts" in capsys.readouterr().out
+    assert going(gc(capsys, "--removed")) == lost - kept
     entry = next(f for f in (STORE / "runs").glob("*.json") if json.loads(f.read_text())["folder"].endswith("lost"))
     entry.write_text(json.dumps({**json.loads(entry.read_text()), "host": "elsewhere"}))
-    assert gc(capsys)["entries"] == [], "the folder may be on another host's own disk"
+    assert gc(capsys, "--removed")["entries"] == [], "the folder may be on another host's own disk"
 
 
 def test_run_and_store_that_were_moved_together_are_known(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -36,6 +36,22 @@ def test_a_sweep_finds_what_was_prepared(capsys: pytest.CaptureFixture[str]) -> 
         assert {n for n, s in stages.items() if s["cached"]} == {"base", "label", "evaluate_base"}
 
 
+def test_of_stages_that_differ_it_makes_the_part_that_they_share(capsys: pytest.CaptureFixture[str]) -> None:
+    """One run has nothing to share, and `--until` leaves the stage itself out."""
+    one = ["experiment=fake", "pipeline.tuned=scored", "pipeline.tuned.inputs.policy=base"]
+    swept = ["-m", *one, "pipeline.tuned.size=3,4"]
+    assert prepared(capsys, *one)["parts"] == prepared(capsys, *swept, "--until", "tuned")["parts"] == []
+    found = prepared(capsys, *swept)
+    assert found["parts"] == ["tuned/look"] and names(found) == ["label", "evaluate_base"]
+    assert len(list(Path(".alignlab/objects").glob("*/look.txt"))) == 1
+    assert not list(Path(".alignlab/work").iterdir()), "the stage itself has not begun"
+    assert prepared(capsys, *swept)["parts"] == []
+    assert main(["plan", *swept, "--json"]) == 0
+    jobs = json.loads(capsys.readouterr().out)
+    tuned = [stage for job in jobs for stage in job["stages"] if stage["name"] == "tuned"]
+    assert [(stage["cached"], stage["shares"]["cached"]) for stage in tuned] == [(False, True)] * 2
+
+
 def test_of_one_run_it_makes_what_comes_before_the_last_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert names(prepared(capsys, "experiment=fake")) == ["base", "label"]
 

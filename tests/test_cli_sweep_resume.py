@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sweep_runs import make
 
+from alignlab.cli import launch, launching
 from alignlab.cli.app import main
-from alignlab.cli.sweep import JOBS
-from alignlab.cli.sweep_end import Ended
+from alignlab.cli.sweep import JOBS, Sweep
+from alignlab.cli.sweep_end import Ended, finish
 from alignlab.pipeline.run_folder import read_status
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
@@ -76,16 +80,43 @@ def test_no_cell_is_a_formula() -> None:
 
 
 def test_resuming_runs_only_what_is_not_complete(capsys: pytest.CaptureFixture[str]) -> None:
-    swept = ["-m", "experiment=troubled", "pipeline.trouble.how=fine,user,good", WHERE]
-    assert main(swept) == 1
-    before = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(3)}
+    """Wherever the sweep was moved to; a job whose results are damaged is not complete."""
+    swept = ["-m", "experiment=troubled", "pipeline.trouble.how=fine,user,good,well"]
+    assert main([*swept, "hydra.sweep.dir=first"]) == 1
+    Path("first").rename("sweep")
+    Path("sweep/2/metrics.json").write_text('{"base/lo')
+    before = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(4)}
     capsys.readouterr()
-    assert main([*swept, "sweep.resume=true"]) == 1
+    assert main([*swept, "sweep.resume=true", WHERE]) == 1
     captured = capsys.readouterr()
-    assert "2 of 3 jobs are complete; 1 to run" in captured.out
-    after = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(3)}
-    assert [job for job in range(3) if after[job] != before[job]] == [1]
-    assert [r["status"] for r in rows()] == ["completed", "failed", "completed"], "all jobs are in the table"
+    assert "2 of 4 jobs are complete; 2 to run" in captured.out
+    after = {job: Path(f"sweep/{job}/status.json").read_text() for job in range(4)}
+    assert [job for job in range(4) if after[job] != before[job]] == [1, 2]
+    assert [r["status"] for r in rows()] == ["completed", "failed", "completed", "completed"], "all are in the table"
+    assert all(row["folder"] == str(Path("sweep").absolute() / row["job"]) for row in rows())
+
+
+def test_a_job_that_is_failed_in_the_table_fails_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its status is completed, and its numbers cannot be read, or its record is gone with its folder."""
+    folder = Path("sweep").absolute()
+    sweep = Sweep(folder)
+    job = make(folder / "0", [], {"dpo/loss": 1.0, "dpo/loss_low": 2.0, "dpo/loss_high": 3.0})
+    (job / "status.json").write_text(json.dumps({"status": "completed", **sweep.marks(0)}))
+    sweep.expect(0, job, ["seed=0"])
+    assert finish(sweep) == 1 and "failed" in capsys.readouterr().err
+
+
+def test_a_job_whose_folder_was_removed_is_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cleaned(hydra: Any, cfg: Any, task: Any, jobs: Any) -> None:
+        launching.launch(hydra, cfg, task, jobs[:1])
+        shutil.rmtree("sweep")
+        launching.launch(hydra, cfg, task, jobs[1:])
+
+    monkeypatch.setattr(launch, "launch", cleaned)
+    assert main(["-m", "experiment=fake", "seed=0,1", WHERE]) == 1
+    assert [(row["job"], row["status"]) for row in rows()] == [("0", "not run"), ("1", "completed")]
 
 
 @pytest.mark.slow

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 from fake_plugins import FAKES, python_path
 
 from alignlab.cli.app import main
+from alignlab.cli.outcome import metric_for_sweeper
+from alignlab.errors import ConfigError
 from alignlab.pipeline.run_folder import read_status
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
@@ -262,6 +265,12 @@ def test_a_metric_that_is_not_there_is_named(metric: str, message: str, capsys: 
     assert main(["experiment=fake", f"sweep.metric={metric}", "hydra.run.dir=run"]) == 1
     assert message in capsys.readouterr().err
     assert Path("run").exists() is (metric == "tuned/losss"), "only the run itself knows its metrics"
+
+
+def test_of_many_metrics_some_are_named() -> None:
+    metrics = {f"dpo/{name}{end}": 0.0 for name in ascii_lowercase for end in ("", "_low", "_high")}
+    with pytest.raises(ConfigError, match=r"there are dpo/a, .*, dpo/l, and 14 more in its metrics.json; did you mean"):
+        metric_for_sweeper("dpo/aa", metrics)
 
 
 def test_a_plan_of_an_interval_shows_its_lower_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_plugins import declare, write_package
 
+from alignlab.cli import launch, launching
 from alignlab.cli.app import main
 from alignlab.config.check import parse
 from alignlab.config.code import code_digest
@@ -161,6 +162,35 @@ def test_a_definition_may_move_inside_its_package(package: Path, monkeypatch: py
     (package / "objective.py").write_text("from odd_lab_code.losses import Hinge\n")
     change(package / "__init__.py", "odd_lab_code.objective", "odd_lab_code.losses", monkeypatch)
     assert digest() == before
+
+
+def test_the_code_that_a_process_has_imported_counts_whatever_is_in_the_file_by_now(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep may run for hours, and ask for a class for the first time after somebody has edited its file."""
+    before = digest()
+    forget(monkeypatch)
+    code_digest(parse({"_target_": "odd_lab_code.Train", "objective": {"_target_": "odd_lab_code.Hinge"}}, "x").cls)
+    text = (package / "objective.py").read_text()
+    (package / "objective.py").write_text(text.replace("LIMIT - self.beta", "LIMIT + self.beta"))
+    assert digest() == before
+
+
+def test_a_job_that_begins_after_its_code_has_changed_is_refused(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a process that a launcher starts hours later would: it plans the job again, from the files as they are."""
+
+    def later(hydra: Any, cfg: Any, task: Any, jobs: Any) -> None:
+        task.prepared.clear()
+        change(package / "objective.py", "LIMIT - self.beta", "LIMIT + self.beta", monkeypatch)
+        launching.launch(hydra, cfg, task, jobs)
+
+    monkeypatch.setattr(launch, "launch", later)
+    assert main(["-m", "experiment=odd", "seed=0,1", "hydra.sweep.dir=sweep"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "job 0: the code of train has changed since this sweep began" in error
+    assert "sweep.resume=true" in error and not list(Path(".alignlab").glob("objects/*"))
 
 
 def test_a_base_class_counts_and_so_does_one_of_alignlabs(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

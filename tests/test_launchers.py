@@ -5,20 +5,25 @@ import importlib.util
 import io
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from fake_plugins import FAKES, python_path
 
 from alignlab.cli.app import main
 from alignlab.cli.launchers import machine
+from alignlab.cli.launchers.base import Order
+from alignlab.cli.launchers.processes import ProcessLauncher
 from alignlab.cli.launchers.workers import Prefixed
 from alignlab.errors import ConfigError
 from alignlab.pipeline.run_folder import read_status, status_of
@@ -258,6 +263,24 @@ def test_jobs_of_ray(start: Callable[..., subprocess.Popen[str]]) -> None:
     )
     assert code == 1
     assert [read_status(Path(f"sweep/{job}")) for job in range(2)] == ["completed", "failed"], output
+
+
+def test_a_job_keeps_the_configuration_with_which_its_sweep_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody edits the experiment for the next sweep while jobs of this one wait."""
+    file = Path("own/experiment/mine.yaml")
+    file.parent.mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [fake, _self_]\npipeline: {base: {size: 5}}\n"
+    file.write_text(text)
+
+    def later(_: ProcessLauncher, orders: Sequence[Order]) -> dict[int, Any]:
+        file.write_text(text.replace("5", "6"))
+        sent: list[Order] = pickle.loads(pickle.dumps(orders))
+        return {order.number: order.run() for order in sent}
+
+    monkeypatch.setattr(ProcessLauncher, "run", later)
+    assert main(["-m", "--config-dir", "own", "experiment=mine", "seed=0,1", "hydra/launcher=joblib", WHERE]) == 0
+    sizes = [yaml.safe_load(Path(f"sweep/{job}/config.yaml").read_text())["pipeline"]["base"]["size"] for job in (0, 1)]
+    assert sizes == [5, 5]
 
 
 # ---- before anything trains ------------------------------------------------------------------------------------------

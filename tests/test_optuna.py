@@ -1,5 +1,6 @@
 """Sweeps that choose values by results: `hydra/sweeper=optuna`."""
 
+import csv
 import json
 import os
 import shlex
@@ -137,7 +138,14 @@ def test_the_same_command_continues_a_study(optuna: Any, capsys: pytest.CaptureF
     assert main(sweep(X, trials=3)) == 0
     assert main(sweep(X, trials=5)) == 0
     assert main(sweep(X, trials=5)) == 0, "nothing is left to do"
+    with Path("sweep/sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["job"], row["status"]) for row in rows] == [(str(i), "completed") for i in range(5)], "the whole study"
+    assert len({row["pipeline.down.x"] for row in rows}) == 5
     assert [t.params for t in study(optuna).trials] == [t.params for t in study(optuna, "whole").trials]
+    assert main(sweep(X, "pipeline.down.steps=2,3", "+pipeline.down.seed=1", trials=6)) == 0
+    best = yaml.safe_load(Path("sweep/study.yaml").read_text())["best"]
+    assert best["trial"] < 5 and "steps" not in best["command"] and "seed" not in best["command"], "as it was run"
     capsys.readouterr()
     assert main(sweep(X, "hydra.sweeper.direction=maximize")) == 1
     assert "minimizes down/validation_loss, not maximizes" in capsys.readouterr().err

@@ -125,6 +125,16 @@ def test_what_does_not_matter_does_not_ask_again(
     assert len(list((tmp_path / "store" / "objects").iterdir())) == 4, "the stage itself ran twice"
 
 
+def test_it_is_asked_ahead_of_the_runs_that_need_it(folders: dict[str, Path], tmp_path: Path, counted: Counted) -> None:
+    """As `alignlab prepare` does for a sweep: nothing is trained."""
+    steps, store = planned(config(folders)), Store(tmp_path / "store")
+    Runner(steps, store, RunFolder(tmp_path / "ahead"), Runtime("cpu", threads=1), parts=["dpo"]).run()
+    assert counted.measured == [TRAINED, HELD_OUT] and len(entries(tmp_path)) == 2
+    assert store.has_shared(steps[0].shared_recipe) and not store.has(steps[0].fingerprint)
+    ran(config(folders, objective={"_target_": "alignlab_dpo.DPO", "beta": 0.5}), tmp_path)
+    assert counted.measured == [TRAINED, HELD_OUT]
+
+
 SOMETHING_NEW = {
     "reference": {"inputs": {"reference": "other"}},
     "policy, which is the reference": {"inputs": {"policy": "other"}},

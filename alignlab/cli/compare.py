@@ -93,6 +93,9 @@ def _print(found: "Comparison", names: Sequence[str] | None, everything: bool, l
         console.print(_title(setting), soft_wrap=True)
     for record in left_out:
         console.print(Text(printable(f"left out: {record.folder} ({record.status})"), style="yellow"), soft_wrap=True)
+    for folder in found.repeated:
+        why = "a later run has the same configuration, code, data and seed"
+        console.print(Text(f"left out: {_shown(folder)} ({why})", style="yellow"), soft_wrap=True)
     _print_keys(found, console)
     differences = found.differences(names)
     shown = differences if everything or names else differences[:SHOWN]
@@ -123,7 +126,7 @@ def _print_keys(found: "Comparison", console: Any) -> None:
     from rich.text import Text
 
     if not found.keys:
-        console.print(Text("no key of the configuration differs but the seed"))
+        console.print(Text("nothing differs but the seed: neither a key of the configuration nor code and data"))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in ("configuration", *(s.letter for s in found.settings)):

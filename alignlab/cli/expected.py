@@ -16,6 +16,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from alignlab.artifact import fingerprint
 from alignlab.cli.job import Task, shown
 from alignlab.cli.sweep import ABOUT, JOBS, Sweep
+from alignlab.cli.unchanged import sources
 from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Planned:
         overrides: of this job alone.
         folder: that it will write into.
         computes: a digest of what it computes.
+        reads: digests of the code and data that it reads; see `unchanged`.
         kept: the record of the earlier job that has computed it, if there is one.
     """
 
@@ -42,12 +44,13 @@ class Planned:
     overrides: Sequence[str]
     folder: Path
     computes: str
+    reads: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, Any] | None = None
 
     def expect(self, sweep: Sweep) -> None:
         """Record it in its sweep."""
         if self.kept is None:
-            sweep.expect(self.number, self.folder, shown(self.overrides), computes=self.computes)
+            sweep.expect(self.number, self.folder, shown(self.overrides), computes=self.computes, reads=self.reads)
         else:
             before = {"computes": self.computes, "sweep": str(self.kept["sweep"])}
             sweep.expect(self.number, Path(self.kept["folder"]), shown(self.overrides), **before)
@@ -69,12 +72,12 @@ class Earlier:
     def of(cls, folder: Path) -> "Earlier":
         """Read the records in a sweep's folder, the oldest first."""
         found = cls()
-        for records in sorted((folder / JOBS).glob("*/"), key=_began):
-            for job in Sweep(folder, id=records.name).jobs():
+        for sweep in Sweep(folder).others():
+            for job in sweep.jobs():
                 if computes := job.get("computes"):
                     found.numbers[computes] = job["job"]
                     if job["status"] == "completed":
-                        found.complete[computes] = {"sweep": records.name, **job}
+                        found.complete[computes] = {"sweep": sweep.id, **job}
         return found
 
     def number(self, computes: str, natural: int, taken: Iterable[int]) -> int:
@@ -98,12 +101,14 @@ def planned(task: Task, jobs: Iterable[tuple[Tree, Sequence[str]]], earlier: Ear
     """
     found: list[Planned] = []
     for natural, (cfg, overrides) in enumerate(jobs):
-        computes = _computes(task.prepared[tuple(cfg.hydra.overrides.task)])
+        prepared = task.prepared[tuple(cfg.hydra.overrides.task)]
+        computes = _computes(prepared)
         number = earlier.number(computes, natural, {job.number for job in found})
         with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
         folder = Path(str(cfg.hydra.sweep.dir)).absolute() / str(cfg.hydra.sweep.subdir)
-        found.append(Planned(number, overrides, folder, computes, earlier.complete.get(computes)))
+        kept = earlier.complete.get(computes)
+        found.append(Planned(number, overrides, folder, computes, sources(prepared.steps), kept))
     _check_folders([job for job in found if job.kept is None])
     return found
 

@@ -1,4 +1,4 @@
-"""`alignlab gc [FOLDER ...] [--days N] [--delete] [--store FOLDER] [--json]`: remove from the store what no run needs.
+"""`alignlab gc [FOLDER ...] [--days N] [--removed] [--delete] [--store FOLDER] [--json]`: remove what no run needs.
 
 Without `--delete` it only lists what would go. What a run of the last days names stays, with all its ancestors.
 """
@@ -22,6 +22,7 @@ examples
   alignlab gc                      what would go, and how large it is; nothing is deleted
   alignlab gc --delete             delete it
   alignlab gc --days 7             heed the runs of the last 7 days only
+  alignlab gc --removed            do not heed runs whose folders were removed
   alignlab gc runs /data/runs      a store from before it knew its runs: where they are
   alignlab gc --store /data/store  another store than .alignlab
 """
@@ -39,9 +40,9 @@ def run(arguments: list[str]) -> int:
     complete = bool(asked.folders)
     gone: Sequence[Entry] | None = None
     if asked.delete:
-        found, gone = garbage.delete(store, asked.days, folders, complete)
+        found, gone = garbage.delete(store, asked.days, folders, complete, not asked.removed)
     else:
-        found = garbage.survey(store, asked.days, garbage.all_runs(store, folders), complete)
+        found = garbage.survey(store, asked.days, garbage.all_runs(store, folders), complete, not asked.removed)
     if asked.json:
         print(json.dumps(_plain(store, asked.days, found, gone), indent=2))
     else:
@@ -59,6 +60,7 @@ def _parser() -> Parser:
         "folders", nargs="*", metavar="FOLDER", help="runs, or folders of runs, that the store may lack"
     )
     parser.add_argument("--days", type=float, default=30.0, metavar="N", help="heed runs of the last N days; 30")
+    parser.add_argument("--removed", action="store_true", help="heed no run whose folder is not where it was")
     parser.add_argument("--delete", action="store_true", help="delete, rather than list")
     parser.add_argument("--store", default=".alignlab", metavar="FOLDER", help="the store; .alignlab")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -87,6 +89,7 @@ def _plain(store: Store, days: float, found: Survey, gone: Sequence[Entry] | Non
         "artifacts_from_before_the_registry": found.unsure,
         "runs": found.runs,
         "runs_heeded": found.recent,
+        "runs_heeded_without_folder": found.lost,
     }
 
 
@@ -117,6 +120,9 @@ def _lines(store: Store, days: float, found: Survey, entries: Sequence[Entry], d
         f"{found.kept} artifacts stay: {heeded}",
         f"store: {store.root}",
     ]
+    if found.lost:
+        which = "1 of these runs is" if found.lost == 1 else f"{found.lost} of these runs are"
+        lines.insert(2, f"{which} not where it was, moved or removed, and counts; --removed leaves it out")
     if found.unsure:
         lines.insert(
             2,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 """A full disk, a folder that may not be written to: not a bug of ours, so no traceback."""
+MOVED: Final = "the run's folder was moved or removed while it ran, so that the same command has to continue it"
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.replaced.Tree`."""
 
@@ -129,6 +130,13 @@ class Job:
     def group(self, name: str) -> str:
         """Group of its runs in W&B: `name/DATE-TIME`, from the folder of the run or of its sweep."""
         return f"{name}/{'-'.join((self.sweep.folder if self.sweep else self.path).parts[-2:])}"
+
+    def check_unchanged(self, prepared: Prepared) -> None:
+        """Refuse a job of a sweep whose code or data are not those that the sweep began with."""
+        from alignlab.cli.unchanged import check_unchanged
+
+        if self.sweep is not None and self.number is not None:
+            check_unchanged(self.sweep.job(self.number), prepared.steps)
 
     def marks(self) -> dict[str, str | int]:
         """Entries of `status.json` that tell to which sweep it belongs."""
@@ -232,6 +240,7 @@ class Task:
                 prepared = self.prepared.pop(tuple(job.overrides), None)
                 if prepared is None:
                     prepared = prepare(cfg, job.overrides, HydraConfig.get())
+                    job.check_unchanged(prepared)
                 value = run(prepared, job, folder)
         except Preempted as error:
             _end(folder, "preempted", error)
@@ -243,9 +252,10 @@ class Task:
         except AlignlabError as error:
             raise _end(folder, "failed", error) from error
         except OSError as error:
-            if error.errno not in OF_THE_MACHINE:
+            is_there = folder.path.is_dir()
+            if is_there and error.errno not in OF_THE_MACHINE:
                 traceback.print_exc()
-            raise _end(folder, "failed", f"{error}; finished stages are kept") from error
+            raise _end(folder, "failed", f"{error if is_there else MOVED}; finished stages are kept") from error
         except Exception as error:
             traceback.print_exc()
             raise _end(folder, "failed", f"{type(error).__name__}: {error}") from error

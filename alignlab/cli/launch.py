@@ -209,6 +209,8 @@ def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jo
         with sweep.stoppable():
             code = _code(action)
     finally:
+        for job in (job for job in jobs or () if not sweep.has(job.number)):
+            job.expect(sweep)
         code = max(code, finish(sweep))
         unsent.tell(Path(job["folder"]) for job in sweep.jobs())
     return code

@@ -2,14 +2,17 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from alignlab.artifact import REPORT
+from alignlab.artifact import METRICS, REPORT
 from alignlab.errors import ConfigError, suggestion
 from alignlab.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from alignlab.pipeline.runner import Runner
+
+MOST: Final = 12
+"""Metrics that a message lists."""
 
 
 def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | None:
@@ -21,10 +24,12 @@ def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | N
     if name is None:
         return None
     if name not in metrics:
-        known = sorted(metrics)
+        known = sorted(m for m in metrics if not m.endswith(("_low", "_high")))
         near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
+        more = f", and {len(near) - MOST} more in its {METRICS}" if len(near) > MOST else ""
         raise ConfigError(
-            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near)}{suggestion(name, known)}"
+            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near[:MOST])}{more}"
+            f"{suggestion(name, known)}"
         )
     return metrics[name]
 

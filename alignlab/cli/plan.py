@@ -19,9 +19,8 @@ from alignlab.cli.plan_tree import print_plan
 from alignlab.cli.planned import Planned, planning, read_request
 from alignlab.config.spec import Spec
 from alignlab.errors import StoreError
-from alignlab.pipeline.history import Change, History
+from alignlab.pipeline.history import Change, History, changed_code
 from alignlab.pipeline.plan import Step
-from alignlab.pipeline.runner import changed_code
 from alignlab.pipeline.store import Store
 from alignlab.sanitize import redact_override
 

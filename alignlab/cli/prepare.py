@@ -2,13 +2,16 @@
 
 Jobs of a sweep that hold GPUs then find in the store what they would otherwise wait for. It has the arguments of the
 sweep, takes the same store, and makes what more than one job needs; of a single run, what comes before its last model.
+Of stages that differ, it makes the part that they share (the pass of a reference), on this machine's kind of device.
 """
 
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +26,7 @@ from alignlab.pipeline.plan import Step
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
 from alignlab.pipeline.runner import Runner
-from alignlab.pipeline.sharing import ancestors, shared
+from alignlab.pipeline.sharing import ancestors, before_part, shared, shared_parts
 from alignlab.pipeline.store import Store
 from alignlab.sanitize import redact_text
 from alignlab.tracking import Origin
@@ -44,11 +47,13 @@ class Part:
     Args:
         job: that they were planned for.
         steps: not in the store yet, or all of them where they are to run again.
+        parts: of which only the part that jobs share is to be made.
         with_inputs: these, and the stages that they come from, in order.
     """
 
     job: Planned
     steps: Sequence[Step]
+    parts: Sequence[Step]
     with_inputs: Sequence[Step]
 
 
@@ -65,7 +70,10 @@ def run(arguments: list[str]) -> int:
     with planning(asked, config) as found:
         jobs = list(found)
     common = shared([job.prepared.steps for job in jobs], asked.until)
-    parts = [part for job, steps in zip(jobs, common, strict=True) if (part := _part(job, steps)).steps]
+    store = Store(jobs[0].prepared.experiment.store)
+    in_part = shared_parts([job.prepared.steps for job in jobs], partial(_is_missing, store), asked.until)
+    todo = [_part(job, steps, parts) for job, steps, parts in zip(jobs, common, in_part, strict=True)]
+    parts = [part for part in todo if part.steps or part.parts]
     folder = None
     with contextlib.redirect_stdout(None) if asked.json else contextlib.nullcontext():
         if parts:
@@ -74,11 +82,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _part(job: Planned, steps: Sequence[Step]) -> Part:
-    store = Store(job.prepared.experiment.store)
-    missing = [step for step in steps if step.again or not store.has(step.fingerprint)]
-    needed = {name for step in missing for name in (step.name, *ancestors(job.prepared.steps, step.name))}
-    return Part(job, missing, [step for step in job.prepared.steps if step.name in needed])
+def _is_missing(store: Store, step: Step) -> bool:
+    return step.again or not store.has(step.fingerprint)
+
+
+def _part(job: Planned, steps: Sequence[Step], in_part: Sequence[Step]) -> Part:
+    store, all_steps = Store(job.prepared.experiment.store), job.prepared.steps
+    missing = [step for step in steps if _is_missing(store, step)]
+    whole = {step.name for step in missing}
+    parts = [s for s in in_part if s.name not in whole and (s.again or not store.has_shared(s.shared_recipe))]
+    needed = whole.union(*(ancestors(all_steps, name) for name in whole), *(before_part(all_steps, s) for s in parts))
+    needed |= {step.name for step in parts}
+    return Part(job, missing, parts, [step for step in all_steps if step.name in needed])
 
 
 def _make(parts: Sequence[Part]) -> Path:
@@ -103,7 +118,8 @@ def _run(part: Part, path: Path, began: float) -> None:
         prepared.tracking.prepare()
         origin = Origin(name, f"{name}/{'-'.join(path.parts[-2:])}", None, asked.redacted(), overrides)
         store = Store(asked.store)
-        Runner(part.with_inputs, store, folder, prepared.runtime, prepared.tracking, origin, began).run()
+        how, parts = (prepared.runtime, prepared.tracking, origin, began), [step.name for step in part.parts]
+        Runner(part.with_inputs, store, folder, *how, parts=parts).run()
 
 
 @contextlib.contextmanager
@@ -125,13 +141,26 @@ def _report(
 ) -> None:
     made = [step.fingerprint for part in parts for step in part.steps]
     steps = [step for steps in common for step in steps]
+    in_part = [(step.name, step.shares.name) for part in parts for step in part.parts if step.shares is not None]
     if as_json:
         stages: list[dict[str, Any]] = [
             {"name": s.name, "fingerprint": s.fingerprint, "made": s.fingerprint in made} for s in steps
         ]
-        print(json.dumps({"jobs": len(jobs), "stages": stages, "folder": folder and str(folder)}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "jobs": len(jobs),
+                    "stages": stages,
+                    "parts": [f"{stage}/{name}" for stage, name in in_part],
+                    "folder": folder and str(folder),
+                },
+                indent=2,
+            )
+        )
         return
     whose = f"{len(jobs)} jobs share" if len(jobs) > 1 else "the run has, before its last model,"
     print(f"{whose} {len(steps)} stages: {len(made)} made now, {len(steps) - len(made)} were in the store")
+    for (stage, name), count in Counter(in_part).items():
+        print(f"made of {stage}: {name}, which its jobs share" + (f" ({count} times)" if count > 1 else ""))
     if folder is not None:
         print(f"run folder: {folder}")

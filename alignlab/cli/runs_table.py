@@ -89,7 +89,9 @@ def _rank(metric: str) -> tuple[int, str]:
 
 def changed(run: RunRecord) -> list[str]:
     """Overrides without the name of the experiment, which is shown anyway."""
-    return [text for text in run.overrides if text != f"experiment={run.name}" and not text.startswith("hydra.")]
+    how = ("hydra.", "hydra/", "sweep.")
+    typed = [text for text in run.overrides if not text.lstrip("+~").startswith(how)]
+    return [text for text in typed if text != f"experiment={run.name}"]
 
 
 def swept(runs: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
@@ -187,7 +189,7 @@ def _print_sweep(group: Group, metrics: Sequence[str], console: Any) -> None:
     common, keys = swept(group.runs)
     if common:
         console.print(Text(printable(f"    all: {' '.join(common)}"), style="dim"), soft_wrap=True)
-    heads = ["job", "status", "took", *short(keys).values(), *short([m.replace("/", ".") for m in metrics]).values()]
+    heads = ["job", "status", "took", *short(keys).values(), *(m.replace("/", "\n") for m in metrics)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("   ", no_wrap=True)
     for head in heads:

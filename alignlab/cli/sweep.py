@@ -17,7 +17,7 @@ from typing import Any, Final
 from alignlab import stopping
 from alignlab.artifact import write_json
 from alignlab.errors import PipelineError, Preempted
-from alignlab.pipeline.run_folder import read_status, status_of
+from alignlab.pipeline.run_folder import damage_of, read_status, status_of
 from alignlab.sanitize import redact
 
 JOBS: Final = ".jobs"
@@ -56,22 +56,40 @@ class Sweep:
 
     def note(self, overrides: Sequence[str]) -> None:
         """Write down what was asked for, so that the sweep can be found again by it."""
+        process = {"pid": self.process, "host": socket.gethostname()}
+        self.add_note(overrides=list(overrides), began=self.began, **process)
+
+    def add_note(self, **more: Any) -> None:
+        """Write down more about the sweep."""
         self.records.mkdir(parents=True, exist_ok=True)
-        about = {"overrides": list(overrides), "began": self.began, "pid": self.process, "host": socket.gethostname()}
-        write_json(self.records / ABOUT, about)
+        write_json(self.records / ABOUT, {**self.about, **more})
+
+    def others(self) -> "list[Sweep]":
+        """Other sweeps that have used the same folder, the oldest first."""
+        found = [Sweep(self.folder, id=records.name) for records in (self.folder / JOBS).glob("*/")]
+        return sorted(
+            (sweep for sweep in found if sweep.id != self.id), key=lambda sweep: sweep.about.get("began", 0.0)
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Notes on the sweep, as `note` has made them."""
+        return _read(self.records / ABOUT)
 
     # ---- jobs -----------------------------------------------------------------------------------------------------
-    def expect(self, number: int, folder: Path, overrides: Sequence[str], **more: str) -> None:
+    def expect(self, number: int, folder: Path, overrides: Sequence[str], **more: Any) -> None:
         """Record a job before it begins, so that one which never begins is missed at the end.
 
         Args:
             number: within the sweep.
             folder: of the job.
             overrides: of this job alone, without secrets.
-            more: `computes`, a digest of what it computes; `sweep`, an earlier one in which it has completed.
+            more: `computes`, a digest of what it computes; `reads`, those of its code and data; `sweep`, an earlier one
+                in which it has completed.
         """
         self.records.mkdir(parents=True, exist_ok=True)
-        write_json(self._record(number), {"job": number, "folder": str(folder), "overrides": list(overrides), **more})
+        about = {"job": number, "folder": self._relative(folder), "overrides": list(overrides)}
+        write_json(self._record(number), {**about, **more})
 
     def register(self, number: int, folder: Path, overrides: Sequence[str]) -> None:
         """Record that a job begins.
@@ -87,7 +105,7 @@ class Sweep:
             )
         self.records.mkdir(parents=True, exist_ok=True)
         (self.folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, with whatever secrets were typed
-        about = {"job": number, "folder": str(folder), "overrides": list(overrides)}
+        about = {"job": number, "folder": self._relative(folder), "overrides": list(overrides)}
         process = {"pid": os.getpid(), "host": socket.gethostname()}
         write_json(self._record(number), {**_read(self._record(number)), **about, **process})
 
@@ -113,14 +131,26 @@ class Sweep:
     def _record(self, number: int) -> Path:
         return self.records / f"{number}.json"
 
+    def has(self, number: int) -> bool:
+        """Whether a job's record is there; somebody may have removed the folder meanwhile."""
+        return self._record(number).is_file()
+
+    def _relative(self, folder: Path) -> str:
+        """A job's folder as seen from the sweep's, so that they can be moved together."""
+        return os.path.relpath(folder, self.folder)
+
     def _standing(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record with the job's status: of the job itself, not of another one that used its folder before."""
+        if record["folder"]:
+            record = {**record, "folder": os.path.normpath(self.folder / record["folder"])}
         folder = Path(record["folder"])
         found = status_of(folder) if record["folder"] else {}
         is_own = found.get("sweep") == record.get("sweep", self.id) and found.get("job") == record["job"]
         if not is_own:
             return {**record, "status": "failed" if "error" in record or "pid" in record else "not run"}
         status = read_status(folder)
+        if status == "completed" and (damage := damage_of(folder)):
+            return {**record, "status": "failed", "error": damage}
         error = found.get("error") if status == "failed" else None
         lost = f"process {found.get('pid')} on {found.get('host')} ended without a word: killed, or out of memory"
         why = error or record.get("error") or (lost if status == "dead" else "")

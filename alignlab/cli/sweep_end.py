@@ -44,7 +44,7 @@ def finish(sweep: Sweep) -> int:
     lines += _written(sweep.folder, ended)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return int(any(job["status"] not in FINE for job in jobs))
+    return int(any(job["status"] not in FINE for job in ended.jobs))
 
 
 def _written(folder: Path, ended: "Ended") -> list[str]:

@@ -12,7 +12,9 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+import types
+import weakref
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from alignlab.config.signature import per_class
 def code_digest(cls: type[Any]) -> str:
     """Digest of the code of a class; empty where it is neither alignlab's nor a plugin's, or has no source."""
     packages = {CORE, *(p.package for p in installed())}
+    _remember({package.partition(".")[0] for package in packages})
     own = [base for base in cls.__mro__ if any(_within(base.__module__, package) for package in packages)]
     texts = [text for base in own if "<locals>" not in base.__qualname__ for text in sorted(_slice(base))]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest() if texts else ""
@@ -105,18 +108,39 @@ class _Module:
     """Statements that define nothing by name (a loop, a registration): they may change anything."""
 
 
-_modules: dict[tuple[str, float], _Module] = {}
+_modules: dict[tuple[str, str], _Module] = {}
+_sources: weakref.WeakKeyDictionary[types.ModuleType, str] = weakref.WeakKeyDictionary()
+"""Source of each module soon after it was imported. A process may run for hours; what somebody writes into the file
+meanwhile is not what it computes with."""
+
+
+def _remember(packages: Container[str]) -> None:
+    """Keep the sources of modules that were imported since the last call."""
+    loaded = [(name, module) for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    for name, module in loaded:
+        is_new = isinstance(module, types.ModuleType) and module not in _sources
+        if is_new and (file := _source_file(name)) is not None:
+            _sources[module] = file.read_text(encoding="utf-8")
 
 
 def _module(name: str) -> _Module | None:
     """A module's parts; None where it has no source."""
-    file = _file(name)
-    if file is None or file.suffix != ".py" or not file.is_file():
+    file, loaded = _source_file(name), sys.modules.get(name)
+    if file is None:
         return None
-    key = (str(file), file.stat().st_mtime)
+    text = _sources.get(loaded) if loaded is not None else None
+    if text is None:
+        text = file.read_text(encoding="utf-8")
+    key = (str(file), text)
     if key not in _modules:
-        _modules[key] = _parse(name, file)
+        _modules[key] = _parse(name, text, is_package=file.name == "__init__.py")
     return _modules[key]
+
+
+def _source_file(name: str) -> Path | None:
+    """The file of a module's source, where it has one."""
+    file = _file(name)
+    return file if file is not None and file.suffix == ".py" and file.is_file() else None
 
 
 def _file(name: str) -> Path | None:
@@ -130,10 +154,9 @@ def _file(name: str) -> Path | None:
     return None if loaded is None else Path(loaded)
 
 
-def _parse(name: str, file: Path) -> _Module:
+def _parse(name: str, text: str, is_package: bool) -> _Module:
     module = _Module(name)
-    is_package = file.name == "__init__.py"
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             module.imports.update(_imports(node, name, is_package))
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):

@@ -62,6 +62,7 @@ class Survey:
         goes: what no run needs.
         runs: that are known.
         recent: those of the last days, or at work.
+        lost: those of them that are not where they were.
         kept: number of artifacts that stay.
         unsure: artifacts from before the registry, which a run may need that the store does not know.
     """
@@ -69,11 +70,14 @@ class Survey:
     goes: Sequence[Entry]
     runs: int
     recent: int
+    lost: int
     kept: int
     unsure: int
 
 
-def survey(store: Store, days: float, runs: Sequence[Known], is_complete: bool = False) -> Survey:
+def survey(
+    store: Store, days: float, runs: Sequence[Known], is_complete: bool = False, heeds_lost: bool = True
+) -> Survey:
     """Find what no run needs. Nothing is written.
 
     Args:
@@ -81,6 +85,8 @@ def survey(store: Store, days: float, runs: Sequence[Known], is_complete: bool =
         days: runs of so many last days are heeded.
         runs: that are known.
         is_complete: no other runs used the store before it had a registry.
+        heeds_lost: runs of the last days count although their folders are not where they were; the folder of a run
+            that was moved is as good as it was before.
 
     Raises:
         StoreError: no run is known, so that nothing can be said.
@@ -91,7 +97,7 @@ def survey(store: Store, days: float, runs: Sequence[Known], is_complete: bool =
             f"{store.root}: no run is known that used it, so nothing is deleted; name the folders of your runs: "
             f"alignlab gc runs"
         )
-    recent = [run for run in runs if _is_recent(run, now - days * DAY)]
+    recent = [run for run in runs if _is_recent(run, now - days * DAY, heeds_lost)]
     marked = _with_ancestors(store, {key[:SHORT] for run in recent for key in run.keys})
     since = 0.0 if is_complete else registry.began(store.root)
     artifacts = list(_folders(store.root / "objects"))
@@ -99,10 +105,13 @@ def survey(store: Store, days: float, runs: Sequence[Known], is_complete: bool =
     unsure = [path for path in loose if _changed(path) < since]
     found = [_entry(path, "artifact", now) for path in loose if path not in unsure]
     found += _leftovers(store, marked, now, days, any(run.is_running for run in recent))
-    return Survey(found, len(runs), len(recent), len(artifacts) - len(loose), len(unsure))
+    lost = sum(run.folder is None for run in recent)
+    return Survey(found, len(runs), len(recent), lost, len(artifacts) - len(loose), len(unsure))
 
 
-def delete(store: Store, days: float, folders: Sequence[Path], is_complete: bool = False) -> tuple[Survey, list[Entry]]:
+def delete(
+    store: Store, days: float, folders: Sequence[Path], is_complete: bool = False, heeds_lost: bool = True
+) -> tuple[Survey, list[Entry]]:
     """Remove what no run needs; returns what was found, and what went.
 
     Args:
@@ -110,10 +119,11 @@ def delete(store: Store, days: float, folders: Sequence[Path], is_complete: bool
         days: runs of so many last days are heeded.
         folders: of runs that the registry may lack.
         is_complete: no other runs used the store before it had a registry.
+        heeds_lost: see `survey`.
     """
     deciding = Wait("the choice of what can be removed")
     with registry.guard(store.root, deciding):  # no run begins while this is decided; one that begins later looks again
-        found = survey(store, days, all_runs(store, folders), is_complete)
+        found = survey(store, days, all_runs(store, folders), is_complete, heeds_lost)
         gone = [entry for entry in found.goes if _to_trash(store, entry)]
     shutil.rmtree(store.root / TRASH, ignore_errors=True)
     return found, gone
@@ -141,9 +151,9 @@ def _read(folder: Path) -> Known:
 
 
 # ---- marking ---------------------------------------------------------------------------------------------------------
-def _is_recent(run: Known, since: float) -> bool:
-    if run.folder is None:  # removed; or on a disk of another host that is not seen from here
-        return run.is_elsewhere and run.last >= since
+def _is_recent(run: Known, since: float, heeds_lost: bool) -> bool:
+    if run.folder is None:  # moved, or removed; or on a disk of another host that is not seen from here
+        return (heeds_lost or run.is_elsewhere) and run.last >= since
     return run.last >= since or run.is_running
 
 

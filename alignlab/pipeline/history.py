@@ -16,6 +16,7 @@ from typing import Any, Final
 from alignlab.artifact import MANIFEST
 from alignlab.config.locate import public_path
 from alignlab.pipeline.plan import Step, trains
+from alignlab.pipeline.store import Store
 from alignlab.sanitize import redact
 
 ABSENT: Final = "(not set)"
@@ -166,3 +167,9 @@ def _is_number(value: Any) -> bool:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def changed_code(step: Step, store: Store) -> list[str]:
+    """Public paths of the classes whose code differs from that of the last run of the same recipe."""
+    before = {} if store.has(step.fingerprint) else store.code_of(step.recipe)
+    return [path for path, digest in step.code.items() if before.get(path, digest) != digest]

@@ -11,11 +11,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, write_json
+from alignlab.artifact import MANIFEST, METRICS, REPORT, SAMPLES, Artifact, fingerprint, write_json
 from alignlab.durable import is_full
 from alignlab.samples import write_samples
 
@@ -107,6 +107,7 @@ class RunFolder:
             "fingerprint": artifact.fingerprint,
             "kind": artifact.kind,
             "stage": artifact.manifest.get("stage", ""),
+            "reads": _reads(artifact.manifest),
         }
         owner = self._owner(name, artifact, inputs)
         for metric, value in artifact.metrics().items():
@@ -166,6 +167,21 @@ def _overwrite(file: Path, content: Mapping[str, Any]) -> None:
         stream.truncate()
 
 
+def _reads(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Short digests of the code and the data that made an artifact, which no key of the configuration shows."""
+    code, contents = manifest.get("code"), sorted(_contents(manifest.get("identity")))
+    return {k: fingerprint(v)[:8] for k, v in (("code", code), ("data", contents)) if v}
+
+
+def _contents(node: Any) -> Iterator[str]:
+    """Digests of files in an identity."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        if key == "content" and isinstance(value, str):
+            yield value
+        for part in value if isinstance(value, list) else [value]:
+            yield from _contents(part)
+
+
 def _relative(path: Path, start: Path) -> str:
     """A path as seen from a folder, whatever links lead to either."""
     return os.path.relpath(path.resolve(), start.resolve())
@@ -188,6 +204,18 @@ def status_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):  # somebody's own file, or half of one after a power failure
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def damage_of(folder: Path) -> str:
+    """Damage of the results of a completed run, in words; empty where they can be read."""
+    for name in (MANIFEST, METRICS):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{folder / name} cannot be read ({error}), although the run has completed; run it again"
+        if not isinstance(content, dict):
+            return f"{folder / name} holds no JSON object, although the run has completed; run it again"
+    return ""
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:

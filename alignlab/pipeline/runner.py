@@ -7,8 +7,9 @@ import contextlib
 import functools
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from alignlab.data.lengths import check_lengths, unknown_words
 from alignlab.data.types import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError, Pruned, StoreError
 from alignlab.pipeline import preflight, provenance
-from alignlab.pipeline.history import identity_of
+from alignlab.pipeline.history import changed_code, identity_of
 from alignlab.pipeline.made import finite, manifest
 from alignlab.pipeline.plan import Step
 from alignlab.pipeline.recording import RECORDED, describe, made_of, recorded
@@ -49,6 +50,7 @@ class Runner:
         began: when the run, or its sweep, began (seconds since 1970); stages to rerun are older than that.
         validated: of the study that the run is a trial of; takes a stage's name, step and metrics, and says whether
             the stage is to end.
+        parts: names of steps of which only the part that others share is made (`Stage.make_shared`).
     """
 
     steps: Sequence[Step]
@@ -59,6 +61,7 @@ class Runner:
     origin: Origin = field(default_factory=Origin)
     began: float = field(default_factory=time.time)
     validated: Callable[[str, int, Mapping[str, float]], bool] | None = None
+    parts: Collection[str] = ()
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _told: list[str] = field(default_factory=list, init=False)
     _to_run: list[Step] = field(default_factory=list, init=False)
@@ -95,6 +98,9 @@ class Runner:
     def _walk(self) -> None:
         for step in self.steps:
             self.folder.status("running", stage=step.name)
+            if step.name in self.parts:
+                self._make_shared(step)
+                continue
             started = time.perf_counter()
             self._say_what_changed(step)
             since = self.began if step.again else 0.0
@@ -165,11 +171,8 @@ class Runner:
         seed_everything(stage.seed)
         started = time.perf_counter()
         with self._tracker(step, folder, work, inputs) as tracker:
-            check = functools.partial(self._check_lengths, step, tracker)
             asked: list[str] = []
-            once = functools.partial(self._once, step, tracker, asked)
-            validated = functools.partial(self.validated, step.name) if self.validated else never_ends
-            context = StageContext(step.name, folder, work, self.runtime, tracker, check, once, validated)
+            context = self._context(step, folder, work, tracker, asked)
             self._tracker_now = tracker
             try:
                 metrics = finite(self._team.computed(step, stage, inputs, context), step.name)
@@ -187,6 +190,25 @@ class Runner:
         seconds = time.perf_counter() - started
         more = {"identity": identity_of(step, self.runtime.precision), "asked": asked, RECORDED: made}
         return {**manifest(step, stage, inputs, seconds), **more}
+
+    def _context(self, step: Step, folder: Path, work: Path, tracker: Tracker, asked: list[str]) -> StageContext:
+        """The context of a stage; what it asks for once is noted in `asked`."""
+        check = functools.partial(self._check_lengths, step, tracker)
+        once = functools.partial(self._once, step, tracker, asked)
+        validated = functools.partial(self.validated, step.name) if self.validated else never_ends
+        return StageContext(step.name, folder, work, self.runtime, tracker, check, once, validated)
+
+    def _make_shared(self, step: Step) -> None:
+        """Make the part of a stage's work that other runs share, by this process alone."""
+        assert step.shares is not None
+        inputs = {name: self._open(step, name) for name in step.inputs if name in step.shares.inputs}
+        stage, asked = step.build(), list[str]()
+        seed_everything(stage.seed)
+        own = nullcontext(NullTracker()) if self.tracking is None else self.tracking.line(step.shares.name)
+        with own as tracker, tempfile.TemporaryDirectory(prefix="alignlab-part-") as scratch:
+            stage.make_shared(inputs, self._context(step, Path(scratch), Path(scratch), tracker, asked))
+        if asked:
+            self.store.note_shared(step.shared_recipe, asked)
 
     def _once(self, step: Step, tracker: Tracker, asked: list[str], identity: Mapping[str, Any], build: Build) -> Path:
         """See `StageContext.once`."""
@@ -243,9 +265,3 @@ def _empty(folder: Path) -> None:
     """Remove what is in a folder, whose own lock may still be held."""
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-
-
-def changed_code(step: Step, store: Store) -> list[str]:
-    """Public paths of the classes whose code differs from that of the last run of the same recipe."""
-    before = {} if store.has(step.fingerprint) else store.code_of(step.recipe)
-    return [path for path, digest in step.code.items() if before.get(path, digest) != digest]

@@ -1,7 +1,7 @@
-"""Stages that several jobs need, to be computed before they start."""
+"""Stages, and parts of stages, that several jobs need, to be computed before they start."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from alignlab.errors import PipelineError, suggestion
@@ -34,6 +34,36 @@ def shared(jobs: Sequence[Sequence[Step]], until: str | None = None) -> list[lis
         found.append([step for step in own if step.fingerprint not in seen])
         seen.update(step.fingerprint for step in own)
     return found
+
+
+def shared_parts(
+    jobs: Sequence[Sequence[Step]], is_missing: Callable[[Step], bool], until: str | None = None
+) -> list[list[Step]]:
+    """For each job the stages of which only a part is shared (`Step.shares`); each part is listed once.
+
+    Args:
+        jobs: the steps of each.
+        is_missing: whether a stage is still to be made.
+        until: only parts of this stage's ancestors.
+    """
+    users: dict[str, set[str]] = {}
+    for step in (step for steps in jobs for step in steps if step.shares is not None and is_missing(step)):
+        users.setdefault(step.shared_recipe, set()).add(step.fingerprint)
+    seen, found = set[str](), list[list[Step]]()
+    for steps in jobs:
+        wanted = ancestors(steps, until) if until is not None else {step.name for step in steps}
+        of_several = [s for s in steps if s.name in wanted and len(users.get(s.shared_recipe, ())) > 1]
+        own = [step for step in of_several if is_missing(step)]
+        found.append([s for s in own if s.shared_recipe not in seen])
+        seen.update(step.shared_recipe for step in own)
+    return found
+
+
+def before_part(steps: Sequence[Step], step: Step) -> set[str]:
+    """Names of the stages that the shared part of a stage comes from."""
+    assert step.shares is not None
+    taken = {step.inputs[name] for name in step.from_stages & step.shares.inputs}
+    return taken.union(*(ancestors(steps, name) for name in taken))
 
 
 def ancestors(steps: Sequence[Step], name: str) -> set[str]:

@@ -116,26 +116,32 @@ class Comparison:
 
     Args:
         settings: the first one is what the others are compared with.
-        keys: in which they differ.
+        keys: in which they differ: of the configuration, and the code and data of stages.
+        repeated: older runs of a setting and seed that another run has, too; they are not compared.
     """
 
     settings: Sequence[Setting]
     keys: Sequence[Key]
+    repeated: Sequence[Path] = ()
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> "Comparison":
         """Read completed runs, and group those that differ only in their seed; `DataError` for a damaged file."""
         trials = [Trial.read(folder, folder.name, "completed") for folder in folders]
-        flat = [dict(_flat(trial.config)) for trial in trials]
+        is_known = all(trial.reads for trial in trials)  # by runs of older versions it is not
+        flat = [dict(_flat(trial.config)) | (dict(trial.reads) if is_known else {}) for trial in trials]
         vectors = {key: tuple(f.get(key, ABSENT) for f in flat) for key in dict.fromkeys(k for f in flat for k in f)}
-        of_seed = vectors.get("seed")
-        differing = {k: v for k, v in vectors.items() if len(set(v)) > 1 and not _is_seed(k, v, of_seed)}
+        of_seed, names = vectors.get("seed"), tuple(str(trial.config.get("name")) for trial in trials)
+        apart = {k: v for k, v in vectors.items() if len(set(v)) > 1 and not _is_seed(k, v, of_seed)}
+        differing = {k: v for k, v in apart.items() if not (k.endswith(".experiment") and v == names)}
         merged = _merged(differing)
         settings: dict[tuple[str, ...], list[Trial]] = {}
         for i, trial in enumerate(trials):
             settings.setdefault(tuple(v[i] for v in differing.values()), []).append(trial)
         keys = [Key(n, [values[list(differing).index(n)] for values in settings], a) for n, a in merged.items()]
-        return cls([Setting(_letter(i), _latest(group)) for i, group in enumerate(settings.values())], keys)
+        found = [Setting(_letter(i), _latest(group)) for i, group in enumerate(settings.values())]
+        compared = [trial for setting in found for trial in setting.trials]
+        return cls(found, keys, [trial.folder for trial in trials if trial not in compared])
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -167,6 +173,7 @@ class Comparison:
         return {
             "settings": {s.letter: {str(t.folder): {"seed": t.seed} for t in s.trials} for s in self.settings},
             "configuration": {key.name: list(key.values) for key in self.keys},
+            "repeated": [str(folder) for folder in self.repeated],
             "changes_along": {key.name: list(key.along) for key in self.keys if key.along},
             "paired": self.is_paired,
             "metrics": {

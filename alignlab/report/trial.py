@@ -31,6 +31,7 @@ class Trial:
         parents: for each stage, the one whose policy it started from, or "".
         metrics: by "stage/metric"; those with an interval are estimates.
         columns: what the metrics are, by the same names, where the run still has its stages.
+        reads: digests of the code and data of each stage but the report, by what a reader calls them.
         profiles: panels of shares, by policy and title, where the run still has its stages.
     """
 
@@ -46,6 +47,7 @@ class Trial:
     metrics: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     profiles: Mapping[tuple[str, str], Panel] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, name: str, status: str) -> "Trial":
@@ -63,7 +65,7 @@ class Trial:
             str(about.get("created") or ""), parsed(about.get("overrides") or ()),
             {stage: str(node.get("kind", "")) for stage, node in stages.items()},
             {stage: str(_mapping(node.get("inputs")).get("policy", "")) for stage, node in stages.items()},
-            metrics, _columns(folder, stages, metrics), _profiles(folder, stages),
+            metrics, _columns(folder, stages, metrics), _profiles(folder, stages), _reads(stages),
         )  # fmt: skip
 
     def value(self, key: str) -> str | None:
@@ -127,6 +129,12 @@ def _node(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def _reads(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Code and data of the stages, which no key shows; the report measures nothing."""
+    measured = {name: _mapping(node.get("reads")) for name, node in stages.items() if node.get("kind") != "report"}
+    return {f"{what} of {name}": str(digest) for name, reads in measured.items() for what, digest in reads.items()}
 
 
 def _columns(folder: Path, stages: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, float]) -> dict[str, Column]:

@@ -100,6 +100,10 @@ class OfflineStage(TrainingStage[B], Generic[B, U]):
         further = {"reads": sorted(self.objective.reads), "visits": visits, "held": held}
         return Shared("reference_logp", taken, NOT_OF_THE_REFERENCE, further)
 
+    def make_shared(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        """Have the reference score the units, which is the last that is done before training."""
+        self.begin(inputs, context)
+
     @property
     def _reads_reference(self) -> bool:
         return "reference_logp" in self.objective.reads

@@ -195,11 +195,7 @@ class TrainingStage(Stage, Trainable[B]):
         from alignlab.training.fit import fit
 
         self.check_inputs(frozenset(inputs))
-        self.context = context
-        options(context.runtime).check(context.runtime.device)
-        prepare_for_new_lengths(context.runtime.device)
-        torch.manual_seed(fold_in(self.seed, 0))
-        self.prepare(inputs, context)
+        self.begin(inputs, context)
         if "teacher" in inputs:
             self.teacher = self.load_frozen("teacher", inputs, context)
         for policy in [m for module in self.modules().values() for m in module.modules() if isinstance(m, Policy)]:
@@ -213,6 +209,14 @@ class TrainingStage(Stage, Trainable[B]):
             if distributed.rank() == 0:
                 write_samples(context.folder, self._samples())
         return metrics
+
+    def begin(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        """Prepare for training as `run` does, whether or not training follows."""
+        self.context = context
+        options(context.runtime).check(context.runtime.device)
+        prepare_for_new_lengths(context.runtime.device)
+        torch.manual_seed(fold_in(self.seed, 0))
+        self.prepare(inputs, context)
 
     def load_frozen(self, name: str, inputs: Mapping[str, Artifact], context: StageContext) -> Policy:
         """The policy of an input, frozen, in evaluation mode; `self.policy` must be loaded before.

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import open_dict
+from omegaconf import open_dict, read_write
 
 from alignlab.cli.job import JobFailed, Task, has_metric, own_task, shown
 from alignlab.cli.sweep import Sweep
@@ -31,7 +31,7 @@ class Order:
         number: within the sweep.
         overrides: of this job alone.
         context: Hydra's.
-        config: of the whole sweep.
+        config: of this job, composed when the sweep began; options that are edited while jobs wait change none.
         task: that runs it.
     """
 
@@ -40,6 +40,18 @@ class Order:
     context: HydraContext
     config: Tree
     task: Task
+
+    @classmethod
+    def of(cls, number: int, overrides: Sequence[str], context: HydraContext, config: Tree, task: Task) -> "Order":
+        """The order of a job.
+
+        Args:
+            config: of the whole sweep.
+        """
+        cfg = context.config_loader.load_sweep_config(config, list(overrides))
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
+        return cls(number, tuple(overrides), context, cfg, task)
 
     @property
     def sweep(self) -> Sweep:
@@ -50,14 +62,11 @@ class Order:
     def run(self) -> JobReturn:
         """Run it here; what it computed stays in its folder, so that little is sent back."""
         setup_globals()
-        cfg = self.context.config_loader.load_sweep_config(self.config, list(self.overrides))
-        with open_dict(cfg):
-            cfg.hydra.job.id, cfg.hydra.job.num = str(self.number), self.number
-        HydraConfig.instance().set_config(cfg)
+        HydraConfig.instance().set_config(self.config)
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
-            config=cfg,
+            config=self.config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
@@ -101,7 +110,7 @@ class JobLauncher(Launcher, abc.ABC):
         """Run jobs; returns when all have ended, in their order."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        orders = [Order(number, tuple(words), self.context, self.config, self.task) for number, words in jobs]
+        orders = [Order.of(number, words, self.context, self.config, self.task) for number, words in jobs]
         returned = self.run(orders) if orders else {}
         return [returned.get(order.number) or order.ended() for order in orders]
 

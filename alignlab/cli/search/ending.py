@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignlab.cli.search.settings import text
-from alignlab.cli.search.trials import Trials
+from alignlab.cli.search.trials import FIXED, Trials
 from alignlab.sanitize import printable, redact_override
 
 FILE: Final = "study.yaml"
@@ -59,8 +59,10 @@ def _best(trials: Trials, flags: Sequence[str]) -> dict[str, Any] | None:
     best = trials.best()
     if best is None:
         return None
-    chosen = [p.override(text(p, best.params[p.key])) for p in trials.space.parameters]
-    fixed = [redact_override(o) for o in trials.space.fixed if not o.startswith(NOT_OF_A_RUN)]
+    known = [p for p in trials.space.parameters if p.key in best.params]  # it may be older than some of them
+    chosen = [p.override(text(p, best.params[p.key])) for p in known]
+    typed = best.user_attrs.get(FIXED, trials.space.fixed)
+    fixed = [redact_override(o) for o in typed if not o.startswith(NOT_OF_A_RUN)]
     value = best.value
     assert value is not None
     return {

@@ -17,9 +17,11 @@ from alignlab.cli.search import ending
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.search.settings import Settings, text
 from alignlab.cli.search.trials import Trials
+from alignlab.cli.sweep import Sweep
 from alignlab.config.compose import Session, composing
 from alignlab.config.space import SEARCHES, Space
 from alignlab.errors import AlignlabError, ConfigError
+from alignlab.pipeline.run_folder import FINE
 from alignlab.sanitize import printable
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ class SearchSweeper(Sweeper):
         if self.settings.pruner != "none":
             Reporter.of(self.settings, self.metric, storage).write(self.task.sweep.records)
         self.failed = list[str]()
+        self._list_earlier(self.task.sweep, f"{self.settings.study_name} of {self.settings.storage or 'its folder'}")
         self._say(storage)
         self._run()
         self._end(self.task.sweep.folder)
@@ -110,6 +113,13 @@ class SearchSweeper(Sweeper):
         lost, done = self.trials.take_over(), self.trials.count("COMPLETE") + self.trials.count("PRUNED")
         again = f", {lost} that were lost run again" if lost else ""
         print(f"study: {storage}; {done} of {self.settings.n_trials} trials are done{again}", flush=True)
+
+    def _list_earlier(self, sweep: Sweep, study: str) -> None:
+        """Enter the trials of earlier commands into the sweep, so that its table has the whole study."""
+        for before in (other for other in sweep.others() if other.about.get("study") == study):
+            for job in (job for job in before.jobs() if job["status"] in FINE):
+                sweep.expect(job["job"], Path(job["folder"]), job["overrides"], sweep=job.get("sweep", before.id))
+        sweep.add_note(study=study)
 
     # ---- trials -----------------------------------------------------------------------------------------------------
     def _run(self) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 METRIC: Final = "metric"
 BEGUN_WITH: Final = "begun_with"
+FIXED: Final = "fixed"
+"""Attribute of a trial: what was typed besides its values."""
 PROCESS: Final = "process"
 LOST: Final = "lost"
 AGAIN: Final = "again"
@@ -137,6 +139,7 @@ class Trials:
         with quietly():
             self.study.sampler = self.settings.make_sampler(seed_of(self.settings.seed, number))
             trial = self.study.ask()
+            trial.set_user_attr(FIXED, list(self.space.fixed))
             trial.set_user_attr(PROCESS, {"pid": os.getpid(), "host": socket.gethostname()})
             for name, kind in self.distributions.items():
                 _suggest(trial, name, kind)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from alignlab.artifact import PREFERENCES, SAMPLES, Artifact, Kind
 from alignlab.errors import DataError, Pruned
-from alignlab.stage import Stage, StageContext
+from alignlab.stage import Shared, Stage, StageContext
 
 CONTRACT = 2
 
@@ -66,6 +66,23 @@ class Make(Stage):
         (context.folder / "model.json").write_text(json.dumps(before + self.size))
         context.tracker.log(1, {"train/loss": 1.0})
         return {"loss": float(self.size)}
+
+
+class Scored(Make):
+    """Looks at its policy first, which stages of any size share."""
+
+    def shares(self) -> Shared:
+        return Shared("look", frozenset({"policy"}), frozenset({"size", "objective", "workers", "seed"}), {})
+
+    def make_shared(self, inputs: Mapping[str, Artifact], context: StageContext) -> None:
+        def look(folder: Path, work: Path) -> None:
+            (folder / "look.txt").write_text("seen")
+
+        context.once({"look": "1", "policy": inputs["policy"].fingerprint}, look)
+
+    def run(self, inputs: Mapping[str, Artifact], context: StageContext) -> Mapping[str, float]:
+        self.make_shared(inputs, context)
+        return super().run(inputs, context)
 
 
 class Prefer(Stage):
