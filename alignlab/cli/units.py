@@ -27,6 +27,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
+def brief(text: str) -> str:
+    """A value for a table: a number that a sweeper drew has four digits of the many, anything else stays."""
+    try:
+        return text if len(text) < 8 else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
 def when(time: datetime.datetime | None) -> str:
     """A time on this machine's clock; a dash where it is not known."""
     return "–" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")
