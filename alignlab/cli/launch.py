@@ -209,7 +209,7 @@ def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jo
         with sweep.stoppable():
             code = _code(action)
     finally:
-        code = max(code, finish(sweep))
+        code = max(code, finish(sweep, resumes=jobs is not None))
         unsent.tell(Path(job["folder"]) for job in sweep.jobs())
     return code
 

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from alignlab.artifact import REPORT
 from alignlab.errors import ConfigError, suggestion
@@ -10,6 +10,9 @@ from alignlab.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from alignlab.pipeline.runner import Runner
+
+MOST: Final = 8
+"""Metrics that a message names, at most."""
 
 
 def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | None:
@@ -21,11 +24,10 @@ def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | N
     if name is None:
         return None
     if name not in metrics:
-        known = sorted(metrics)
+        known = sorted(m for m in metrics if not m.endswith(("_low", "_high")))
         near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
-        raise ConfigError(
-            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near)}{suggestion(name, known)}"
-        )
+        some = f"; metrics.json has {', '.join(near[:MOST])}{', ...' * (len(near) > MOST)}"
+        raise ConfigError(f"sweep.metric={name}: the run has no such metric{suggestion(name, known) or some}")
     return metrics[name]
 
 

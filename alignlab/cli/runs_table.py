@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from alignlab.cli.units import brief, duration, when
+from alignlab.cli.units import brief, duration, heading, when
 from alignlab.pipeline.run_record import RunRecord
 from alignlab.sanitize import printable
 
@@ -190,7 +190,7 @@ def _print_sweep(group: Group, metrics: Sequence[str], console: Any) -> None:
     common, keys = swept(group.runs)
     if common:
         console.print(Text(f"    all: {' '.join(common)}", style="dim"), soft_wrap=True)
-    heads = ["job", "status", "took", *short(keys).values(), *(m.replace("/", "\n") for m in metrics)]
+    heads = ["job", "status", "took", *short(keys).values(), *map(heading, metrics)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("   ", no_wrap=True)
     for head in heads:

@@ -1,6 +1,11 @@
 """Sizes, durations and times, as short as a reader needs them."""
 
 import datetime
+import re
+from typing import Final
+
+HEAD: Final = 15
+"""Characters of a line in the head of a column."""
 
 
 def amount(number: float) -> str:
@@ -33,6 +38,15 @@ def brief(text: str) -> str:
         return text if len(text) < 8 else f"{float(text):.4g}"
     except ValueError:
         return text
+
+
+def heading(metric: str) -> str:
+    """A metric as the head of a column: its stage, then its name, which is broken after an underscore."""
+    stage, _, name = metric.rpartition("/")
+    lines = [""]
+    for word in re.findall("[^_]*_?", name):
+        lines = [*lines, word] if lines[-1] and len(lines[-1] + word) > HEAD else [*lines[:-1], lines[-1] + word]
+    return "\n".join([stage, *lines])
 
 
 def when(time: datetime.datetime | None) -> str:
