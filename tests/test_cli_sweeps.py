@@ -259,7 +259,9 @@ def test_a_sweeper_gets_the_metric_that_was_asked_for(installed: Path, plugins: 
 def test_a_metric_that_is_not_there_is_named(metric: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment=fake", f"sweep.metric={metric}", "hydra.run.dir=run"]) == 1
     assert message in capsys.readouterr().err
-    assert Path("run").exists() is (metric in ("tuned/losss", "tuned/zzzzzzzzzzzzzz")), "only the run itself knows its metrics"
+    assert Path("run").exists() is (metric in ("tuned/losss", "tuned/zzzzzzzzzzzzzz")), (
+        "only the run itself knows its metrics"
+    )
 
 
 def test_a_plan_of_an_interval_shows_its_lower_end(capsys: pytest.CaptureFixture[str]) -> None:
