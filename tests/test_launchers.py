@@ -261,7 +261,7 @@ def test_a_launcher_without_its_package_says_what_to_install(
         (
             "submitit_slurm",
             "qos=x",
-            "sbatch and srun cannot be found; start the sweep on a machine that submits to SLURM",
+            "sbatch and srun cannot be found; start the sweep where",
         ),
         ("joblib", "njobs=2", "hydra/launcher=joblib does not take njobs; it takes n_jobs, gpus; did you mean n_jobs?"),
         ("basic", "n_jobs=2", "the chosen launcher does not take it; it belongs to hydra/launcher=joblib"),

@@ -191,7 +191,7 @@ def _print_metrics(found: "Comparison", shown: Sequence["Difference"], console: 
         if count < 3:
             table.add_row(Text(row.metric), *map(Text, (*row.texts, *row.changes[1:])))
             continue
-        for i, setting in enumerate(found.settings):
+        for i in range(count):
             name = row.metric if i == 0 else ""
             table.add_row(Text(name), *map(Text, (_label(found, i), row.texts[i], row.changes[i])))
     console.print(table)

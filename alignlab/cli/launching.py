@@ -52,8 +52,8 @@ def check_launcher(cfg: Tree) -> None:
             raise ConfigError(f"hydra/launcher={name}: {error}") from error
     if target == f"{OWN}SubmititSlurmLauncher" and (lacking := [c for c in ("sbatch", "srun") if not shutil.which(c)]):
         raise ConfigError(
-            f"hydra/launcher={name}: {' and '.join(lacking)} cannot be found; start the sweep on a machine that submits "
-            f"to SLURM, or try hydra/launcher=submitit_local"
+            f"hydra/launcher={name}: {' and '.join(lacking)} cannot be found; start the sweep where sbatch works, "
+            f"or try hydra/launcher=submitit_local"
         )
 
 

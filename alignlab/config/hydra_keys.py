@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-
 from alignlab.config.grammar import parse
 from alignlab.config.internals import ConfigLoaderImpl
 from alignlab.errors import ConfigError, suggestion
