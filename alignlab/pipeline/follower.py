@@ -5,6 +5,7 @@ first process publishes. It ends with the first one's exit code, or when its con
 """
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -35,13 +36,13 @@ from alignlab.runtime import Runtime
 from alignlab.seed import seed_everything
 from alignlab.stage import NullTracker, StageContext
 
-TIMEOUT: Final = "runtime.timeout="
-"""Override that says how long to wait; the configuration is the first process's, and is not composed here."""
+TIMEOUT: Final = "runtime.timeout"
+"""Key that says how long to wait; the configuration is the first process's, and is not composed here."""
 
 
 def follow(place: Place) -> int:
     """Compute with the first process until it ends; the exit code that it has."""
-    timeout = next((float(a.removeprefix(TIMEOUT)) for a in sys.argv if a.startswith(TIMEOUT)), Runtime.timeout)
+    timeout = typed_timeout(sys.argv)
     with _quiet():
         try:
             meeting, link = _join(place, timeout)
@@ -55,6 +56,16 @@ def follow(place: Place) -> int:
             )
             return 1
         return _Follower(place, meeting, link).run()
+
+
+def typed_timeout(arguments: Sequence[str]) -> float:
+    """Seconds to wait, as typed; the default where nothing was, or what the first process will refuse."""
+    typed = [text.partition("=")[2] for text in arguments if text.lstrip("+").partition("=")[0] == TIMEOUT]
+    try:
+        found = float(typed[-1]) if typed else Runtime.timeout
+    except ValueError:
+        return Runtime.timeout
+    return found if math.isfinite(found) and found > 0 else Runtime.timeout
 
 
 def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:
