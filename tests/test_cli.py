@@ -50,11 +50,13 @@ def test_nothing_heavy_is_imported_for_what_must_answer_at_once(arguments: list[
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
-def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_verbs_and_experiments(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([]) == main(["--help"]) == main(["experiment=fake", "-h"]) == 0
     text = capsys.readouterr().out
     for word in ("plugins", "plan", "chat", "lifecycle", "fake", "--multirun"):
         assert word in text
+    assert max(map(len, text.splitlines())) <= 80, "in the width of the terminal"
 
 
 def test_an_unknown_verb_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

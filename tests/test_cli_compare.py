@@ -125,7 +125,29 @@ def test_three_settings_are_compared_with_the_first(sweep: Path, capsys: pytest.
     run(sweep / "0.9-0", config(0.9, 0), {"dpo/loss": 0.5})
     assert main(["compare", str(sweep), "--metrics", "dpo/loss"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["dpo/loss", "A", "2.00", "±", "1.00", "(2)"] in lines and ["C", "0.50", "−1.50"] in lines
+    assert ["dpo/loss", "A", "0.1", "2.00", "±", "1.00", "(2)"] in lines and ["C", "0.9", "0.50", "−1.50"] in lines
+    assert lines[:2] == [["price", "run", "seeds"], ["A", "0.1", "sweep/0.1-0", "...", "0,", "1"]]
+    assert ["differ", "in", "pipeline.dpo.price,", "and", "1", "that", "change", "with", "them"] in lines
+
+
+def test_many_settings_leave_room_for_one_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    for i in range(50):
+        run(tmp_path / "many" / str(i), config(i / 10, 0), {"dpo/loss": i, "dpo/kl": 2.0 * i + 1})
+    assert main(["compare", "many"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 more that differ less: --all" in shown and "dpo/kl" not in shown
+    assert "AX  4.9" in shown and max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+def test_small_standard_errors_have_a_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, (beta, seed) in enumerate(VALUES):
+        run(tmp_path / str(i), config(beta, seed), {"dpo/loss": 1 + beta + seed / 1000})
+    assert main(["compare", *(str(tmp_path / str(i)) for i in range(4))]) == 0
+    assert "1.1005 ± 0.0005 (2)" in capsys.readouterr().out
 
 
 def test_what_is_not_completed_is_left_out_by_name(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

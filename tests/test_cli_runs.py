@@ -48,6 +48,10 @@ def test_runs_stand_in_the_order_in_which_they_began_and_sweeps_together(capsys:
     assert [run["job"] for run in sweep["runs"]] == [0, 1, 2, 3]
     assert sweep["runs"][2]["error"] == "corpus.jsonl:3: text is missing"
     assert single["runs"][0]["metrics"]["tuned/loss"] == 3.0
+    (failed,) = listed(capsys, "--status", "failed")
+    assert failed["status"] == sweep["status"] and [run["job"] for run in failed["runs"]] == [2, 3]
+    assert "sweep of 4: 2 completed, 2 failed" in (shown := text(capsys, "--status", "failed"))
+    assert "job 3: corpus.jsonl:3: text is missing" in shown and "fact_recall" not in shown
 
 
 def test_controls_of_the_terminal_in_a_run_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +77,7 @@ def test_the_table_shows_what_differs_in_eighty_columns(
     shown = text(capsys)
     lines = [line.split() for line in shown.splitlines()]
     assert "all: pipeline.base.size=2" in shown and "sweep of 4: 4 completed" in shown
-    assert ["job", "status", "took", "beta", "seed", "loss", "fact_recall"] in lines
+    assert ["job", "status", "took", "beta", "seed", "loss", "fact_recall"] in lines and ["tuned", "tuned"] in lines
     rows = [line for line in lines if line[:1] and line[0].isdigit()]
     assert [(row[0], row[1], *row[-4:-2]) for row in rows] == [
         ("0", "completed", "0.1", "0"), ("1", "completed", "0.1", "1"),
@@ -130,6 +134,17 @@ def test_mistakes_are_one_line(
 def test_keys_are_as_short_as_they_can_be() -> None:
     keys = ["pipeline.dpo.objective.beta", "pipeline.ppo.objective.beta", "seed", "pipeline.dpo.loop.steps"]
     assert list(short(keys).values()) == ["dpo.objective.beta", "ppo.objective.beta", "seed", "steps"]
+
+
+def test_a_sweep_shows_the_model_that_it_varies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for job, beta in enumerate(("0.1", "0.20123456789", "0.3")):
+        folder = make(tmp_path / "runs" / str(job), [f"dpo.beta={beta}", f"seed={job}"], {"dpo/loss": 1, "ppo/loss": 2})
+        status(folder, "completed", "2026-01-01T00:00:00+00:00", sweep="s", job=job)
+        made = {"dpo": beta, "ppo": str(job % 2)}
+        stages = {name: {"order": i, "kind": "policy", "fingerprint": made[name]} for i, name in enumerate(made)}
+        (folder / "manifest.json").write_text(json.dumps({"stages": stages, "overrides": [f"dpo.beta={beta}"]}))
+    shown = text(capsys)
+    assert "dpo" in shown.split() and "ppo" not in shown.split() and "0.2012 " in shown
 
 
 def test_torch_is_not_imported_for_it(installed: Path) -> None:

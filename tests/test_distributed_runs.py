@@ -17,6 +17,7 @@ from together import _free_port
 
 from alignlab.errors import ConfigError
 from alignlab.launched import Place, first_host, place
+from alignlab.pipeline.follower import typed_timeout
 from alignlab.runtime import Runtime
 
 COMMAND = [sys.executable, "-m", "alignlab", "experiment=smoke", "tracking=off", "runtime.accelerator=cpu"]
@@ -183,6 +184,15 @@ def test_a_process_whose_first_one_is_missing_says_so(tmp_path: Path) -> None:
     ((code, _, error),) = finished([begin(tmp_path, "runtime=ddp", "runtime.timeout=1", **given)])
     assert code == 1 and "rank 1 of 2 waited 1 s for rank 0 at localhost" in error and not status(tmp_path)
     assert len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [("", 120), ("runtime.timeout=7", 7), ("++runtime.timeout=7 runtime.timeout=9", 9), ("runtime.timeout=abc", 120),
+     ("runtime.timeout=-1", 120), ("runtime.timeout=inf", 120), ("data.timeout=3", 120)],
+)  # fmt: skip
+def test_further_processes_wait_as_long_as_was_typed(words: str, seconds: float) -> None:
+    assert typed_timeout(words.split()) == seconds
 
 
 def test_several_processes_need_a_runtime_of_several(tmp_path: Path) -> None:

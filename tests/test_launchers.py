@@ -305,14 +305,26 @@ def test_a_launcher_without_its_package_says_what_to_install(
         ("joblib", "gpus=-1", "hydra.launcher.gpus: must be a whole number of at least 0"),
         ("joblib", "cpus=4", "cpus"),
         ("submitit_slurm", "setup=[true]", "hydra.launcher.setup: takes shell commands"),
+        (
+            "submitit_slurm",
+            "qos=x",
+            "sbatch and srun cannot be found; start the sweep where",
+        ),
+        ("joblib", "njobs=2", "hydra/launcher=joblib does not take njobs; it takes n_jobs, gpus; did you mean n_jobs?"),
+        ("basic", "n_jobs=2", "the chosen launcher does not take it; it belongs to hydra/launcher=joblib"),
+        ("jobib", "n_jobs=2", "hydra/launcher=jobib: no such option; hydra/launcher has "),
+        ("", "n_jobs=2", "hydra.launcher.n_jobs=2: the chosen launcher does not take it"),
+        ("", "none=2", "hydra.launcher.none"),
+        ("", "", "hydra.launcher=null: choose one by hydra/launcher=NAME; there are basic, joblib, "),
     ],
 )
 def test_a_wrong_argument_of_a_launcher_is_found_before_anything_runs(
     launcher: str, argument: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sign = "+" if argument.startswith("cpus") else ""
-    words = [f"hydra/launcher={launcher}", f"{sign}hydra.launcher.{argument}", WHERE]
-    assert main(["-m", "experiment=fake", "seed=0,1", *words]) == 1
+    chosen = [f"hydra/launcher={launcher}"] if launcher else []
+    key = f"{sign}hydra.launcher.{argument}" if argument else "hydra.launcher=null"
+    assert main(["-m", "experiment=fake", "seed=0,1", *chosen, key, WHERE]) == 1
     assert message in capsys.readouterr().err
     assert not Path("sweep").exists()
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,8 @@ def test_what_moved_most_comes_first_and_the_rest_is_counted() -> None:
         numbers = {f"n{i:02}": Estimate(1 + i * value, i * value, 2 + i * value) for i in range(20)}
         return trial({"k": str(value)}, steps=value, same=1.0, **numbers, **({"own": 1.0} if value else {}))
 
-    runs = [run(0.0), run(1.0)]
+    runs = [replace(r, kinds={**r.kinds, "page": "report"}) for r in (run(0.0), run(1.0))]
+    runs = [replace(r, metrics={**r.metrics, "page/bytes": i}) for i, r in enumerate(runs)]
     panels = Panels.of(runs, Design.of(runs))
     assert [p.metric for p in panels.shown] == [f"n{i:02}" for i in range(19, 19 - LIMIT, -1)]
     assert (panels.more, panels.same) == (19 - LIMIT, 2)  # n00 and `same`

@@ -417,14 +417,14 @@ def commands(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
 
 
 def test_the_command_of_the_pages_sweep_composes(capsys: pytest.CaptureFixture[str]) -> None:
-    command, sweep = commands({"pipeline.dpo.objective.beta": 0.0625, "seed": 2})
+    command, sweep = commands({"pipeline.dpo.optimizer.lr": 0.0625, "seed": 2})
     assert command[:2] == ["/usr/bin/env", "alignlab"] and set(sweep["parameters"]) <= {
         word.partition("=")[0] for word in command
     }
     assert main(["plan", *command[2:]]) == 0
     assert "dpo" in capsys.readouterr().out
-    assert main([*command[2:], "--cfg", "job", "--package", "pipeline.dpo.objective"]) == 0
-    assert "beta: 0.0625" in capsys.readouterr().out
+    assert main([*command[2:], "--cfg", "job", "--package", "pipeline.dpo.optimizer"]) == 0
+    assert "lr: 0.0625" in capsys.readouterr().out
 
 
 def test_an_agents_job_logs_the_sweeps_metric_to_the_agents_run(

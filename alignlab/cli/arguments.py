@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+from alignlab.cli.columns import fitted
 from alignlab.config import options
 from alignlab.config.experiment import KEYS
 from alignlab.errors import ConfigError, suggestion
@@ -20,7 +21,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, *, description: str, examples: str = "") -> None:
         raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=description, epilog=examples or None, formatter_class=raw)
+        told = fitted(examples) if examples else None
+        super().__init__(prog, description=fitted(description), epilog=told, formatter_class=raw)
 
     def error(self, message: str) -> NoReturn:
         """Name the mistake, and where the flags are listed."""

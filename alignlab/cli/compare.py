@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alignlab.cli.arguments import Parser
 from alignlab.cli.folders import runs_of
+from alignlab.cli.runs_table import short
+from alignlab.cli.units import brief
 from alignlab.errors import ConfigError, suggestion
 from alignlab.pipeline.run_record import RunRecord
 from alignlab.sanitize import printable
@@ -30,6 +32,10 @@ standard error is that of the differences by seed ("paired"); otherwise it is sq
 """
 SHOWN: Final = 12
 """Metrics that are printed where none are named; `--all` prints all."""
+VALUE: Final = 12
+"""Characters of a value next to the letter of its setting, at most."""
+LINES: Final = 60
+"""Lines that they take, at most: of many settings fewer metrics are printed."""
 
 
 def run(arguments: list[str]) -> int:
@@ -89,25 +95,30 @@ def _print(found: "Comparison", names: Sequence[str] | None, everything: bool, l
     from rich.text import Text
 
     console = Console()
-    for setting in found.settings:
-        console.print(_title(setting), soft_wrap=True)
+    if len(found.settings) > 2:
+        _print_settings(found, console)
+    else:
+        for setting in found.settings:
+            console.print(_title(setting), soft_wrap=True)
+        _print_keys(found, console)
     for record in left_out:
         console.print(Text(printable(f"left out: {record.folder} ({record.status})"), style="yellow"), soft_wrap=True)
     for folder in found.repeated:
         why = "a later run has the same configuration, code, data and seed"
         console.print(Text(f"left out: {_shown(folder)} ({why})", style="yellow"), soft_wrap=True)
-    _print_keys(found, console)
     differences = found.differences(names)
-    shown = differences if everything or names else differences[:SHOWN]
+    most = min(SHOWN, max(1, LINES // len(found.settings)))
+    shown = differences if everything or names else differences[:most]
     _print_metrics(found, shown, console)
     if len(shown) < len(differences):
-        console.print(Text(f"{len(differences) - len(shown)} more metrics differ less: --all", style="dim"))
+        more = f"{len(differences) - len(shown)} more that differ less: --all; one of them: --metrics STAGE/METRIC"
+        console.print(Text(more, style="dim"))
 
 
 def _title(setting: "Setting") -> Any:
     from rich.text import Text
 
-    seeds = ", ".join(dict.fromkeys(trial.seed for trial in setting.trials if trial.seed))
+    seeds = _seeds(setting)
     several = f"{len(setting.trials)} runs, seeds {seeds}" if len(setting.trials) > 1 else f"seed {seeds}"
     common = printable(_shown(setting.trials[0].folder))
     return Text.assemble(
@@ -115,10 +126,33 @@ def _title(setting: "Setting") -> Any:
     )
 
 
+def _seeds(setting: "Setting") -> str:
+    return ", ".join(dict.fromkeys(trial.seed for trial in setting.trials if trial.seed))
+
+
 def _shown(folder: Path) -> str:
     """A folder as short as it can be: from here where it is below."""
     here = Path.cwd()
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
+def _print_settings(found: "Comparison", console: Any) -> None:
+    """A line for each setting: the values of the keys that differ, its first folder, its seeds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    heads = short([key.name for key in found.keys])
+    for head in ("", *(heads[key.name] for key in found.keys), "run", "seeds"):
+        table.add_column(Text(head), overflow="fold")
+    for i, setting in enumerate(found.settings):
+        folder = f"{_shown(setting.trials[0].folder)}{' ...' if len(setting.trials) > 1 else ''}"
+        cells = [setting.letter, *(brief(printable(key.values[i])) for key in found.keys), folder, _seeds(setting)]
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    along = sum(len(key.along) for key in found.keys)
+    told = ", ".join(key.name for key in found.keys) + (f", and {along} that change with them" if along else "")
+    console.print(Text(f"differ in {printable(told)}", style="dim"), soft_wrap=True)
 
 
 def _print_keys(found: "Comparison", console: Any) -> None:
@@ -137,6 +171,13 @@ def _print_keys(found: "Comparison", console: Any) -> None:
     console.print(table)
 
 
+def _label(found: "Comparison", i: int) -> str:
+    """A setting's letter, with its value where only one key differs."""
+    values = [brief(printable(key.values[i])) for key in found.keys]
+    one = f"  {values[0]}" if len(values) == 1 and len(values[0]) <= VALUE else ""
+    return f"{found.settings[i].letter}{one}"
+
+
 def _print_metrics(found: "Comparison", shown: Sequence["Difference"], console: Any) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -148,14 +189,14 @@ def _print_metrics(found: "Comparison", shown: Sequence["Difference"], console: 
     count = len(found.settings)
     table.add_column("metric", overflow="fold")
     for head in ("A", "B", "B - A")[: 2 * count - 1] if count < 3 else ("", "mean", "- A"):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in shown:
         if count < 3:
             table.add_row(Text(printable(row.metric)), *map(Text, (*row.texts, *row.changes[1:])))
             continue
-        for i, setting in enumerate(found.settings):
+        for i in range(count):
             name = row.metric if i == 0 else ""
-            table.add_row(Text(printable(name)), *map(Text, (setting.letter, row.texts[i], row.changes[i])))
+            table.add_row(Text(printable(name)), *map(Text, (_label(found, i), row.texts[i], row.changes[i])))
     console.print(table)
     if any(len(setting.trials) > 1 for setting in found.settings):
         paired = "differences are paired by seed" if found.is_paired else "differences are of independent seeds"

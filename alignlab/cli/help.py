@@ -1,6 +1,7 @@
 """The texts of `--help` and `--version`."""
 
 from alignlab import __version__
+from alignlab.cli.columns import fitted
 from alignlab.cli.commands import COMMANDS
 from alignlab.config.options import options
 from alignlab.errors import ConfigError
@@ -60,7 +61,7 @@ def print_help() -> int:
     found = [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
     text = TEXT.format(version=__version__, experiments="\n".join(lines), commands="\n".join(found))
     broken = "".join(f"\nnot usable: {problem}\n" for problem in problems())
-    print(f"{text}{broken}", end="")
+    print(fitted(f"{text}{broken}"), end="")
     return 0
 
 

@@ -211,7 +211,7 @@ def _run_jobs(hydra: Session, task: Task, sweep: Sweep, overrides: list[str], jo
     finally:
         for job in (job for job in jobs or () if not sweep.has(job.number)):
             job.expect(sweep)
-        code = max(code, finish(sweep))
+        code = max(code, finish(sweep, resumes=jobs is not None))
         unsent.tell(Path(job["folder"]) for job in sweep.jobs())
     return code
 

@@ -1,6 +1,7 @@
 """Send the jobs of a sweep to its launcher, as Hydra's basic sweeper does; numbers may have gaps."""
 
 import importlib.util
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -49,6 +50,11 @@ def check_launcher(cfg: Tree) -> None:
             found(**{key: value for key, value in given.items() if key != "_target_"})
         except TypeError as error:
             raise ConfigError(f"hydra/launcher={name}: {error}") from error
+    if target == f"{OWN}SubmititSlurmLauncher" and (lacking := [c for c in ("sbatch", "srun") if not shutil.which(c)]):
+        raise ConfigError(
+            f"hydra/launcher={name}: {' and '.join(lacking)} cannot be found; start the sweep where sbatch works, "
+            f"or try hydra/launcher=submitit_local"
+        )
 
 
 def launch(hydra: Session, cfg: Tree, task: Task, jobs: Sequence[Job]) -> None:

@@ -4,15 +4,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from alignlab.artifact import METRICS, REPORT
+from alignlab.artifact import REPORT
 from alignlab.errors import ConfigError, suggestion
 from alignlab.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from alignlab.pipeline.runner import Runner
 
-MOST: Final = 12
-"""Metrics that a message lists."""
+MOST: Final = 8
+"""Metrics that a message names, at most."""
 
 
 def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | None:
@@ -26,11 +26,8 @@ def metric_for_sweeper(name: str | None, metrics: dict[str, float]) -> float | N
     if name not in metrics:
         known = sorted(m for m in metrics if not m.endswith(("_low", "_high")))
         near = [m for m in known if m.partition("/")[0] == name.partition("/")[0]] or known
-        more = f", and {len(near) - MOST} more in its {METRICS}" if len(near) > MOST else ""
-        raise ConfigError(
-            f"sweep.metric={name}: the run has no such metric; there are {', '.join(near[:MOST])}{more}"
-            f"{suggestion(name, known)}"
-        )
+        some = f"; metrics.json has {', '.join(near[:MOST])}{', ...' * (len(near) > MOST)}"
+        raise ConfigError(f"sweep.metric={name}: the run has no such metric{suggestion(name, known) or some}")
     return metrics[name]
 
 

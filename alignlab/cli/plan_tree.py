@@ -1,5 +1,6 @@
 """Print the plan of a run: a tree of its stages, and why some of them would run."""
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -29,7 +30,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console = Console()
     console.print(Text(printable(f"{plan['name']}  {' '.join(plan['overrides'])}"), style="bold"), soft_wrap=True)
     for key, sizes in plan["made_of"].items():
-        console.print(Text(f"  {key}: {_row(sizes)}"), soft_wrap=True)
+        for line in textwrap.wrap(f"  {key}: {_row(sizes)}", console.width, subsequent_indent="    "):
+            console.print(Text(line), soft_wrap=True)
     rows = [cells for row in tree(plan["stages"]) for cells in _rows(*row)]
     print_table(rows, console)
     for stage in plan["stages"]:

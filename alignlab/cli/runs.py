@@ -5,6 +5,7 @@ The newest is last, next to the prompt. Runs of one sweep stand together.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ def run(arguments: list[str]) -> int:
         known = ", so nothing has run here yet" if root == RUNS else ""
         raise ConfigError(f"no such folder: {root}{known}; name the folder that your runs are in: alignlab runs FOLDER")
     records = [RunRecord.read(folder) for folder in below(root.resolve())]
-    groups = _groups(_chosen(records, asked.status), root.resolve())[-asked.last if asked.last else None :]
+    groups = _chosen(_groups(records, root.resolve()), asked.status)[-asked.last if asked.last else None :]
     metrics = _named(asked.metrics, groups) if asked.metrics else None
     if asked.json:
         print(json.dumps([_plain(group, metrics) for group in groups], indent=2))
@@ -61,14 +62,18 @@ def _parser() -> Parser:
 
 
 # ---- which runs ------------------------------------------------------------------------------------------------------
-def _chosen(records: Sequence[RunRecord], words: str | None) -> list[RunRecord]:
+def _chosen(groups: Sequence[Group], words: str | None) -> list[Group]:
+    """The groups that have runs of the wanted status, and list no others."""
     wanted = _words(words or "")
     for word in wanted:
         if word not in STATES:
             raise ConfigError(
                 f"--status {word}: no such status; there are {', '.join(STATES)}{suggestion(word, STATES)}"
             )
-    return [record for record in records if not wanted or record.status in wanted]
+    if not wanted:
+        return list(groups)
+    found = [replace(group, chosen=[run for run in group.runs if run.status in wanted]) for group in groups]
+    return [group for group in found if group.listed]
 
 
 def _groups(records: Sequence[RunRecord], root: Path) -> list[Group]:
@@ -107,7 +112,7 @@ def _plain(group: Group, metrics: Sequence[str] | None) -> dict[str, Any]:
         "status": dict(group.states),
         "started": group.runs[0].started.isoformat() if group.runs[0].started else None,
         "seconds": group.seconds,
-        "runs": [_plain_run(run, metrics) for run in group.runs],
+        "runs": [_plain_run(run, metrics) for run in group.listed],
     }
 
 

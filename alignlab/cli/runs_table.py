@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from alignlab.cli.units import duration, when
+from alignlab.cli.units import brief, duration, heading, when
 from alignlab.pipeline.run_record import RunRecord
 from alignlab.sanitize import printable
 
 SHOWN: Final = 2
 """Metrics that are shown where none are named."""
+MOST: Final = 1000
+"""Characters of an error where failed runs were asked for; a list of all runs has one line for each."""
 PREFERRED: Final = ("validation_loss", "accuracy", "validation_reward", "loss")
 COLOURS: Final = {"completed": "green", "pruned": "cyan", "running": "cyan"}
 
@@ -23,10 +25,17 @@ class Group:
     Args:
         runs: at least one.
         root: folder that was listed.
+        chosen: those that are listed; None lists all.
     """
 
     runs: Sequence[RunRecord]
     root: Path
+    chosen: Sequence[RunRecord] | None = None
+
+    @property
+    def listed(self) -> Sequence[RunRecord]:
+        """The runs to list: of a sweep maybe the failed ones alone."""
+        return self.runs if self.chosen is None else self.chosen
 
     @property
     def is_sweep(self) -> bool:
@@ -63,8 +72,9 @@ class Group:
 
 
 def usual_metrics(runs: Sequence[RunRecord]) -> list[str]:
-    """Metrics that most runs have of their last model, its validation loss first; of a sweep, the last that differs."""
-    counted: Counter[str] = Counter()
+    """The metric of the sweep; else those that most runs have of their last model, its validation loss first."""
+    asked = {run.value("sweep.metric") for run in runs} & {name for run in runs for name in run.metrics}
+    counted: Counter[str] = Counter(dict.fromkeys(sorted(asked), len(runs) + 1))
     for run in runs:
         model = _last_model(run, runs)
         of_last = [m for m in run.metrics if model and m.partition("/")[0] == model]
@@ -73,11 +83,10 @@ def usual_metrics(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _last_model(run: RunRecord, runs: Sequence[RunRecord]) -> str:
-    """The last model of a run that another run has not got, too; the last one where all have the same."""
+    """Of the models of a run, the one that is another in most of the runs, as what is swept is; of several the last."""
     models = [name for name, stage in run.stages.items() if stage.get("kind") in ("policy", "reward_model")]
-    keys = {name: {other.stages.get(name, {}).get("fingerprint") for other in runs} for name in models}
-    differing = [name for name in models if len(keys[name] - {None}) > 1]
-    return next(reversed(differing or models), "")
+    keys = {name: {other.stages.get(name, {}).get("fingerprint") for other in runs} - {None} for name in models}
+    return max(reversed(models), key=lambda name: len(keys[name]), default="")
 
 
 def _rank(metric: str) -> tuple[int, str]:
@@ -113,10 +122,6 @@ def short(keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _value(run: RunRecord, key: str) -> str:
-    return next((text.partition("=")[2] for text in run.overrides if text.partition("=")[0] == key), "")
-
-
 def print_groups(groups: Sequence[Group], metrics: Sequence[str] | None, root: Path) -> None:
     """Print runs of their own in a few lines, sweeps as tables.
 
@@ -131,6 +136,7 @@ def print_groups(groups: Sequence[Group], metrics: Sequence[str] | None, root: P
     console = Console()
     for group in groups:
         names = usual_metrics(group.runs) if metrics is None else metrics
+        names = [name for name in names if any(name in run.metrics for run in group.listed)]
         for line in _title(group, root, console.width):
             console.print(line, soft_wrap=True)
         if group.is_sweep:
@@ -189,17 +195,18 @@ def _print_sweep(group: Group, metrics: Sequence[str], console: Any) -> None:
     common, keys = swept(group.runs)
     if common:
         console.print(Text(printable(f"    all: {' '.join(common)}"), style="dim"), soft_wrap=True)
-    heads = ["job", "status", "took", *short(keys).values(), *(m.replace("/", "\n") for m in metrics)]
+    heads = ["job", "status", "took", *short(keys).values(), *map(heading, metrics)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("   ", no_wrap=True)
     for head in heads:
         table.add_column(Text(printable(head)), overflow="fold", no_wrap=head in ("job", "status", "took"))
-    for run in group.runs:
+    for run in group.listed:
         numbers = [f"{run.metrics[m]:.4g}" if m in run.metrics else "" for m in metrics]
-        cells = [str(run.job), run.status, duration(run.seconds), *(_value(run, key) for key in keys), *numbers]
+        cells = [str(run.job), run.status, duration(run.seconds), *(brief(run.value(key)) for key in keys), *numbers]
         table.add_row("", *(Text(printable(c), style=_colour({c: 1}) if i == 1 else "") for i, c in enumerate(cells)))
     console.print(table)
-    for run in group.runs:
+    room = max(20, console.width - 5) if group.chosen is None else MOST
+    for run in group.listed:
         if run.error and run.status != "completed":
             line = f"job {run.job}: {run.error.splitlines()[0]}"
-            console.print(Text(f"    {printable(line, limit=max(20, console.width - 5))}", style="red"), soft_wrap=True)
+            console.print(Text(f"    {printable(line, limit=room)}", style="red"), soft_wrap=True)

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alignlab.cli.output import write_out
 from alignlab.cli.sweep import Sweep
+from alignlab.cli.units import brief, heading
 from alignlab.errors import AlignlabError, DataError
 from alignlab.pipeline.run_folder import FINE
 
@@ -30,8 +32,13 @@ NOT_SHOWN: Final = ("store_dir", "hydra", "tracking", "rerun", "sweep")
 """Keys, and beginnings of keys, that say where and how a job ran."""
 
 
-def finish(sweep: Sweep) -> int:
-    """Print how each job ended, and write the sweep's files; 1 if a job is not complete."""
+def finish(sweep: Sweep, resumes: bool = False) -> int:
+    """Print how each job ended and what to do next, and write the sweep's files; 1 if a job is not complete.
+
+    Args:
+        sweep: that has ended.
+        resumes: whether `sweep.resume=true` can run what is not complete.
+    """
     from rich.console import Console
 
     jobs = sweep.jobs()
@@ -42,9 +49,14 @@ def finish(sweep: Sweep) -> int:
     console.print(ended.table(console.width))
     lines = ended.errors()
     lines += _written(sweep.folder, ended)
+    if len(ended.trials) > 1:
+        lines.append(f"averaged over seeds: alignlab compare {shlex.quote(str(sweep.folder))}")
+    left = sum(job["status"] not in FINE for job in ended.jobs)
+    if left and resumes:
+        lines.append(f"not complete: {left} of {len(jobs)} jobs; the same command with sweep.resume=true runs them")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return int(any(job["status"] not in FINE for job in ended.jobs))
+    return int(left > 0)
 
 
 def _written(folder: Path, ended: "Ended") -> list[str]:
@@ -115,7 +127,11 @@ class Ended:
             return []
         asked = [value for values in self.values.values() if (value := values.get("sweep.metric"))][:1]
         try:
-            shown = [f"{p.stages[-1]}/{p.metric}" for p in Panels.of(trials, Design.of(trials)).shown]
+            design = Design.of(trials)
+            stages = [(p.stages[-1], p.metric) for p in Panels.of(trials, design).shown]
+            if not design.axis:  # seeds alone: how good the models are, before how good the labels are
+                stages.sort(key=lambda named: trials[0].kinds.get(named[0]) != "policy")
+            shown = list(map("/".join, stages))
         except DataError:  # nothing in common
             shown = []
         return [m for m in dict.fromkeys([*asked, *shown]) if any(m in t.metrics for t in trials)]
@@ -153,7 +169,7 @@ class Ended:
         columns += [(self._title(key), self._column(key)) for key in self.changed]
         room = width - sum(_width(column) for column in columns)
         for name in self.metrics[:MOST]:
-            column = (name.replace("/", "\n"), self._numbers(name))
+            column = (heading(name), self._numbers(name))
             if (room := room - _width(column)) < 0:
                 break
             columns.append(column)
@@ -177,7 +193,7 @@ class Ended:
     def _column(self, key: str) -> list[str]:
         from alignlab.sanitize import printable
 
-        texts = [printable(self.values[job["job"]].get(key, "")) for job in self.jobs]
+        texts = [brief(printable(self.values[job["job"]].get(key, ""))) for job in self.jobs]
         return [text if len(text) <= VALUE else f"{text[: VALUE - 1]}…" for text in texts]
 
     def _numbers(self, name: str) -> list[str]:

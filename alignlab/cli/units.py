@@ -1,6 +1,11 @@
 """Sizes, durations and times, as short as a reader needs them."""
 
 import datetime
+import re
+from typing import Final
+
+HEAD: Final = 15
+"""Characters of a line in the head of a column."""
 
 
 def amount(number: float) -> str:
@@ -25,6 +30,23 @@ def duration(seconds: float | None) -> str:
     if seconds < 99.5 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def brief(text: str) -> str:
+    """A value for a table: a number that a sweeper drew has four digits of the many, anything else stays."""
+    try:
+        return text if len(text) < 8 else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def heading(metric: str) -> str:
+    """A metric as the head of a column: its stage, then its name, which is broken after an underscore."""
+    stage, _, name = metric.rpartition("/")
+    lines = [""]
+    for word in re.findall("[^_]*_?", name):
+        lines = [*lines, word] if lines[-1] and len(lines[-1] + word) > HEAD else [*lines[:-1], lines[-1] + word]
+    return "\n".join([stage, *lines])
 
 
 def when(time: datetime.datetime | None) -> str:

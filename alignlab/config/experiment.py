@@ -168,8 +168,10 @@ def _check_rerun(value: Any, checker: Checker) -> None:
 def _check_sweep(value: Any, checker: Checker) -> None:
     if value is None:
         return
-    if not isinstance(value, Mapping) or set(value) - {"metric", "resume"}:
+    if not isinstance(value, Mapping):
         checker.problem(f"sweep: its keys are metric (STAGE/METRIC) and resume (true, false), got {_short(value)}")
+    elif other := sorted(set(map(str, value)) - {"metric", "resume"}):
+        checker.problem(f"sweep: takes metric and resume, not {other[0]}{suggestion(other[0], ['metric', 'resume'])}")
     elif not isinstance(value.get("resume", False), bool):
         checker.problem(f"sweep.resume: expected true or false, got {_short(value.get('resume'))}")
     elif (metric := value.get("metric")) is not None and not (isinstance(metric, str) and "/" in metric.strip("/")):

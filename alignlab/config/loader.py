@@ -15,11 +15,12 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
-from alignlab.config import options, untrusted
+from alignlab.config import hydra_keys, options, untrusted
 from alignlab.config.bases import Base, Bases, split
 from alignlab.config.files import Repository
 from alignlab.config.grammar import parse
@@ -101,8 +102,14 @@ class Loader(ConfigLoaderImpl):
             return cfg
         self._files = {}
         _forget_launchers_of_others()
+        hydra_keys.check(overrides, self)
         written = self._written(config_name, overrides, run_mode)
-        cfg = self._composed(config_name, written, run_mode, from_shell, validate_sweep_overrides)
+        try:
+            cfg = self._composed(config_name, written, run_mode, from_shell, validate_sweep_overrides)
+        except HydraException as error:
+            if ours := hydra_keys.untaken(overrides, self):
+                raise ours from error
+            raise
         if self._replaced is not None:
             rename(cfg, self._replaced.renames())
         self._show_as_typed(cfg, overrides)

@@ -38,14 +38,14 @@ from alignlab.runtime import Runtime
 from alignlab.seed import seed_everything
 from alignlab.stage import NullTracker, StageContext
 
-TIMEOUT: Final = "runtime.timeout="
-"""Override that says how long to wait; the configuration is the first process's, and is not composed here."""
+TIMEOUT: Final = "runtime.timeout"
+"""Key that says how long to wait; the configuration is the first process's, and is not composed here."""
 _LOST: Final = "has lost rank 0, and ends"
 
 
 def follow(place: Place) -> int:
     """Compute with the first process until it ends; the exit code that it has."""
-    timeout = _timeout(sys.argv)
+    timeout = typed_timeout(sys.argv)
     joined = threading.Event()
     if STARTED_BY in os.environ:
         parent = int(os.environ.pop(STARTED_BY))
@@ -66,13 +66,14 @@ def follow(place: Place) -> int:
         return _Follower(place, meeting, link).run()
 
 
-def _timeout(arguments: Sequence[str]) -> float:
-    """Seconds to wait for the first process; the default where the command has none that can be meant."""
-    for text in arguments:
-        with contextlib.suppress(ValueError):  # the first process says what is wrong with it
-            if text.startswith(TIMEOUT) and 0 < (seconds := float(text.removeprefix(TIMEOUT))) < math.inf:
-                return seconds
-    return Runtime.timeout
+def typed_timeout(arguments: Sequence[str]) -> float:
+    """Seconds to wait, as typed; the default where nothing was, or what the first process will refuse."""
+    typed = [text.partition("=")[2] for text in arguments if text.lstrip("+").partition("=")[0] == TIMEOUT]
+    try:
+        found = float(typed[-1]) if typed else Runtime.timeout
+    except ValueError:
+        return Runtime.timeout
+    return found if math.isfinite(found) and found > 0 else Runtime.timeout
 
 
 def _join(place: Place, timeout: float) -> tuple[Meeting, Connection]:

@@ -49,6 +49,10 @@ class RunRecord:
         """Overrides as typed, without secrets."""
         return [str(text) for text in self.about.get("overrides") or ()]
 
+    def value(self, key: str) -> str:
+        """The value that was typed for a key; empty where there was none."""
+        return next((text.partition("=")[2] for text in self.overrides if text.partition("=")[0] == key), "")
+
     @property
     def sweep(self) -> str:
         """Id of its sweep; empty for a run of its own."""

@@ -145,8 +145,9 @@ def axes(scale: Scale) -> list[Markup]:
 
 
 def tick(value: float, x: float, y: float, anchor: str) -> Markup:
-    """A number at an axis."""
-    return tag("text", f"{value:.4g}".replace("-", "−"), class_="tick", x=x, y=y, text_anchor=anchor)
+    """A number at an axis; from ten thousand on in thousands, `380k`, so that it fits."""
+    text = f"{value / 1000:.4g}k" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+    return tag("text", text.replace("-", "−"), class_="tick", x=x, y=y, text_anchor=anchor)
 
 
 def _line(name: str, points: Sequence[Point], scale: Scale) -> list[Markup]:

@@ -107,7 +107,7 @@ class Panels:
             DataError: the runs have no metric in common.
         """
         common = _common(trials)
-        names = [n for n in common if n.partition("/")[2] not in NOT_FOR_TABLES]
+        names = [n for n in common if n.partition("/")[2] not in NOT_FOR_TABLES and not _is_of_a_page(n, trials)]
         grouped = _by_setting(names) if design.others else _by_stage(names, trials)
         found = [_panel(stages, metric, trials, design) for metric, stages in grouped]
         moved = [p for p in found if p.differs or not design.axis]
@@ -117,6 +117,11 @@ class Panels:
         apart = len({name for trial in trials for name in trial.metrics}) - len(common)
         more, same = len(moved) - len(shown), len(found) - len(moved)
         return cls(shown, more, same, apart, [n for n in order if n in used])
+
+
+def _is_of_a_page(name: str, trials: Sequence[Trial]) -> bool:
+    """Whether a metric is of a report: its size says nothing of a model."""
+    return trials[0].kinds.get(name.partition("/")[0]) == "report"
 
 
 def _order(trials: Sequence[Trial], design: Design) -> list[str]:

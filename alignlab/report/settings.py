@@ -95,7 +95,11 @@ class Difference:
     @cached_property
     def _format(self) -> Format:
         known = [v for v in self.values if v is not None]
-        return Format.of([number for v in known for number in (v.mean, v.error or 0.0, *v.values)], share=False)
+        found = Format.of([number for v in known for number in (v.mean, v.error or 0.0, *v.values)], share=False)
+        errors = [error for error in (*(v.error for v in known), *self.errors) if error]
+        if not errors:
+            return found
+        return Format(max(found.decimals, min(found.decimals + 2, -math.floor(math.log10(min(errors))))))
 
     @property
     def size(self) -> float:

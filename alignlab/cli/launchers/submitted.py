@@ -107,6 +107,7 @@ class SubmititLauncher(JobLauncher):
             if job.done():
                 del running[number]
                 returned[number] = _returned(orders[number], job)
+                print(f"job {number}: {orders[number].sweep.job(number)['status']}", flush=True)
         if running:
             time.sleep(POLL)
 
@@ -149,6 +150,7 @@ class LocalLauncher(SubmititLauncher):
         slots = min(self.array_parallelism, len(orders))
         parts = [machine.part(slot, slots, self.gpus, os.environ) for slot in range(slots)]
         visible = {machine.GPUS: os.environ.get(machine.GPUS)}  # submitit hides all of them from a job that asks for 0
+        print(f"{len(orders)} jobs by submitit, {slots} at the same time; logs in {self.folder}", flush=True)
         waiting, running, returned = deque(orders), dict[int, Any](), dict[int, JobReturn]()
         place: dict[int, int] = {}
         while (waiting and not self.stopped()) or running:
