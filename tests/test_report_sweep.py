@@ -95,6 +95,27 @@ def test_a_value_that_was_not_typed_is_looked_up(tmp_path: Path) -> None:
     assert axis is not None and axis.values == ["0.1", "0.5"]
 
 
+def test_runs_of_an_edited_file_are_not_averaged_with_those_before(tmp_path: Path) -> None:
+    """Nothing that was typed tells them apart; the configuration does, or the code of a stage."""
+    runs = [
+        make(tmp_path / str(seed), ["experiment=mine", f"seed={seed}"], {"dpo/recall": 0.5}, seed) for seed in range(4)
+    ]
+    for seed, run in enumerate(runs):
+        steps = 10 if seed < 2 else 20
+        (run / "config.yaml").write_text(
+            f"name: mine\nseed: {seed}\npipeline:\n  dpo: {{seed: {seed}, steps: {steps}}}\n"
+        )
+        about = json.loads((run / "manifest.json").read_text())
+        about["stages"]["dpo"]["reads"] = {"code": "old" if seed < 3 else "new"}
+        (run / "manifest.json").write_text(json.dumps(about))
+    design = Design.of(trials := [Trial.read(run, run.name, "completed") for run in runs])
+    assert [(key.key, key.values) for key in design.swept] == [
+        ("pipeline.dpo.steps", ["10", "20"]),
+        ("code of dpo", ["old", "new"]),
+    ]
+    assert len({design.setting(trial) for trial in trials}) == 3
+
+
 @pytest.mark.parametrize(
     ("values", "connects", "is_log"),
     [

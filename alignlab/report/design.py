@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from alignlab.report.differing import ABSENT, keys_that_differ
 from alignlab.report.trial import Trial, as_number
 
 NOT_A_SETTING = ("seed", "store_dir", "hydra", "tracking", "rerun", "sweep")
 """Keys, and beginnings of keys, that name a seed, a folder or a way of running; none of them is compared."""
-NONE = "–"
-"""Value of a key that a run does not have."""
 MOST_LINES = 7
 """Lines that have a colour of their own."""
 LONG = 40
@@ -47,7 +46,7 @@ class Swept:
 
     def of(self, trial: Trial) -> str:
         """A run's value."""
-        return trial.value(self.key) or NONE
+        return trial.value(self.key) or ABSENT
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ class Design:
 
         Where three keys or more would ask for more lines than can be told apart, each setting has a place of its own.
         """
-        keys = dict.fromkeys(key for trial in trials for key in trial.overrides if not _is_no_setting(key))
+        typed = list(dict.fromkeys(k for trial in trials for k in trial.overrides if not _is_no_setting(k)))
+        keys = [*typed, *_hidden(typed, trials)]
         swept = _merged([s for key in keys if len((s := _swept(key, trials)).values) > 1], trials)
         if not swept:
             return cls()
@@ -114,8 +114,8 @@ def _names(swept: Sequence[Swept], trials: Sequence[Trial]) -> dict[Setting, str
     found: dict[Setting, str] = {}
     for setting in sorted(settings, key=lambda v: [p[value] for p, value in zip(place, v, strict=True)]):
         parts = [v if len(swept) == 1 or trials[0].chooses(s.key) else f"{s.title} {v}"
-                 for s, v in zip(swept, setting, strict=True) if v != NONE or len(swept) == 1]  # fmt: skip
-        name = ", ".join(dict.fromkeys(part if len(part) <= LONG else f"{part[:LONG]}…" for part in parts)) or NONE
+                 for s, v in zip(swept, setting, strict=True) if v != ABSENT or len(swept) == 1]  # fmt: skip
+        name = ", ".join(dict.fromkeys(part if len(part) <= LONG else f"{part[:LONG]}…" for part in parts)) or ABSENT
         taken = list(found.values())
         found[setting] = next(n for i in count(1) if (n := name if i == 1 else f"{name} ({i})") not in taken)
     return found
@@ -125,8 +125,26 @@ def _is_no_setting(key: str) -> bool:
     return any(key == name or key.startswith((f"{name}.", f"{name}/", f"{name}@")) for name in NOT_A_SETTING)
 
 
+def _hidden(typed: Sequence[str], trials: Sequence[Trial]) -> list[str]:
+    """Keys in which runs of the same overrides differ: a file of options, code or data was changed.
+
+    Without them, different experiments would be averaged as one with several seeds.
+    """
+    same: dict[Setting, list[int]] = {}
+    for i, trial in enumerate(trials):
+        same.setdefault(tuple(trial.value(key) or ABSENT for key in typed), []).append(i)
+    found = [
+        key
+        for key, values in keys_that_differ(trials).items()
+        if any(len({values[i] for i in group}) > 1 for group in same.values())
+    ]
+    return sorted(
+        found, key=lambda key: key.count("."), reverse=True
+    )  # the last of those that change together is shown
+
+
 def _swept(key: str, trials: Sequence[Trial]) -> Swept:
-    values = list(dict.fromkeys(trial.value(key) or NONE for trial in trials))
+    values = list(dict.fromkeys(trial.value(key) or ABSENT for trial in trials))
     return Swept(key, sorted(values, key=lambda v: (as_number(v) is None, as_number(v) or 0.0)))
 
 
@@ -145,6 +163,6 @@ def _named(group: Sequence[Swept], trials: Sequence[Trial]) -> Swept:
 
     Of several, the one that came last.
     """
-    lacking = {s.key: sum(s.of(trial) == NONE for trial in trials) for s in group}
+    lacking = {s.key: sum(s.of(trial) == ABSENT for trial in trials) for s in group}
     chosen = min(reversed(group), key=lambda s: (lacking[s.key], not trials[0].chooses(s.key), s.numbers is None))
     return Swept(chosen.key, chosen.values, tuple(s.key for s in group if s is not chosen))

@@ -4,7 +4,7 @@ Keys whose values change exactly when another one's do (a stage's own copy of th
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,11 @@ from statistics import stdev
 from string import ascii_uppercase
 from typing import Any, Final
 
+from alignlab.report.differing import ABSENT, keys_that_differ
 from alignlab.report.numbers import Format
 from alignlab.report.seeds import OverSeeds
 from alignlab.report.trial import Trial
 
-NOT_COMPARED: Final = ("store_dir", "tracking", "name")
-"""Top-level keys that decide nothing of what is learnt."""
-ABSENT: Final = "–"
 DULL: Final = ("seconds", "bytes", "tokens_per_second", "peak_memory_mb")
 """Metrics of the machine, and sizes of files."""
 
@@ -132,12 +130,7 @@ class Comparison:
     def of(cls, folders: Sequence[Path]) -> "Comparison":
         """Read completed runs, and group those that differ only in their seed; `DataError` for a damaged file."""
         trials = [Trial.read(folder, folder.name, "completed") for folder in folders]
-        is_known = all(trial.reads for trial in trials)  # by runs of older versions it is not
-        flat = [dict(_flat(trial.config)) | (dict(trial.reads) if is_known else {}) for trial in trials]
-        vectors = {key: tuple(f.get(key, ABSENT) for f in flat) for key in dict.fromkeys(k for f in flat for k in f)}
-        of_seed, names = vectors.get("seed"), tuple(str(trial.config.get("name")) for trial in trials)
-        apart = {k: v for k, v in vectors.items() if len(set(v)) > 1 and not _is_seed(k, v, of_seed)}
-        differing = {k: v for k, v in apart.items() if not (k.endswith(".experiment") and v == names)}
+        differing = keys_that_differ(trials)
         merged = _merged(differing)
         settings: dict[tuple[str, ...], list[Trial]] = {}
         for i, trial in enumerate(trials):
@@ -222,22 +215,6 @@ def _plain(value: OverSeeds | None, gap: float | None, error: float | None) -> d
         "values": list(map(float, value.values)),
     }
     return own if gap is None else {**own, "difference": gap, "standard_error_of_difference": error}
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values of a configuration."""
-    for key, value in node.items() if isinstance(node, Mapping) else ():
-        if not prefix and key in NOT_COMPARED:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None or prefix:
-            yield f"{prefix}{key}", "null" if value is None else str(value)
-
-
-def _is_seed(key: str, values: Sequence[str], of_seed: Sequence[str] | None) -> bool:
-    """Whether a key is the seed, or a stage's copy of it."""
-    return key == "seed" or (key.rpartition(".")[2] == "seed" and values == of_seed)
 
 
 def _merged(differing: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.errors import DataError
-from alignlab.report.design import MOST_LINES, NONE, Design
+from alignlab.report.design import MOST_LINES, Design
+from alignlab.report.differing import ABSENT
 from alignlab.report.page import fill
 from alignlab.report.panel_drawing import Axis, draw
 from alignlab.report.panels import Panels
@@ -60,7 +61,7 @@ def render(trials: Sequence[Trial], now: datetime.datetime) -> str:
     panels = Panels.of(runs.compared, design)
     colour = _colours(panels, design)
     content: dict[str, Any] = {
-        "runs": runs, "design": design, "panels": panels, "colour": colour, "now": now, "dash": NONE,
+        "runs": runs, "design": design, "panels": panels, "colour": colour, "now": now, "dash": ABSENT,
         "title": _title(runs.compared), "seeds": len({t.seed for t in runs.compared}),
         "settings": len({design.setting(t) for t in runs.compared}), "is_log": Axis.of(design).is_log,
         "places": design.axis.values if design.axis else [""], "several": any(p.count > 1 for p in _points(panels)),

@@ -69,8 +69,8 @@ class Trial:
         )  # fmt: skip
 
     def value(self, key: str) -> str | None:
-        """Value of a key: as typed, else as `config.yaml` has it; None where it is not a plain value."""
-        return self.overrides[key] if key in self.overrides else _looked_up(self.config, key)
+        """Value of a key: as typed, else as `config.yaml` has it, else what a stage read; None where it is none."""
+        return self.overrides[key] if key in self.overrides else _looked_up(self.config, key) or self.reads.get(key)
 
     def chooses(self, key: str) -> bool:
         """Whether a key chooses an option of a group (`objective=ipo`) and is not a value itself."""
