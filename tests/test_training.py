@@ -114,7 +114,7 @@ def test_a_nan_stops_before_the_step_names_the_batch_and_keeps_the_checkpoint(tm
     stage = stage_of("dpo", 100_000, save_every=2)
     stage.__class__ = Poisoned
     with pytest.raises(
-        NonFiniteError, match=r"loss is nan.* at step 3.*the weights of the 3 steps before are kept in .*row 0"
+        NonFiniteError, match=r"loss is nan.* at step 3.*the weights as of step 3 are kept in .*row 0"
     ) as error:
         train(stage, tmp_path)
     assert "optimizer.lr" in str(error.value)

@@ -219,7 +219,7 @@ class StageModule(pl.LightningModule):
         names = ", ".join(batch.names[:4]) + (f", ... ({len(batch.names)} in all)" if len(batch.names) > 4 else "")
         what = ", ".join(f"{k} is {v}" for k, v in bad.items())
         good = not moved and step > 0 and not distributed.max_of(int(self._has_bad_weights()), self.device)
-        kept = f"; the weights of the {step} steps before are kept in {context.work}" if good else ""
+        kept = f"; the weights as of step {step} are kept in {context.work}" if good else ""
         raise NonFiniteError(
             f"{context.name}: {what} at step {step}, before the optimizer stepped{kept}. Batch: "
             f"{names or 'unnamed'}. {self._advice(step)}",
