@@ -14,7 +14,7 @@ from fake_plugins import FAKES, python_path
 
 from alignlab.cli import help
 from alignlab.cli.app import main
-from alignlab.pipeline.run_folder import read_status
+from alignlab.pipeline.run_folder import read_status, status_of
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "wandb", "pytorch_lightning", "datasets", "matplotlib")
@@ -272,6 +272,18 @@ def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment=troubled", "pipeline.trouble.how=bug", "hydra.run.dir=run"]) == 1
     assert "Traceback" in (error := capsys.readouterr().err) and "RuntimeError: a bug" in error
     assert read_status(Path("run")) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("exit", "a stage has called exit(3)"), ("unread", "nobody reads its output"),
+     ("unread by rich", "nobody reads its output")],
+)  # fmt: skip
+def test_a_run_that_leaves_is_failed(how: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was marked as running for ever, and `alignlab ... | head` said nothing."""
+    assert main(["experiment=troubled", f"pipeline.trouble.how={how}", "hydra.run.dir=run"]) == 1
+    assert message in (error := capsys.readouterr().err) and "Traceback" not in error
+    assert read_status(Path("run")) == "failed" and message in str(status_of(Path("run"))["error"])
 
 
 def test_a_run_whose_folder_is_moved_says_so(

@@ -256,6 +256,8 @@ class Task:
             if is_there and error.errno not in OF_THE_MACHINE:
                 traceback.print_exc()
             raise _end(folder, "failed", f"{error if is_there else MOVED}; finished stages are kept") from error
+        except SystemExit as error:
+            raise _end(folder, "failed", _why_it_left(error)) from error
         except Exception as error:
             traceback.print_exc()
             raise _end(folder, "failed", f"{type(error).__name__}: {error}") from error
@@ -292,6 +294,13 @@ def run(prepared: Prepared, job: Job, folder: RunFolder) -> float | None:
     else:
         show_job(folder)
     return metric_for_sweeper(asked.metric, folder.metrics)
+
+
+def _why_it_left(error: BrokenPipeError | SystemExit) -> str:
+    """The reason of an end from within a stage; rich exits when its output is closed (`alignlab ... | head`)."""
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        return f"a stage has called exit({error.code!r}); finished stages are kept"
+    return "nobody reads its output any more; finished stages are kept, and the same command continues"
 
 
 def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,6 +143,15 @@ class Trouble(Stage):
             raise RuntimeError("a bug")
         if self.how == "infinite":
             return {"loss": float("inf")}
+        if self.how == "exit":
+            sys.exit(3)
+        if self.how == "unread":
+            raise BrokenPipeError
+        if self.how == "unread by rich":
+            try:
+                raise BrokenPipeError
+            except BrokenPipeError:
+                sys.exit(1)
         if self.how == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
