@@ -251,13 +251,13 @@ class Task:
             return None
         except AlignlabError as error:
             raise _end(folder, "failed", error) from error
+        except (BrokenPipeError, SystemExit) as error:
+            raise _end(folder, "failed", _why_it_left(error)) from error
         except OSError as error:
             is_there = folder.path.is_dir()
             if is_there and error.errno not in OF_THE_MACHINE:
                 traceback.print_exc()
             raise _end(folder, "failed", f"{error if is_there else MOVED}; finished stages are kept") from error
-        except SystemExit as error:
-            raise _end(folder, "failed", _why_it_left(error)) from error
         except Exception as error:
             traceback.print_exc()
             raise _end(folder, "failed", f"{type(error).__name__}: {error}") from error
