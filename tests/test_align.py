@@ -10,7 +10,7 @@ from model_folders import save
 
 from alignlab.artifact import Artifact
 from alignlab.cli.app import main
-from alignlab.cli.job import prepare
+from alignlab.cli.prepared import prepare
 from alignlab.config import compose
 from alignlab.data.files import Files
 from alignlab.errors import DataError, PipelineError

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sweep_runs import make
 
-from alignlab.cli import launch, launching
 from alignlab.cli.app import main
-from alignlab.cli.sweep import JOBS, Sweep
-from alignlab.cli.sweep_end import Ended, finish
+from alignlab.cli.sweeps import launch, run
+from alignlab.cli.sweeps.end import Ended, finish
+from alignlab.cli.sweeps.sweep import JOBS, Sweep
 from alignlab.pipeline.run_folder import read_status
 
 pytestmark = pytest.mark.usefixtures("fakes_here")
@@ -112,11 +112,11 @@ def test_a_job_whose_folder_was_removed_is_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def cleaned(hydra: Any, cfg: Any, task: Any, jobs: Any) -> None:
-        launching.launch(hydra, cfg, task, jobs[:1])
+        launch.launch(hydra, cfg, task, jobs[:1])
         shutil.rmtree("sweep")
-        launching.launch(hydra, cfg, task, jobs[1:])
+        launch.launch(hydra, cfg, task, jobs[1:])
 
-    monkeypatch.setattr(launch, "launch", cleaned)
+    monkeypatch.setattr(run, "launch", cleaned)
     assert main(["-m", "experiment=fake", "seed=0,1", WHERE]) == 1
     assert [(row["job"], row["status"]) for row in rows()] == [("0", "not run"), ("1", "completed")]
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fake_plugins import declare, write_package
 
-from alignlab.cli import launch, launching
 from alignlab.cli.app import main
+from alignlab.cli.sweeps import launch, run
 from alignlab.config.check import parse
 from alignlab.config.code import code_digest
 from alignlab.config.plugins import CONTRACT
@@ -184,9 +184,9 @@ def test_a_job_that_begins_after_its_code_has_changed_is_refused(
     def later(hydra: Any, cfg: Any, task: Any, jobs: Any) -> None:
         task.prepared.clear()
         change(package / "objective.py", "LIMIT - self.beta", "LIMIT + self.beta", monkeypatch)
-        launching.launch(hydra, cfg, task, jobs)
+        launch.launch(hydra, cfg, task, jobs)
 
-    monkeypatch.setattr(launch, "launch", later)
+    monkeypatch.setattr(run, "launch", later)
     assert main(["-m", "experiment=odd", "seed=0,1", "hydra.sweep.dir=sweep"]) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert "job 0: the code of train has changed since this sweep began" in error

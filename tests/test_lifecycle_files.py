@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignlab.cli.app import main
-from alignlab.cli.job import prepare
+from alignlab.cli.prepared import prepare
 from alignlab.config import compose
 from alignlab.data.preflight import check_data
 from alignlab.pipeline.plan import Step

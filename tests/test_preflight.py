@@ -151,7 +151,7 @@ def test_the_embedded_world_meets_every_need() -> None:
 
 # ---- stages of one experiment ------------------------------------------------------------------------------------
 def planned(pipeline: str, *overrides: str) -> list[Any]:
-    from alignlab.cli.job import prepare
+    from alignlab.cli.prepared import prepare
     from alignlab.config import compose
 
     with compose.session(given := [f"experiment={pipeline}", *overrides]) as hydra:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from alignlab.cli.job import Job
-from alignlab.cli.sweep import Sweep
+from alignlab.cli.sweeps.sweep import Sweep
 from alignlab.errors import ConfigError
 from alignlab.sanitize import REDACTED, redact, redact_override
 from alignlab.tracking import Given, Origin, Recorder, StageInfo, StageRecord, Tracking, terminal

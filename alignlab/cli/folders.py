@@ -1,9 +1,12 @@
-"""Folders of runs, for commands that take several."""
+"""Folders of runs: those that a command was given, and where new ones are made."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from omegaconf import OmegaConf
+
+from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError
 from alignlab.pipeline.run_folder import STATUS
 from alignlab.pipeline.run_record import is_run
@@ -37,3 +40,9 @@ def below(folder: Path) -> Iterator[Path]:
     for child in sorted(folder.iterdir(), key=lambda f: (len(f.name), f.name) if f.name.isdigit() else (0, f.name)):
         if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
             yield from below(child)
+
+
+def is_named(node: Tree) -> bool:
+    """Whether the user named the folder of a section (`hydra.run`, `hydra.sweep`); else it has the name of the time."""
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" not in str(raw["dir"])

@@ -12,25 +12,19 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from alignlab import launched, stopping
 from alignlab.cli.outcome import metric_for_sweeper, show, show_job
+from alignlab.cli.prepared import Prepared, prepare, shown
 from alignlab.cli.search.reporter import Reporter
-from alignlab.cli.sweep import Sweep
-from alignlab.config import experiment
+from alignlab.cli.sweeps.sweep import Sweep
 from alignlab.errors import AlignlabError, ConfigError, Preempted, Pruned
 from alignlab.pipeline.reserve import reserve
 from alignlab.pipeline.run_folder import RunFolder
-from alignlab.sanitize import printable, redact_logs, redact_override, redact_text
-
-if TYPE_CHECKING:
-    from alignlab.pipeline.plan import Step
-    from alignlab.runtime import Runtime
-    from alignlab.tracking import Tracking
+from alignlab.sanitize import printable, redact_logs, redact_text
 
 OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 """A full disk, a folder that may not be written to: not a bug of ours, so no traceback."""
@@ -52,16 +46,6 @@ class JobFailed(AlignlabError):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A checked and planned configuration, ready to run."""
-
-    experiment: experiment.Experiment
-    runtime: "Runtime"
-    tracking: "Tracking"
-    steps: "list[Step]"
-
-
 def own_task(owner: str, function: Any) -> "Task":
     """The task that a launcher or sweeper of alignlab's was given.
 
@@ -76,35 +60,6 @@ def own_task(owner: str, function: Any) -> "Task":
 def has_metric(cfg: Tree) -> bool:
     """Whether the sweeper asked for a metric."""
     return bool((cfg.get("sweep") or {}).get("metric"))
-
-
-def prepare(cfg: Tree, overrides: Sequence[str], hydra: Tree = None) -> Prepared:
-    """Check and plan a composed configuration. Nothing is written but the digests of large files, into the store.
-
-    Args:
-        cfg: as composed.
-        overrides: as typed.
-        hydra: Hydra's section, where `cfg` does not hold it.
-
-    Raises:
-        ConfigError: a key or value is wrong.
-        PipelineError: the stages do not fit together.
-    """
-    from alignlab.data.files import digests
-    from alignlab.pipeline.plan import plan
-
-    if hydra is None:
-        HydraConfig.instance().set_config(cfg)  # for `${hydra:...}`
-        OmegaConf.set_readonly(cfg.hydra, None)  # set_config closes it, and Hydra has entries to make yet
-    found = experiment.check(cfg, overrides, hydra)
-    digests.keep_in(found.store / "digests")
-    runtime, tracking = found.objects["runtime"].build(), found.objects["tracking"].build()
-    return Prepared(found, runtime, tracking, plan(found.pipeline, runtime, found.removed, found.rerun))
-
-
-def shown(overrides: Sequence[str]) -> list[str]:
-    """Overrides without secrets."""
-    return [redact_override(o.removesuffix("=") if o.startswith("~") else o) for o in overrides]
 
 
 @dataclass(frozen=True)
@@ -133,7 +88,7 @@ class Job:
 
     def check_unchanged(self, prepared: Prepared) -> None:
         """Refuse a job of a sweep whose code or data are not those that the sweep began with."""
-        from alignlab.cli.unchanged import check_unchanged
+        from alignlab.cli.sweeps.unchanged import check_unchanged
 
         if self.sweep is not None and self.number is not None:
             check_unchanged(self.sweep.job(self.number), prepared.steps)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignlab.cli.arguments import Parser
-from alignlab.cli.job import Prepared
 from alignlab.cli.launch import recorded_config
 from alignlab.cli.plan_sweep import print_sweep
 from alignlab.cli.plan_tree import print_plan
 from alignlab.cli.planned import Planned, planning, read_request
+from alignlab.cli.prepared import Prepared
 from alignlab.config.spec import Spec
 from alignlab.errors import StoreError
 from alignlab.pipeline.history import Change, History, changed_code

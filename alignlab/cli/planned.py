@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.cli.arguments import Parser, check_flags
-from alignlab.cli.job import Prepared, prepare
 from alignlab.cli.launch import config_folders
+from alignlab.cli.prepared import Prepared, prepare
 from alignlab.config.compose import Session, session
 from alignlab.config.grammar import parse
 from alignlab.config.recorded import recorded_root

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from alignlab import stopping
 from alignlab.cli.arguments import Parser
-from alignlab.cli.job import shown
 from alignlab.cli.launch import recorded_config
 from alignlab.cli.planned import Planned, planning, read_request
+from alignlab.cli.prepared import shown
 from alignlab.errors import Preempted
 from alignlab.pipeline import provenance
 from alignlab.pipeline.plan import Step

@@ -13,8 +13,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import open_dict, read_write
 
-from alignlab.cli.job import JobFailed, Task, has_metric, own_task, shown
-from alignlab.cli.sweep import Sweep
+from alignlab.cli.job import JobFailed, Task, has_metric, own_task
+from alignlab.cli.prepared import shown
+from alignlab.cli.sweeps.sweep import Sweep
 from alignlab.errors import ConfigError, Preempted
 
 Tree: TypeAlias = Any

@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn
 from alignlab import stopping
 from alignlab.cli.launchers import machine
 from alignlab.cli.launchers.base import JobLauncher, Order, positive
-from alignlab.cli.sweep import ask
+from alignlab.cli.sweeps.sweep import ask
 from alignlab.errors import ConfigError, Preempted
 
 LOGS: Final = ".submitit"

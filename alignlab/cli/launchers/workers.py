@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn
 
 from alignlab import stopping
 from alignlab.cli.launchers.base import Order
-from alignlab.cli.sweep import ask
+from alignlab.cli.sweeps.sweep import ask
 from alignlab.errors import Preempted
 
 

@@ -17,7 +17,7 @@ from alignlab.cli.search import ending
 from alignlab.cli.search.reporter import Reporter
 from alignlab.cli.search.settings import Settings, text
 from alignlab.cli.search.trials import Trials
-from alignlab.cli.sweep import Sweep
+from alignlab.cli.sweeps.sweep import Sweep
 from alignlab.config.compose import Session, composing
 from alignlab.config.space import SEARCHES, Space
 from alignlab.errors import AlignlabError, ConfigError

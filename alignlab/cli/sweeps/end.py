@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignlab.cli.output import write_out
-from alignlab.cli.sweep import Sweep
+from alignlab.cli.sweeps.sweep import Sweep
 from alignlab.cli.units import brief, heading
 from alignlab.errors import AlignlabError, DataError
 from alignlab.pipeline.run_folder import FINE

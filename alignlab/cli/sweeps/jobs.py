@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from omegaconf import OmegaConf, open_dict, read_write
 
 from alignlab.artifact import fingerprint
-from alignlab.cli.job import Task, shown
-from alignlab.cli.sweep import ABOUT, JOBS, Sweep
-from alignlab.cli.unchanged import sources
+from alignlab.cli.job import Task
+from alignlab.cli.prepared import shown
+from alignlab.cli.sweeps.sweep import ABOUT, JOBS, Sweep
+from alignlab.cli.sweeps.unchanged import sources
 from alignlab.config.replaced import Tree
 from alignlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alignlab.cli.job import Prepared
+    from alignlab.cli.prepared import Prepared
 
 NOT_COMPARED: Final = ("sweep.", "hydra.", "hydra/")
 """Overrides that do not say what is computed."""
