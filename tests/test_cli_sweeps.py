@@ -270,7 +270,7 @@ def test_a_metric_that_is_not_there_is_named(metric: str, message: str, capsys: 
 def test_of_many_metrics_some_are_named() -> None:
     metrics = {f"dpo/{name}{end}": 0.0 for name in ascii_lowercase for end in ("", "_low", "_high")}
     with pytest.raises(ConfigError, match=r"metrics.json has dpo/a, (dpo/., ){6}dpo/h, \.\.\.$"):
-        metric_for_sweeper("dpo/entropy", metrics)
+        metric_for_sweeper("evaluate/true_taste", metrics)
 
 
 def test_a_plan_of_an_interval_shows_its_lower_end(capsys: pytest.CaptureFixture[str]) -> None:
