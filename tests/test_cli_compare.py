@@ -54,6 +54,15 @@ def test_seeds_are_averaged_and_differences_paired_by_seed(sweep: Path, capsys: 
     assert (b["difference"], b["standard_error_of_difference"]) == (1.5, pytest.approx(0.5))
 
 
+def test_a_metric_of_one_run_of_each_setting_has_no_error(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for beta in (0.1, 0.5):
+        file = sweep / f"{beta}-0" / "metrics.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "dpo/rare": beta}))
+    b = compared(capsys, sweep)["metrics"]["dpo/rare"][1]
+    assert (b["n"], b["difference"]) == (1, pytest.approx(0.4)) and b["standard_error_of_difference"] is None
+    assert main(["compare", str(sweep), "--all"]) == 0 and "+0.4" in capsys.readouterr().out
+
+
 def test_other_seeds_are_independent(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(sweep / "0.5-2", config(0.5, 2), {"dpo/loss": 5.0})
     found = compared(capsys, sweep)

@@ -1,4 +1,4 @@
-"""Drawing of one panel: seeds as dots, their mean with its interval, one colour per line."""
+"""Drawing of one panel: seeds as dots, their mean with standard error and interval, one colour per line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from alignlab.metrics.intervals import Interval
 from alignlab.report.chart import FLOOR, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, value_range
 from alignlab.report.design import Design, Swept
 from alignlab.report.panels import Panel
@@ -133,13 +134,25 @@ def _line(places: Sequence[tuple[float, OverSeeds]], scale: Scale, axis: Axis) -
 
 
 def _whisker(x: float, point: OverSeeds, scale: Scale, size: float) -> list[Markup]:
-    """The interval; an end that lies outside of the frame has no bar across it."""
+    """The standard error of several seeds, over their interval in a faint line; of one seed, its own interval."""
     if point.interval is None:
         return []
-    low, high = (min(FLOOR, max(TOP / 2, scale.y(end))) for end in point.interval)
+    if point.error is None:
+        return _bar(x, point.interval, scale, size)
+    faint = _upright("wide", x, point.interval, scale)
+    return [faint, *_bar(x, (point.mean - point.error, point.mean + point.error), scale, size)]
+
+
+def _bar(x: float, ends: Interval, scale: Scale, size: float) -> list[Markup]:
+    """An upright line with bars across its ends, but for an end that lies outside of the frame."""
     bars = [tag("line", class_="spread", x1=x - 3.5 * size, x2=x + 3.5 * size, y1=scale.y(e), y2=scale.y(e))
-            for e in point.interval if TOP / 2 <= scale.y(e) <= FLOOR]  # fmt: skip
-    return [tag("line", class_="spread", x1=x, x2=x, y1=low, y2=high), *bars]
+            for e in ends if TOP / 2 <= scale.y(e) <= FLOOR]  # fmt: skip
+    return [_upright("spread", x, ends, scale), *bars]
+
+
+def _upright(kind: str, x: float, ends: Interval, scale: Scale) -> Markup:
+    low, high = (min(FLOOR, max(TOP / 2, scale.y(end))) for end in ends)
+    return tag("line", class_=kind, x1=x, x2=x, y1=low, y2=high)
 
 
 def _dots(x: float, point: OverSeeds, scale: Scale, size: float) -> list[Markup]:

@@ -187,7 +187,7 @@ class Comparison:
         first, other = values[0], values[i]
         if i == 0 or first is None or other is None:
             return None
-        if self.is_paired and len(pairs := self._pairs(metric, i)) == first.count == other.count:
+        if self.is_paired and 1 < len(pairs := self._pairs(metric, i)) == first.count == other.count:
             return stdev(b - a for a, b in pairs) / math.sqrt(len(pairs))
         if first.error is None or other.error is None:
             return None
