@@ -12,25 +12,19 @@ from alignlab.errors import ConfigError
 
 BETA = "pipeline.dpo.objective.beta"
 COMMANDS = [
-    ["experiment=smoke"],
-    ["experiment=smoke", f"{BETA}=0.3", "seed=3"],
-    ["seed=3", f"{BETA}=0.3", "experiment=smoke"],
-    ["experiment=smoke", f"{BETA}=0.2", f"{BETA}=0.4"],
+    ["seed=3", f"{BETA}=0.2", "experiment=smoke", f"{BETA}=0.4"],
     # A removal after, before and between values.
     ["experiment=smoke", f"{BETA}=0.3", "~pipeline.ppo", "seed=1"],
-    ["experiment=smoke", "~pipeline.ppo", "~pipeline.evaluate_ppo", f"{BETA}=0.3"],
     ["experiment=smoke", "seed=1", f"~{BETA}", f"+{BETA}=0.7"],
     ["experiment=smoke", "pipeline.dpo.loop={steps: 3}", "+pipeline.dpo.loop.save_every=2", "++seed=4"],
     # Options, with values below them, and below the name that their slot had before.
     ["experiment=smoke", "objective@pipeline.dpo.objective=ipo", f"{BETA}=0.3"],
     ["experiment=smoke", f"{BETA}=0.3", "pipeline.dpo.objective=ipo"],
-    ["experiment=smoke", "pipeline.dpo.optimizer.schedule=linear", "pipeline.dpo.optimizer.lr=0.1"],
     ["experiment=smoke", "tracking=off", "data.seed=3", f"{BETA}.x=1"],
     ["experiment=smoke", "hydra.run.dir=here", "seed=2", "hydra.job.name=x"],
     # What cannot be composed, for the same reason.
     ["experiment=smoke", "data.seed=3", "data={values: 8}"],
     ["experiment=smoke", f"{BETA}=0.1,0.2"],
-    ["experiment=smoke", "seed@pipeline.dpo=1"],
     ["experiment=smoke", "~pipeline.none", "seed=1"],
 ]
 
@@ -47,7 +41,7 @@ def composed(overrides: list[str]) -> Any:
 @pytest.mark.parametrize("overrides", COMMANDS, ids=" ".join)
 def test_it_is_what_hydra_composes(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = composed(overrides)
-    assert isinstance(found, str if overrides in COMMANDS[-4:] else dict)
+    assert isinstance(found, str if overrides in COMMANDS[-3:] else dict)
     monkeypatch.setattr(loader, "split", lambda parsed, _: ([o.input_line for o in parsed], []))
     assert found == composed(overrides)
 

@@ -138,11 +138,6 @@ def test_a_process_whose_first_one_is_gone_before_it_has_joined_ends() -> None:
     assert found.returncode == 1 and "rank 1 of 2 has lost rank 0, and ends" in found.stderr
 
 
-def test_a_timeout_that_cannot_be_meant_is_left_to_the_first_process() -> None:
-    given = {"runtime.timeout=5": 5.0, "runtime.timeout=abc": 120.0, "runtime.timeout=-1": 120.0, "x=1": 120.0}
-    assert {text: follower._timeout(["alignlab", text]) for text in (*given,)} == given
-
-
 @pytest.mark.usefixtures("fakes_here")
 def test_a_process_with_other_files_computes_no_share() -> None:
     """Two processes that learn from different data, or by different code, would not know."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 
 from alignlab.artifact import files_of
 
@@ -37,7 +37,7 @@ def steady(value: Any) -> Any:
 
 def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        return safetensors.torch.load(path.read_bytes())
+        return load_file(path)
     raw = path.read_bytes()
     if path.suffix not in (".json", ".jsonl"):
         return raw
