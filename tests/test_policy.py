@@ -1,5 +1,6 @@
 """The policy: its token statistics are those of the plain model on each sequence alone; its folder loads anywhere."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from alignlab.data.records import Prompt
 from alignlab.data.tokenizer import TrainTokenizer
 from alignlab.errors import ConfigError, StoreError
 from alignlab.policy import LearnedReward, Llama, Policy
+from alignlab.testing import tiny_policy_artifact
 
 WORDS = [f"w{i}" for i in range(30)]
 ALL = frozenset({"logp", "lse", "entropy", "value", "score"})
@@ -167,6 +169,15 @@ def test_a_learned_reward_reads_the_stop_token() -> None:
     assert tokens[-1] == policy.tokenizer.eos_token_id
     assert torch.allclose(reward.score(prompts, answers)[1], alone[0].float(), atol=1e-6)
     assert reward.score([], []).shape == (0,)
+
+
+def test_threads_that_load_at_once_leave_later_models_tied(tmp_path: Path) -> None:
+    """transformers replaces a function of its own while it loads; two of them once left it replaced for good."""
+    artifact = tiny_policy_artifact(tmp_path / "policy")
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: Policy.load(artifact), range(30)))
+    model = tiny().model
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:

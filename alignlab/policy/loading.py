@@ -5,6 +5,7 @@ Libraries fill in what a folder lacks by random numbers, and say so in a log. He
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ _MORE_THAN_STORED = 4
 """A model with more parameters per stored one than this is not even built: the rest would be missing."""
 _MOST_BUFFERS = 2**31
 """Numbers in a model's buffers (causal masks, ...) that are always allowed."""
+_LOADING = threading.RLock()
+"""transformers replaces its own `tie_weights` while it loads a model. Two threads at once could leave it replaced, and no
+model of the process would be tied any more."""
 _WRAPPERS = {
     "_orig_mod.": "torch.compile writes them: save the model that was compiled (model._orig_mod.save_pretrained(...))",
     "module.": "DDP and DataParallel write them: save the wrapped model (model.module.save_pretrained(...))",
@@ -48,7 +52,7 @@ def read_folder(
     """
     shapes, settings = check_folder(folder), LoadSettings.read(folder)
     dtype = settings.type_of_weights(dtype)
-    with quiet():
+    with _LOADING, quiet():
         config = _read_config(folder)
         _check_size(folder, config, shapes)
         model = _load_model(folder, dtype, settings)
