@@ -30,8 +30,8 @@ _MORE_THAN_STORED = 4
 _MOST_BUFFERS = 2**31
 """Numbers in a model's buffers (causal masks, ...) that are always allowed."""
 _LOADING = threading.RLock()
-"""transformers replaces its own `tie_weights` while it loads a model. Two threads at once could leave it replaced, and no
-model of the process would be tied any more."""
+"""transformers replaces its own `tie_weights` while it loads a model. Two threads at once could leave it replaced, and
+no model of the process would be tied any more."""
 _WRAPPERS = {
     "_orig_mod.": "torch.compile writes them: save the model that was compiled (model._orig_mod.save_pretrained(...))",
     "module.": "DDP and DataParallel write them: save the wrapped model (model.module.save_pretrained(...))",
