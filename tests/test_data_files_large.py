@@ -350,7 +350,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupt_leaves_no_half_entry_and_no_process(tmp_path: Path, how: signal.Signals) -> None:
     file, store, script = table(tmp_path / "c.txt", TEXT * 400), tmp_path / "store", tmp_path / "run.py"
     script.write_text(INTERRUPTED)

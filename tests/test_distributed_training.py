@@ -49,6 +49,7 @@ def apart(a: dict[str, Any], b: dict[str, Any]) -> float:
     return max(float((a["learnt"][k] - b["learnt"][k]).abs().max()) for k in a["learnt"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [["dpo"]])
 def test_two_processes_learn_what_one_learns_and_continue_its_checkpoints(
     cases: list[str], policy: Artifact, tmp_path: Path

@@ -40,6 +40,7 @@ def test_each_ends_where_it_says(name: str) -> None:
     assert verdict.reached and verdict.start is not None and verdict.start > 0.1, verdict
 
 
+@pytest.mark.slow
 def test_so_do_those_with_a_teacher_and_online() -> None:
     from alignlab_grpo import LeaveOneOut
 

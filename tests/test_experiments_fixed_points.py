@@ -25,6 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleTy
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_ours_are_brought_to_one_price_and_measured(
     script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

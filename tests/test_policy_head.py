@@ -183,6 +183,7 @@ def test_the_logits_of_a_training_batch_never_exist(name: str, tmp_path: Path) -
 
 
 # ---- sharded --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_sharded_head_is_gathered_once_a_step(tmp_path: Path) -> None:
     """FSDP2 on two processes: gradients over several micro-batches as on one, before and after a change of weights."""
     policy = small(tied=False)
@@ -215,6 +216,7 @@ def nothing() -> TokenBatch:
 UNEVEN = {"even": (even, uneven), "nothing": (uneven, nothing)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", list(UNEVEN))
 def test_processes_of_other_lengths_gather_the_same_layers(which: str, tmp_path: Path) -> None:
     """FSDP2 with layers of their own: a process with fewer calls took another layer's weights, and both then hung."""

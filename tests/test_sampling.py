@@ -63,7 +63,7 @@ def test_greedy_takes_the_likeliest_token_at_every_step(policy: Policy) -> None:
         row.append(token)
 
 
-@pytest.mark.parametrize("temperature", [0.6, 1.0])
+@pytest.mark.parametrize("temperature", [0.6, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_frequencies_are_the_tempered_probabilities(policy: Policy, temperature: float) -> None:
     n = 4000
     samples = generate(

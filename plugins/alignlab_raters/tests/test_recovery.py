@@ -151,6 +151,7 @@ def test_ties_are_found_back(ties: float) -> None:
     assert low <= ties / (1 + ties) <= high
 
 
+@pytest.mark.slow
 def test_shares_of_groups_are_found_back() -> None:
     """By the choices alone: of answers that one group always and the other never prefers."""
     like, dislike = Panel({"r": Rater("r", {"list": 40.0})}), Panel({"r": Rater("s", {"list": -40.0})})
@@ -179,6 +180,7 @@ def test_fatigue_is_found_back() -> None:
     assert slope > 5 * math.sqrt(covariance[1, 1])
 
 
+@pytest.mark.slow
 def test_drift_of_the_position_bias_is_found_back() -> None:
     drift, bias = 0.3, -0.5
     first = firsts(judged(Panel({"r": Rater("r", {"list": 1.0})}, position_bias=bias, drift=drift)))
