@@ -276,8 +276,8 @@ def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("exit", "a stage has called exit(3)"), ("unread", "nobody reads its output"),
-     ("unread by rich", "nobody reads its output")],
+    [("exit", "a stage has called exit(3)"), ("unread", "its output was closed"),
+     ("unread by rich", "its output was closed")],
 )  # fmt: skip
 def test_a_run_that_leaves_is_failed(how: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It was marked as running for ever, and `alignlab ... | head` said nothing."""

@@ -47,7 +47,7 @@ def test_a_table_of_all_jobs_fits_into_80_columns(
         )
     ]
     assert all(len(line) <= 80 for line in table)
-    assert f"averaged over seeds: alignlab compare {Path('sweep').absolute()}" in error
+    assert f"settings side by side, averaged over seeds: alignlab compare {Path('sweep').absolute()}" in error
     assert "not complete: 4 of 6 jobs; the same command with sweep.resume=true runs them" in error
     messages = [line for line in error.splitlines() if line.startswith("job ") and ": " in line]
     assert [m.partition(" (")[0] for m in messages] == [

@@ -12,10 +12,14 @@ import pytest
 from fake_plugins import declare, write_package
 
 from alignlab.cli.app import main
+from alignlab.cli.prepared import prepare
 from alignlab.cli.sweeps import launch, run
+from alignlab.cli.sweeps.unchanged import check_unchanged, sources
 from alignlab.config.check import parse
 from alignlab.config.code import code_digest
+from alignlab.config.compose import session
 from alignlab.config.plugins import CONTRACT
+from alignlab.errors import PipelineError
 
 OBJECTIVE = '''"""An objective, with its parts."""
 
@@ -189,8 +193,23 @@ def test_a_job_that_begins_after_its_code_has_changed_is_refused(
     monkeypatch.setattr(run, "launch", later)
     assert main(["-m", "experiment=odd", "seed=0,1", "hydra.sweep.dir=sweep"]) == 1
     error = " ".join(capsys.readouterr().err.split())
-    assert "job 0: the code of train has changed since this sweep began" in error
+    assert "job 0: changed since this sweep began: the code of train." in error
     assert "sweep.resume=true" in error and not list(Path(".alignlab").glob("objects/*"))
+
+
+def test_so_is_one_whose_data_have_changed(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    overrides = ["experiment=train", "stage=pretrain", "data=files", f"data.corpus={corpus}", "tokenizer=bpe"]
+
+    def planned(*lines: str) -> Any:
+        corpus.write_text("".join(f'{{"text": "{line}"}}\n' for line in lines))
+        with session(overrides) as hydra:
+            return prepare(hydra.compose(overrides), overrides).steps
+
+    record = {"reads": sources(planned("a cat sat", "a dog ran"))}
+    check_unchanged(record, planned("a cat sat", "a dog ran"))
+    with pytest.raises(PipelineError, match=r"changed since this sweep began: data\."):
+        check_unchanged(record, planned("a cat sat", "a dog slept"))
 
 
 def test_a_base_class_counts_and_so_does_one_of_alignlabs(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

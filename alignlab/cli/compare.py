@@ -105,7 +105,7 @@ def _print(found: "Comparison", names: Sequence[str] | None, everything: bool, l
         console.print(Text(printable(f"left out: {record.folder} ({record.status})"), style="yellow"), soft_wrap=True)
     for folder in found.repeated:
         why = "a later run has the same configuration, code, data and seed"
-        console.print(Text(f"left out: {_shown(folder)} ({why})", style="yellow"), soft_wrap=True)
+        console.print(Text(printable(f"left out: {_shown(folder)} ({why})"), style="yellow"), soft_wrap=True)
     differences = found.differences(names)
     most = min(SHOWN, max(1, LINES // len(found.settings)))
     shown = differences if everything or names else differences[:most]

@@ -28,7 +28,7 @@ from alignlab.sanitize import printable, redact_logs, redact_text
 
 OF_THE_MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 """A full disk, a folder that may not be written to: not a bug of ours, so no traceback."""
-MOVED: Final = "the run's folder was moved or removed while it ran, so that the same command has to continue it"
+MOVED: Final = "the run's folder was moved or removed while it ran; the same command continues it"
 Tree: TypeAlias = Any
 """OmegaConf's DictConfig; see `alignlab.config.replaced.Tree`."""
 
@@ -255,7 +255,7 @@ def _why_it_left(error: BrokenPipeError | SystemExit) -> str:
     """The reason of an end from within a stage; rich exits when its output is closed (`alignlab ... | head`)."""
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         return f"a stage has called exit({error.code!r}); finished stages are kept"
-    return "nobody reads its output any more; finished stages are kept, and the same command continues"
+    return "its output was closed (as by `| head`); finished stages are kept, and the same command continues it"
 
 
 def _end(folder: RunFolder, status: Any, error: object) -> JobFailed:

@@ -45,7 +45,7 @@ class Meeting:
             if not serves:
                 raise
             raise ConfigError(
-                f"rank 0 of {place.world} cannot have the others meet it at {place.address}:{place.port} "
+                f"rank 0 of {place.world} cannot listen at {place.address}:{place.port} "
                 f"({str(error).splitlines()[0][:200]}): MASTER_ADDR must be this machine, and MASTER_PORT one that no "
                 f"other program or run uses"
             ) from error

@@ -50,7 +50,7 @@ def finish(sweep: Sweep, resumes: bool = False) -> int:
     lines = ended.errors()
     lines += _written(sweep.folder, ended)
     if len(ended.trials) > 1:
-        lines.append(f"averaged over seeds: alignlab compare {shlex.quote(str(sweep.folder))}")
+        lines.append(f"settings side by side, averaged over seeds: alignlab compare {shlex.quote(str(sweep.folder))}")
     left = sum(job["status"] not in FINE for job in ended.jobs)
     if left and resumes:
         lines.append(f"not complete: {left} of {len(jobs)} jobs; the same command with sweep.resume=true runs them")

@@ -31,6 +31,7 @@ def check_unchanged(record: Mapping[str, Any], steps: Sequence[Step]) -> None:
     before, now = record.get("reads") or {}, sources(steps)
     if changed := [what for what in before if now.get(what) != before[what]]:
         raise PipelineError(
-            f"{', '.join(changed)} has changed since this sweep began, so that the job would not fit the others; "
-            f"change it back, or start the sweep again (sweep.resume=true keeps the jobs that it does not concern)"
+            f"changed since this sweep began: {', '.join(changed)}. This job's numbers would not fit those of the "
+            f"others; undo the change, or start the sweep again (sweep.resume=true keeps the jobs that it does not "
+            f"concern)"
         )
