@@ -1,5 +1,6 @@
 """Design of a sweep: the keys in which its runs differ, and which of them goes on the axis."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -130,17 +131,18 @@ def _hidden(typed: Sequence[str], trials: Sequence[Trial]) -> list[str]:
 
     Without them, different experiments would be averaged as one with several seeds.
     """
-    same: dict[Setting, list[int]] = {}
-    for i, trial in enumerate(trials):
-        same.setdefault(tuple(trial.value(key) or ABSENT for key in typed), []).append(i)
-    found = [
+    setting = [tuple(trial.value(key) or ABSENT for key in typed) for trial in trials]
+    counts = Counter(setting)
+    # A setting of one run is averaged with nothing, so that its file is not read.
+    several = [i for i, found in enumerate(setting) if counts[found] > 1]
+    of_setting = [setting[i] for i in several]
+    hidden = [
         key
-        for key, values in keys_that_differ(trials).items()
-        if any(len({values[i] for i in group}) > 1 for group in same.values())
+        for key, values in keys_that_differ([trials[i] for i in several]).items()
+        if len(set(zip(of_setting, values, strict=True))) > len(set(of_setting))
     ]
-    return sorted(
-        found, key=lambda key: key.count("."), reverse=True
-    )  # the last of those that change together is shown
+    # Of keys that change together, the last one is shown: the one nearest to the top.
+    return sorted(hidden, key=lambda key: key.count("."), reverse=True)
 
 
 def _swept(key: str, trials: Sequence[Trial]) -> Swept:
