@@ -1,6 +1,7 @@
 """Sweeps: which jobs are theirs, where results go, other launchers and sweepers, and how they stop."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from fake_plugins import FAKES, python_path
 
 from alignlab.cli.app import main
+from alignlab.cli.counting import counted
 from alignlab.cli.outcome import metric_for_sweeper
 from alignlab.errors import ConfigError
 from alignlab.pipeline.run_folder import read_status
@@ -271,6 +273,20 @@ def test_of_many_metrics_some_are_named() -> None:
     metrics = {f"dpo/{name}{end}": 0.0 for name in ascii_lowercase for end in ("", "_low", "_high")}
     with pytest.raises(ConfigError, match=r"metrics.json has dpo/a, (dpo/., ){6}dpo/h, \.\.\.$"):
         metric_for_sweeper("evaluate/true_taste", metrics)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_terminal", "is_shown"), [(10, True, True), (9, True, False), (10, False, False)]
+)
+def test_many_jobs_are_counted_while_they_are_checked(
+    number: int, is_terminal: bool, is_shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    assert list(counted(range(number))) == list(range(number))
+    assert screen.getvalue().startswith("\rchecking job 1 of 10\rchecking job 2 of 10") is is_shown
+    assert screen.getvalue().endswith("\r\x1b[K") is is_shown and (is_shown or not screen.getvalue())
 
 
 def test_a_plan_of_an_interval_shows_its_lower_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.cli.arguments import Parser, check_flags
+from alignlab.cli.counting import counted
 from alignlab.cli.launch import config_folders
 from alignlab.cli.prepared import Prepared, prepare
 from alignlab.config.compose import Session, session
@@ -58,6 +59,6 @@ def planning(asked: argparse.Namespace, config: Path | None) -> Iterator[Iterato
 def _jobs(hydra: Session, overrides: Sequence[str], multirun: bool) -> Iterator[Planned]:
     parsed = parse(overrides)
     typed, own = [p.input_line for p in parsed], [p.input_line for p in parsed if p.is_hydra_override()]
-    for job in hydra.expanded(typed) if multirun else [typed]:
+    for job in counted(hydra.expanded(typed) if multirun else [typed]):
         cfg = hydra.compose([*(own if multirun else []), *job])
         yield Planned(prepare(cfg, job), job, Path(cfg.hydra.run.dir))

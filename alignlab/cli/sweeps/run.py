@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import read_write
 
 from alignlab.cli import unsent
+from alignlab.cli.counting import counted
 from alignlab.cli.folders import is_named
 from alignlab.cli.job import JobFailed, Task, has_metric
 from alignlab.cli.sweeps.end import finish
@@ -104,7 +105,7 @@ def _resumed(hydra: Session, cfg: Tree, overrides: Sequence[str]) -> Earlier:
 
 def _composed(hydra: Session, overrides: Sequence[str], master: Tree) -> Iterator[tuple[Tree, list[str]]]:
     """Configuration and overrides of each job of Hydra's basic sweeper; the launcher finds them composed."""
-    for job in hydra.expanded(overrides):
+    for job in counted(hydra.expanded(overrides)):
         cfg = hydra.config_loader.load_sweep_config(master, job)
         hydra.config_loader.keep(cfg, RunMode.RUN, job)
         yield cfg, job
