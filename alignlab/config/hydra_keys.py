@@ -1,8 +1,12 @@
-"""Mistakes in overrides of Hydra's own section: options that are not there, and keys that a launcher does not take."""
+"""Overrides of Hydra's own section: options that are not there, or are a folder's; keys that a launcher lacks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+
+from alignlab.config import options
 from alignlab.config.grammar import parse
 from alignlab.config.internals import ConfigLoaderImpl
 from alignlab.errors import ConfigError, suggestion
@@ -69,3 +73,23 @@ def _keys(head: str, option: str, loader: ConfigLoaderImpl) -> list[str]:
     """The keys of an option, as far as it has a file or a schema of its own."""
     loaded: Any = loader.repository.load_config(f"hydra/{head}/{option}")
     return [str(key) for key in loaded.config if key != "_target_"] if loaded is not None else []
+
+
+def check_installed(choice: Any, loader: ConfigLoaderImpl) -> None:
+    """Refuse an option of Hydra's own groups that only a folder has: Hydra would build whatever stands in it."""
+    group, value = str(choice.key_or_group), choice.value()
+    if not group.startswith("hydra/") or not isinstance(value, str):
+        return
+    if value not in (known := loader.get_group_options(group)):
+        raise ConfigError(
+            f"{choice.input_line}: a folder given by --config-dir may not bring options of Hydra's own groups, because "
+            f"they can run code; put it into an installed plugin; {group} has {', '.join(known)}"
+        )
+
+
+def forget_schemas_of_others() -> None:
+    """Forget schemas of launchers: Hydra would check our joblib by that of its own plugin of this name."""
+    Plugins.instance()  # loads the plugins that are installed, with their schemas
+    found = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in (options.core_conf() / "hydra" / "launcher").glob("*.yaml"):
+        found.pop(file.name, None)

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
@@ -26,7 +24,6 @@ from alignlab.config.files import Repository
 from alignlab.config.grammar import parse
 from alignlab.config.internals import CachingConfigRepository, ConfigLoaderImpl, create_defaults_list
 from alignlab.config.overrides import Choice, Choices, Reader
-from alignlab.config.plugins import CORE
 from alignlab.config.replaced import Replaced, Tree, rename
 from alignlab.errors import ConfigError
 
@@ -56,7 +53,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
         self.catalog = options.catalog(options.options(folders))
-        self.top = top_groups()
+        self.top = options.top_groups()
         self.on_job: Callable[[Tree, Sequence[str]], object] | None = None
         """Checks the configuration of each job of a sweep before the job's folder is made; not sent to workers."""
         self.sweep_dir: str | None = None
@@ -101,7 +98,7 @@ class Loader(ConfigLoaderImpl):
         if (cfg := self._kept(run_mode, overrides)) is not None:
             return cfg
         self._files = {}
-        _forget_launchers_of_others()
+        hydra_keys.forget_schemas_of_others()
         hydra_keys.check(overrides, self)
         written = self._written(config_name, overrides, run_mode)
         try:
@@ -176,7 +173,7 @@ class Loader(ConfigLoaderImpl):
             written = [text for text in self._own if not text.lstrip("+").startswith("hydra.searchpath")]
             loader = ConfigLoaderImpl(path)
             for choice in parse(written):
-                _check_installed(choice, loader)
+                hydra_keys.check_installed(choice, loader)
             self._trusted = loader.load_configuration(NAME, written, run_mode, True, False).hydra
         return self._trusted
 
@@ -264,30 +261,3 @@ class Loader(ConfigLoaderImpl):
         group = Reader([], self.catalog, self.top)._group(group_name, {}) if "." in group_name else group_name
         found: list[str] = super().get_group_options(group, results_filter, config_name, overrides)
         return found
-
-
-def _check_installed(choice: Any, loader: ConfigLoaderImpl) -> None:
-    """Refuse an option of Hydra's own groups that only a folder has: Hydra would build whatever stands in it."""
-    group, value = str(choice.key_or_group), choice.value()
-    if not group.startswith("hydra/") or not isinstance(value, str):
-        return
-    if value not in (known := loader.get_group_options(group)):
-        raise ConfigError(
-            f"{choice.input_line}: a folder given by --config-dir may not bring options of Hydra's own groups, because "
-            f"they can run code; put it into an installed plugin; {group} has {', '.join(known)}"
-        )
-
-
-def _forget_launchers_of_others() -> None:
-    """Hydra would check an option of ours by the schema of its plugin of the same name, such as its joblib."""
-    Plugins.instance()  # loads the plugins that are installed, with their schemas
-    found = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for file in (options.core_conf() / "hydra" / "launcher").glob("*.yaml"):
-        found.pop(file.name, None)
-
-
-def top_groups() -> list[str]:
-    """Groups whose options are mounted at the top: those of the root's defaults list, and those of settings (scale)."""
-    root = options.Option("", NAME, options.core_conf() / f"{NAME}.yaml", CORE).read()
-    listed = [key for entry in root["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
-    return [*listed, *(group for group in options.settings_groups() if group not in listed)]

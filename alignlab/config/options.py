@@ -132,3 +132,10 @@ def undeclared(group: str, name: str) -> str:
             if package not in known and (folder / package / "__init__.py").is_file():
                 return package
     return ""
+
+
+def top_groups() -> list[str]:
+    """Groups whose options are mounted at the top: those of the root's defaults list, and those of settings (scale)."""
+    root = Option("", "config", core_conf() / "config.yaml", CORE).read()
+    listed = [key for entry in root["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
+    return [*listed, *(group for group in settings_groups() if group not in listed)]
